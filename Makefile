@@ -1,0 +1,51 @@
+# Needs Python 3.11 and make; everything else is set up here.
+PYTHON ?= $(shell command -v python3.11 || command -v python3)
+BIN := .venv/bin
+
+.PHONY: run tunnel test bench check lock
+
+run: .venv/ready
+	@$(BIN)/python -m webhook_app.local
+
+# A public address for the receiver on this machine; in a second terminal.
+tunnel: .venv/ready
+	@$(BIN)/python -m webhook_app.tunnel
+
+test: .venv/ready-for-tests
+	@$(BIN)/python -m tests.browser
+	@$(BIN)/pytest -m "not slow" -n 2
+	@# One at a time: they measure latencies, and start many processes of their own.
+	@$(BIN)/pytest -m slow
+
+# Takes a quarter of an hour, and wants a machine on which nothing else runs. What it compares with is installed beside.
+bench: .venv/ready-for-tests .venv-bench/ready
+	@$(BIN)/python -m benchmarks
+
+check: .venv/ready-for-tests
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+
+# Pins what requirements*.in name, with hashes. Needs pip-tools.
+lock:
+	pip-compile $(LOCK) requirements.in -o requirements.txt
+	pip-compile $(LOCK) --allow-unsafe requirements-dev.in -o requirements-dev.txt
+LOCK := --quiet --upgrade --generate-hashes --strip-extras --no-emit-index-url --no-emit-find-links --no-emit-trusted-host
+
+.venv/ready: requirements.txt
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or newer is needed; name it: make PYTHON=python3.11")'
+	@echo "Setting up .venv (once) ..."
+	@$(PYTHON) -m venv .venv
+	@$(BIN)/pip install --quiet --disable-pip-version-check --require-hashes -r requirements.txt
+	@touch $@
+
+.venv/ready-for-tests: .venv/ready requirements-dev.txt
+	@$(BIN)/pip install --quiet --disable-pip-version-check --require-hashes -r requirements-dev.txt
+	@touch $@
+
+.venv-bench/ready: benchmarks/requirements.txt benchmarks/peers/node-red/package.json
+	@$(PYTHON) -m venv .venv-bench
+	@.venv-bench/bin/pip install --quiet --disable-pip-version-check -r benchmarks/requirements.txt
+	@if command -v npm >/dev/null; then cd benchmarks/peers/node-red && npm install --silent --no-audit --no-fund; \
+		else echo "npm is not installed: Node-RED will be missing from the table"; fi
+	@touch $@

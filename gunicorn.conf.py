@@ -1,0 +1,39 @@
+"""How gunicorn serves the app. gunicorn itself reads PORT and WEB_CONCURRENCY."""
+
+import gc
+import logging
+
+from webhook_app import logs, memory
+from webhook_app.outbox import open_database, schema
+from webhook_app.settings import Settings
+
+wsgi_app = "webhook_app:create_app()"
+worker_class = "webhook_app.web_worker.Worker"  # gthread, but discreet
+threads = 16
+# Loaded once before the fork: a mistake in the settings is told once, and the workers share the memory.
+preload_app = True
+timeout = 30  # seconds
+# Heroku kills 30 s after SIGTERM.
+graceful_timeout = 20  # seconds
+keepalive = 75  # seconds; ESPs and Heroku's router use a connection again
+# It would open a socket in the home directory that nobody asked for.
+control_socket_disable = True
+
+
+def pre_fork(server: object, worker: object) -> None:
+    """The collector writes into everything it looks at, and what is written to is no longer shared with the master."""
+    gc.collect()
+    gc.freeze()
+
+
+def on_starting(server: object) -> None:
+    """SQLite needs no set-up by anybody: make and migrate the file while no worker can race for it."""
+    memory.use_few_heaps()
+    logs.configure()
+    logging.getLogger("gunicorn.error").handlers = []
+    logging.getLogger("gunicorn.error").propagate = True
+    url = Settings.from_environment().database_url
+    if url.startswith("sqlite"):
+        database = open_database(url)
+        schema.upgrade(database)
+        database.close()

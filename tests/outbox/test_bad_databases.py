@@ -1,0 +1,332 @@
+"""A database that cannot be used: one clear line, a 503, never a stack trace; and it works again by itself."""
+
+import json
+import signal
+import socket
+import sqlite3
+import time
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import psycopg
+import pytest
+from flask import Flask
+from sqlalchemy import make_url, text
+
+from tests import postgres
+from tests.outbox.world import change, rows
+from tests.processes import free_port
+from tests.signing import SendGridSigner
+from webhook_app.outbox import Database, Intake, OutboxUnavailable, Queue, open_database, schema
+from webhook_app.outbox import database as module
+from webhook_app.sandbox import running
+from webhook_app.settings import ConfigurationError, Settings
+
+MakeApp = Callable[..., Flask]
+
+
+def store(database: Database) -> int:
+    return Intake(database).add("sendgrid", changes=[(change(), b"{}")]).accepted
+
+
+def complaint(database: Database) -> str:
+    """What storing says; it is one line without an address or a password."""
+    with pytest.raises(OutboxUnavailable) as caught:
+        store(database)
+    line = str(caught.value)
+    assert line
+    assert "\n" not in line
+    assert "jane@example.com" not in line
+    assert "hunter2" not in line
+    return line
+
+
+@pytest.fixture
+def ours(sqlite_url: str) -> Iterator[Database]:
+    database = open_database(sqlite_url)
+    schema.upgrade(database)
+    yield database
+    database.close()
+
+
+@pytest.fixture
+def path(sqlite_url: str) -> Path:
+    return Path(sqlite_url.removeprefix("sqlite:///"))
+
+
+# ---------------------------------------------------------------- which database
+
+
+@pytest.mark.parametrize(
+    ("url", "dialect"),
+    [
+        ("postgres://user:hunter2@host:5432/name", "postgresql"),  # as Heroku writes it
+        ("postgresql://user:hunter2@host/name?sslmode=verify-full&sslrootcert=/ca.pem", "postgresql"),
+        ("sqlite:///instance/outbox.db", "sqlite"),
+    ],
+)
+def test_the_url_says_which_engine(url: str, dialect: str) -> None:
+    assert open_database(url).dialect == dialect
+
+
+@pytest.mark.parametrize("url", ["", "outbox.db", "mysql://host/name", "sqlite://", "sqlite:///:memory:", "http://x"])
+def test_another_url_is_refused_with_the_cure(url: str) -> None:
+    with pytest.raises(ValueError, match=r"sqlite:///|postgres://"):
+        open_database(url)
+
+
+def test_what_the_url_says_about_tls_and_timeouts_is_passed_on() -> None:
+    url = make_url("postgresql://h/n?sslmode=verify-full&connect_timeout=3&options=-c%20search_path%3Dours")
+    arguments = module._connect_args(url)
+    assert "connect_timeout" not in arguments  # the URL's own stands
+    assert arguments["options"].endswith("-c search_path=ours")
+    assert "statement_timeout=15000" in arguments["options"]
+    _, given = module.PostgreSQL(url.set(drivername="postgresql+psycopg"))._engine.dialect.create_connect_args(url)
+    assert given["sslmode"] == "verify-full"
+
+
+def test_a_server_without_tls_is_refused_where_the_url_asks_for_it(postgres_url: str) -> None:
+    port = free_port()
+    database = open_database(f"postgresql://user:hunter2@127.0.0.1:{port}/name?sslmode=require")
+    assert "refused" in complaint(database)
+    database.close()
+
+
+def test_on_heroku_sqlite_is_refused_and_how_to_add_postgresql_is_said() -> None:
+    with pytest.raises(ConfigurationError, match="heroku addons:create heroku-postgresql"):
+        Settings.from_environment({"DYNO": "web.1"})
+    assert Settings.from_environment({"DYNO": "web.1", "DATABASE_URL": "postgres://h/n"}).database_url
+
+
+# ---------------------------------------------------------------- SQLite
+
+
+def test_a_file_that_is_no_database(path: Path) -> None:
+    path.write_bytes(b"to whom it may concern " * 100)
+    database = open_database(f"sqlite:///{path}")
+    assert complaint(database) == "file is not a database"
+    database.close()
+
+
+def test_a_full_disk_stores_nothing_by_halves_and_takes_it_when_there_is_room(ours: Database) -> None:
+    with ours.write() as connection:
+        pages = connection.exec_driver_sql("PRAGMA page_count").scalar_one()
+        connection.exec_driver_sql(f"PRAGMA max_page_count = {pages + 10}")
+    many = [(change(f"u{number}@example.com"), b"x" * 1000) for number in range(200)]
+    with pytest.raises(OutboxUnavailable, match="full"):
+        Intake(ours).add("sendgrid", changes=many)
+    assert rows(ours) == []
+    with ours.write() as connection:
+        connection.exec_driver_sql("PRAGMA max_page_count = 1000000")
+    assert Intake(ours).add("sendgrid", changes=many).accepted == 200
+
+
+def test_a_database_that_somebody_else_has_locked(ours: Database, path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "LOCK_TIMEOUT", 0.2)
+    impatient = open_database(f"sqlite:///{path}")
+    rival = sqlite3.connect(path, isolation_level=None)
+    rival.execute("BEGIN IMMEDIATE")
+    assert complaint(impatient) == "database is locked"
+    rival.execute("ROLLBACK")
+    assert store(impatient) == 1
+    rival.close()
+    impatient.close()
+
+
+def test_a_file_that_may_only_be_read(ours: Database) -> None:
+    with ours.write() as connection:
+        # As root, the tests could write to any file.
+        connection.exec_driver_sql("PRAGMA query_only = ON")
+    assert "readonly" in complaint(ours)
+
+
+def test_a_file_that_is_deleted_while_we_run_is_not_written_on(ours: Database, path: Path) -> None:
+    """The bytes would go to a file without a name: acknowledged, and gone with the process."""
+    assert store(ours) == 1
+    for one in path.parent.glob(f"{path.name}*"):
+        one.unlink()
+    assert "flask db upgrade" in complaint(ours)
+    schema.upgrade(ours)
+    assert store(ours) == 1
+    assert len(rows(ours)) == 1
+
+
+# ---------------------------------------------------------------- PostgreSQL
+
+
+def test_a_server_that_is_down(postgres_url: str) -> None:
+    database = open_database(f"postgres://user:hunter2@127.0.0.1:{free_port()}/name")
+    assert "refused" in complaint(database)
+    database.close()
+
+
+def test_a_server_that_is_not_postgresql() -> None:
+    with running() as box:
+        database = open_database(box.url.replace("http://", "postgres://user:hunter2@") + "/name")
+        complaint(database)
+        database.close()
+
+
+def test_a_server_that_never_answers(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "CONNECT_TIMEOUT", 2)
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        database = open_database(f"postgres://user:hunter2@127.0.0.1:{silent.getsockname()[1]}/name")
+        began = time.monotonic()
+        assert "timeout" in complaint(database)
+        assert time.monotonic() - began < 5
+        database.close()
+
+
+def test_a_database_that_may_only_be_read(new_postgres_database: Callable[[], str]) -> None:
+    url = new_postgres_database()
+    database = open_database(url)
+    schema.upgrade(database)
+    with psycopg.connect(url, autocommit=True) as connection:
+        connection.execute(f"ALTER DATABASE {make_url(url).database} SET default_transaction_read_only = on")
+    database.close()
+    assert "read-only" in complaint(database)
+    database.close()
+
+
+def test_a_lock_that_somebody_else_holds_for_too_long(
+    new_postgres_database: Callable[[], str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "LOCK_TIMEOUT", 0.3)
+    url = new_postgres_database()
+    database = open_database(url)
+    schema.upgrade(database)
+    with psycopg.connect(url) as rival:
+        rival.execute("LOCK TABLE events IN ACCESS EXCLUSIVE MODE")
+        assert "lock timeout" in complaint(database)
+    assert store(database) == 1
+    database.close()
+
+
+def test_a_statement_that_takes_too_long(
+    new_postgres_database: Callable[[], str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "STATEMENT_TIMEOUT", 0.2)
+    database = open_database(new_postgres_database())
+    with pytest.raises(OutboxUnavailable, match="statement timeout"), database.read() as connection:
+        connection.exec_driver_sql("SELECT pg_sleep(5)")
+    database.close()
+
+
+@pytest.fixture
+def own_server() -> Iterator[postgres.Server]:
+    """A server that this test alone may kill."""
+    with postgres.server() as server:
+        yield server
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGINT])
+def test_the_same_database_works_again_by_itself_after_postgresql_was_restarted(
+    how: signal.Signals, own_server: postgres.Server
+) -> None:
+    database = open_database(own_server.url)
+    schema.upgrade(database)
+    intake, queue = Intake(database), Queue(database)
+    accepted = 0
+    # As many connections as a busy web process has, all of which will be dead.
+    with ThreadPoolExecutor(8) as pool:
+        list(pool.map(lambda _: rows(database), range(16)))
+    queue.wait(0.0)
+    accepted += intake.add("sendgrid", changes=[(change("before@example.com"), b"{}")]).accepted
+
+    own_server.stop(how)
+    with pytest.raises(OutboxUnavailable):
+        intake.add("sendgrid", changes=[(change("meanwhile@example.com"), b"{}")])
+    with pytest.raises(OutboxUnavailable):
+        queue.wait(1.0)
+        queue.wait(1.0)
+    own_server.start()
+
+    time.sleep(module.PING_AFTER + 0.1)
+    assert intake.add("sendgrid", changes=[(change("after@example.com"), b"{}")]).accepted == 1
+    assert [row.identity_value for row in rows(database)] == ["before@example.com", "after@example.com"]
+    assert len(queue.claim(10)) == 2
+    # Listening goes on, too: the worker wakes long before its time is over.
+    queue.wait(0.0)
+    with ThreadPoolExecutor(1) as pool:
+        began = time.monotonic()
+        waiting = pool.submit(queue.wait, 20.0)
+        time.sleep(0.2)
+        intake.add("sendgrid", changes=[(change("later@example.com"), b"{}")])
+        waiting.result(30)
+    assert time.monotonic() - began < 5
+    database.close()
+
+
+# ---------------------------------------------------------------- schema
+
+
+@pytest.fixture
+def newer(database: Database) -> Iterator[Callable[[], None]]:
+    """Pretends that a later version has migrated the tables."""
+
+    def set_version(version: str) -> None:
+        with database.write() as connection:
+            connection.execute(text("UPDATE alembic_version SET version_num = :version"), {"version": version})
+
+    yield lambda: set_version("9999")
+    set_version(schema.newest())
+
+
+def test_tables_of_a_newer_version_are_not_written_to(database: Database, newer: Callable[[], None]) -> None:
+    newer()
+    assert "deploy the newer version" in complaint(database)
+
+
+def test_tables_that_are_behind_are_not_written_to(database_url: str) -> None:
+    database = open_database(database_url)
+    schema.upgrade(database, "0001")
+    assert "run `flask db upgrade`" in complaint(database)
+    schema.upgrade(database)
+    assert store(database) == 1
+    database.close()
+
+
+def test_whoever_runs_already_goes_on_while_the_next_release_migrates(
+    database: Database, newer: Callable[[], None]
+) -> None:
+    """Heroku migrates first and replaces the processes afterwards."""
+    intake = Intake(database)
+    intake.add("sendgrid", changes=[(change("jane@example.com"), b"{}")])
+    newer()
+    assert intake.add("sendgrid", changes=[(change("joe@example.com"), b"{}")]).accepted == 1
+
+
+# ---------------------------------------------------------------- over HTTP
+
+
+@pytest.mark.parametrize(
+    "break_it",
+    [
+        lambda path: path.write_bytes(b"to whom it may concern " * 100),
+        lambda path: [path.unlink(), path.mkdir()],
+        lambda path: sqlite3.connect(path, isolation_level=None).execute("DROP TABLE events").connection.close(),
+    ],
+    ids=["no database", "a folder", "no tables"],
+)
+def test_the_esp_gets_a_503_and_the_log_one_line(
+    break_it: Callable[[Path], object],
+    make_app: MakeApp,
+    sendgrid_signer: SendGridSigner,
+    path: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    app = make_app()
+    client = app.test_client()
+    app.extensions["database"].close()
+    break_it(path)
+    body = json.dumps([{"email": "jane@example.com", "event": "unsubscribe", "timestamp": 1760000000}]).encode()
+    answer = client.post("/webhooks/sendgrid", data=body, headers=sendgrid_signer.headers(body))
+    assert (answer.status_code, answer.json) == (503, {"error": "cannot store this now"})
+    assert answer.headers["Retry-After"]
+    ready = client.get("/readyz")
+    assert ready.status_code == 503
+    for said in (answer.text, ready.text, capsys.readouterr().out):
+        assert "Traceback" not in said
+        assert "jane" not in said

@@ -1,0 +1,81 @@
+"""What the outbox's tests say in one word: a change, an ending, a look at the rows."""
+
+from collections.abc import Iterable
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+from sqlalchemy import select
+
+from webhook_app.consent import Action, ConsentChange, Identity, IdentityKind
+from webhook_app.outbox import Claimed, Database, Intake, Queue, Settlement, State
+from webhook_app.outbox.tables import attempts, events
+
+START = 1_750_000_000.0  # seconds since 1970; any moment that is over does
+
+
+@dataclass
+class Clock:
+    """Stands still until it is told to go."""
+
+    now: float = START
+
+    def __call__(self) -> float:
+        return self.now
+
+    def go(self, seconds: float) -> None:
+        self.now += seconds
+
+    @property
+    def moment(self) -> datetime:
+        return datetime.fromtimestamp(self.now, UTC)
+
+
+def change(
+    email: str = "jane@example.com", *, ago: float = 60.0, action: Action = Action.OPT_OUT, **more: Any
+) -> ConsentChange:
+    """A change of so many seconds before the clock's start."""
+    plain = ConsentChange(
+        action=action,
+        identity=Identity(kind=IdentityKind.EMAIL, value=email),
+        reason="unsubscribe" if action is Action.OPT_OUT else "group_resubscribe",
+        occurred_at=datetime.fromtimestamp(START, UTC) - timedelta(seconds=ago),
+    )
+    return replace(plain, **more)
+
+
+def add(intake: Intake, *changes: ConsentChange) -> None:
+    intake.add("sendgrid", changes=[(one, b"{}") for one in changes])
+
+
+def ending(claimed: Claimed, state: State = State.DELIVERED, **more: Any) -> Settlement:
+    outcome = {State.DELIVERED: "delivered", State.DEAD: "refused"}.get(state, "retry")
+    plain = Settlement(claimed=claimed, state=state, started_at=START, duration=0.01, outcome=outcome)
+    return replace(plain, **more)
+
+
+def send_all(queue: Queue) -> list[Claimed]:
+    """Deliver all that is due, as a worker for which nothing goes wrong; returns it in the order of sending."""
+    sent = []
+    while batch := queue.claim(100):
+        queue.settle([ending(claimed) for claimed in batch])
+        sent += batch
+    return sent
+
+
+def rows(database: Database) -> list[Any]:
+    with database.read() as connection:
+        return list(connection.execute(select(events).order_by(events.c.id)).all())
+
+
+def states(database: Database) -> list[str]:
+    return [row.state for row in rows(database)]
+
+
+def outcomes(database: Database) -> list[str]:
+    with database.read() as connection:
+        return list(connection.execute(select(attempts.c.outcome).order_by(attempts.c.id)).scalars())
+
+
+def addresses(claimed: Iterable[Claimed]) -> list[str]:
+    return [one.change.identity.value for one in claimed if one.change]

@@ -1,0 +1,335 @@
+"""The language of a providers file: what a customer can say, and what they are told when it is wrong."""
+
+import base64
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from werkzeug.datastructures import Headers
+
+from webhook_app.auth import WebhookRequest
+from webhook_app.consent import Action, IdentityKind, PushChannel, Visitor
+from webhook_app.providers import Provider, Reading, read, registry
+from webhook_app.providers.declaration import Mistakes, ProviderTable, check
+from webhook_app.providers.ways_in import TABLES
+from webhook_app.settings import ConfigurationError, Settings
+
+Declare = Callable[..., Provider]
+
+#: The least that a provider needs; the tests add to it.
+LEAST = """
+[acme]
+auth = { scheme = "token", secrets = "ACME_TOKENS" }
+opt_out = "type == 'unsubscribed'"
+"""
+
+
+@pytest.fixture
+def build(tmp_path: Path) -> Callable[..., dict[str, Provider]]:
+    def build(toml: str, **environ: str) -> dict[str, Provider]:
+        file = tmp_path / "providers.toml"
+        file.write_text(toml)
+        given = {"PROVIDERS_FILE": str(file), "ACME_TOKENS": "t"} | environ
+        return registry.build(Settings.from_environment(given), given)
+
+    return build
+
+
+@pytest.fixture
+def declare(build: Callable[..., dict[str, Provider]]) -> Declare:
+    return lambda toml, **environ: build(toml, **environ)["acme"]
+
+
+@pytest.fixture
+def mistakes(build: Callable[..., dict[str, Provider]]) -> Callable[..., list[str]]:
+    def mistakes(toml: str, **environ: str) -> list[str]:
+        with pytest.raises(ConfigurationError) as refused:
+            build(toml, **environ)
+        return refused.value.problems
+
+    return mistakes
+
+
+def say(provider: Provider, event: Any) -> Reading:
+    body = event if isinstance(event, bytes) else json.dumps(event).encode()
+    return read(provider, WebhookRequest(body=body), forward_opt_ins=True)
+
+
+def test_a_single_event_or_a_list_of_them(declare: Declare) -> None:
+    acme = declare(LEAST + 'email = "who"\n')
+    one = {"type": "unsubscribed", "who": "jane@example.com"}
+    for body, changes, ignored in ((one, 1, 0), ([one, one, {"type": "x"}], 2, 1), ([], 0, 0)):
+        read_ = say(acme, body)
+        assert (len(read_.changes), read_.ignored, read_.quarantined) == (changes, ignored, [])
+
+
+def test_everything_that_can_be_said_of_an_event(declare: Declare) -> None:
+    acme = declare(
+        LEAST
+        + """
+        opt_in = "type == 'subscribed'"
+        push_id = "device"
+        push_channel = "kind"
+        reason = "why"
+        time = "at"
+        time_format = "%d.%m.%Y %H:%M"
+        time_zone = "Europe/Berlin"
+        event_id = "id"
+        message_id = "mail"
+        is_test = "test"
+        visitor = { dyid = "dy.id", dyid_server = "dy.server", dy = "dy.session", user_id = "u", session_id = "s" }
+        """
+    )
+    event = {"type": "subscribed", "device": 100, "kind": "WEB_PUSH", "why": "button", "at": "05.01.2026 11:00"}
+    event |= {"id": "e1", "mail": "m1", "test": True, "u": "john_123", "s": "s1"}
+    ((change, raw),) = say(acme, event | {"dy": {"id": "d", "server": "ds", "session": "dys"}}).changes
+    assert (change.action, change.identity.kind, change.identity.value) == (Action.OPT_IN, IdentityKind.PUSH, "100")
+    # 11:00 in Berlin in winter is 10:00 UTC.
+    assert str(change.occurred_at) == "2026-01-05 10:00:00+00:00"
+    assert (change.reason, change.event_id, change.message_id, change.is_test) == ("button", "e1", "m1", True)
+    assert change.visitor == Visitor(dyid="d", dyid_server="ds", session="dys", user_id="john_123", session_id="s1")
+    assert change.push_channel is PushChannel.WEB
+    assert json.loads(raw)["device"] == 100
+
+
+def test_what_is_absent_has_a_sensible_default(declare: Declare) -> None:
+    acme = declare(LEAST + 'email = "who"\nreason = "why"\ntime = "at"\nevent_id = "id"\n')
+    ((change, _),) = say(acme, {"type": "unsubscribed", "who": "a@b.de", "at": None}).changes
+    assert (change.reason, change.occurred_at, change.event_id) == ("opt_out", None, "")
+
+
+def test_an_event_that_says_both_is_an_opt_out(declare: Declare) -> None:
+    acme = declare(LEAST + 'opt_in = "type != `null`"\nemail = "who"\n')
+    ((change, _),) = say(acme, {"type": "unsubscribed", "who": "a@b.de"}).changes
+    assert change.action is Action.OPT_OUT
+
+
+def test_which_identifier_wins_is_said(declare: Declare) -> None:
+    acme = declare(LEAST + 'email = "e"\nexternal_id = "x"\nidentify_by = ["external_id", "email"]\n')
+    for event, kind in (
+        ({"e": "a@b.de", "x": "C-1"}, IdentityKind.EXTERNAL),
+        ({"e": "a@b.de", "x": " "}, IdentityKind.EMAIL),
+        ({"e": "a@b.de"}, IdentityKind.EMAIL),
+        # The address that is not needed may be rubbish.
+        ({"e": 7, "x": "C-1"}, IdentityKind.EXTERNAL),
+    ):
+        ((change, _),) = say(acme, {"type": "unsubscribed"} | event).changes
+        assert change.identity.kind is kind
+    assert say(acme, {"type": "unsubscribed"}).quarantined[0][0] == "external_id (x): is missing"
+
+
+def test_json_in_json_and_one_event_for_each_recipient(declare: Declare) -> None:
+    acme = declare(LEAST + 'json_in = "inner"\nevents = "list"\nfor_each = "to[].mail"\nemail = "each"\n')
+    inner = {"list": [{"type": "unsubscribed", "to": [{"mail": "a@b.de"}, {"mail": "c@d.de"}]}]}
+    assert [change.identity.value for change, _ in say(acme, {"inner": json.dumps(inner)}).changes] == [
+        "a@b.de",
+        "c@d.de",
+    ]
+    for body in ({"inner": inner}, {"inner": "{"}, {}, {"inner": json.dumps({"list": None})}):
+        assert len(say(acme, body).quarantined) == 1
+
+
+def test_more_recipients_than_an_esp_ever_names_are_looked_at_by_a_person(declare: Declare) -> None:
+    acme = declare(LEAST + 'for_each = "to"\nemail = "each"\n')
+    read_ = say(acme, {"type": "unsubscribed", "to": ["a@b.de"] * 1001})
+    assert [reason for reason, _ in read_.quarantined] == ["for_each (to) finds 1001 values, more than 1000"]
+
+
+def test_forms_are_nested_by_their_brackets(declare: Declare) -> None:
+    acme = declare(LEAST + 'body = "form"\nemail = "data.merges.EMAIL"\n')
+    ((change, _),) = say(acme, b"type=unsubscribed&data%5Bmerges%5D%5BEMAIL%5D=jane%2Bx%40example.com").changes
+    assert change.identity.value == "jane+x@example.com"
+    for odd in (b"type=unsubscribed&data=1&data[merges][EMAIL]=a", b"type=unsubscribed&data[merges]=1", b'{"type":1}'):
+        assert len(say(acme, odd).quarantined) == 1
+    # Repeated names become a list, which is no address.
+    assert len(say(acme, b"type=unsubscribed&" + b"data[merges][EMAIL]=a@b.de&" * 2).quarantined) == 1
+    assert say(acme, b"%ff=%ff&\xff=\xff&&&=").ignored == 1
+
+
+@pytest.mark.parametrize(
+    ("addition", "mistake"),
+    [
+        ("", "email: is missing: the path of the address (or external_id, or push_id)"),
+        ('email = "a"\nexternal_id = "b"\n', "identify_by: is missing"),
+        ('email = "a"\nidentify_by = "push_id"\n', "identify_by: names push_id, but no path is given for it"),
+        ('email = "a"\nidentify_by = "name"\n', "identify_by: must be one or more of: email, external_id, push_id"),
+        ('email = ""\n', "email: must be a text in quotes that is not empty"),
+        ("email = 5\n", "email: must be a text in quotes that is not empty"),
+        ('email = "a"\nopt_in = "foo(@)"\n', "opt_in: calls foo()"),
+        ('email = "a"\nopt_int = "b"\n', "opt_int: is not known; did you mean opt_in?"),
+        ('email = "a"\nbody = "xml"\n', "body: must be one of: json, form"),
+        ('email = "a"\ntime_zone = "Europe/Berlin"\n', "time_zone: has no meaning without time"),
+        ('email = "a"\ntime = "t"\ntime_zone = "Mars"\n', "time_zone: is no time zone; write it like Europe/Berlin"),
+        ('email = "a"\ntime = "t"\ntime_format = "ISO"\n', "time_format: must be a strptime pattern"),
+        ('email = "a"\nvisitor = { dyidd = "b" }\n', "visitor.dyidd: is not known; did you mean dyid?"),
+        ('email = "a"\nprobed_with = ["PUT"]\n', "probed_with.0: must be GET or HEAD"),
+        ('email = "a"\ngreeting = { show = "b" }\n', "greeting.when: is missing"),
+        ('email = "a"\nvisitor = "dyid"\n', "visitor: must be a table like"),
+        ('email = "a"\nlike = "mailgone"\n', "like: must be one of: "),
+        ('email = "a"\nlike = ["mailgun"]\n', "like: must be one of: "),
+    ],
+)
+def test_a_mistake_is_named_with_provider_key_and_cure(
+    mistakes: Callable[..., list[str]], addition: str, mistake: str
+) -> None:
+    (line,) = mistakes(LEAST + addition)
+    assert line.startswith(f"providers.toml: [acme] {mistake}")
+
+
+@pytest.mark.parametrize(
+    ("auth", "mistake"),
+    [
+        ('"token"', "auth: must be a table like"),
+        ("{}", "auth.scheme: must be one of: hmac, basic, token, url_secret, jwt, standard_webhooks, sns"),
+        ('{ scheme = "token" }', "auth.secrets: is missing"),
+        ('{ scheme = "token", secrets = "s3cr3t-value" }', "auth.secrets: must be the NAME of an environment variable"),
+        ('[{ scheme = "basic", secrets = "A" }, { scheme = "jwt" }]', "auth.1.secrets: is missing"),
+        ('{ scheme = "hmac", secrets = "A" }', "auth.signature: is missing"),
+        ('{ scheme = "hmac", secrets = "A", signature = "X-Sig" }', "auth.signature: must be like header:X-Signature"),
+        (
+            '{ scheme = "hmac", secrets = "A", signature = "header:X", signed = "{bod}" }',
+            "auth.signed: names {bod}, which no request has",
+        ),
+        ('{ scheme = "hmac", secrets = "A", signature = "header:X", signed = "x" }', "auth.signed: names no part"),
+        (
+            '{ scheme = "hmac", secrets = "A", signature = "header:X", signed = "{timestamp}{body}" }',
+            "auth.timestamp: is missing: `signed` names it",
+        ),
+        (
+            '{ scheme = "hmac", secrets = "A", signature = "header:X", timestamp = "header:T" }',
+            "auth.timestamp: is not part of `signed`",
+        ),
+        (
+            '{ scheme = "hmac", secrets = "A", signature = "header:X", signed = "{url}" }',
+            "auth.signed: covers neither {body} nor {form}",
+        ),
+        (
+            '{ scheme = "standard_webhooks", secrets = "A", tolerance = 0 }',
+            "auth.tolerance: must be a whole number of seconds above 0",
+        ),
+    ],
+)
+def test_a_mistake_in_auth(mistakes: Callable[..., list[str]], auth: str, mistake: str) -> None:
+    (line,) = mistakes(f"[acme]\nauth = {auth}\nopt_out = \"a == 'b'\"\nemail = 'e'\n")
+    assert line.startswith(f"providers.toml: [acme] {mistake}")
+    assert "s3cr3t-value" not in line
+
+
+def test_all_mistakes_of_all_providers_come_at_once(mistakes: Callable[..., list[str]]) -> None:
+    lines = mistakes("[one]\n[Two]\n[sendgrid]\n[three]\nauth = 1\nemial = 'x'\n")
+    assert [line.partition(": ")[2].partition(":")[0] for line in lines] == [
+        "[one] auth",
+        "[one] email",
+        "[one] opt_out",
+        "[Two] must have a name of its own, in lower case, like acme-mail",
+        "[sendgrid] must have a name of its own, in lower case, like acme-mail",
+        "[three] auth",
+        "[three] email",
+        "[three] emial",
+        "[three] opt_out",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("environ", "mistake"),
+    [
+        (
+            {"POSTMARK_BASIC_AUTH": "esp:s3cret,nocolon"},
+            "POSTMARK_BASIC_AUTH entry 2 of 2 must be written user:password",
+        ),
+        ({"RESEND_SIGNING_SECRETS": "s3cret"}, "RESEND_SIGNING_SECRETS entry 1 of 1 must be a secret that begins with"),
+        ({"SES_TOPIC_ARNS": "s3cret"}, "SES_TOPIC_ARNS entry 1 of 1 must be a topic's ARN"),
+        ({"MANDRILL_WEBHOOK_KEYS": "s3cret"}, "PUBLIC_URL must be set, for MANDRILL_WEBHOOK_KEYS is"),
+    ],
+)
+def test_a_secret_of_the_wrong_form_is_named_but_not_shown(
+    mistakes: Callable[..., list[str]], environ: dict[str, str], mistake: str
+) -> None:
+    (line,) = mistakes("", **environ)
+    assert line.startswith(mistake)
+    assert "s3cret" not in line
+
+
+def test_a_file_that_cannot_be_read(mistakes: Callable[..., list[str]]) -> None:
+    (line,) = mistakes("[acme\n")
+    assert line.startswith("providers.toml: is no TOML: ")
+    (line,) = mistakes("", PROVIDERS_FILE="nowhere.toml")
+    assert line == "PROVIDERS_FILE cannot be read: nowhere.toml: No such file or directory"
+
+
+toml_values: Any = st.recursive(
+    st.booleans() | st.integers() | st.floats() | st.text(max_size=10) | st.sampled_from(["type", "a == 'b'", "UTC"]),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.sampled_from(list(ProviderTable().fields)), inner),
+    max_leaves=6,
+)
+auth_tables = st.fixed_dictionaries(
+    {"scheme": st.sampled_from([*TABLES, "none"]) | toml_values},
+    optional={key: toml_values for table in TABLES.values() for key in table.fields if key != "scheme"},
+)
+
+
+@settings(deadline=None)  # a busy machine is no failure
+@given(
+    table=st.dictionaries(st.sampled_from([*ProviderTable().fields, "unknown"]), toml_values)
+    | st.fixed_dictionaries({"auth": auth_tables | st.lists(auth_tables), "opt_out": toml_values, "email": toml_values})
+    | toml_values
+)
+def test_any_table_is_a_declaration_or_a_list_of_mistakes(table: Any) -> None:
+    try:
+        check(table, external_ids=False)
+    except Mistakes as mistakes:
+        assert mistakes.lines
+        assert all(line.strip() for line in mistakes.lines)
+
+
+class TestExternalIds:
+    """Dynamic Yield takes them from custom ESPs and Emarsys only."""
+
+    def test_a_custom_esp_may_send_them(self, declare: Declare) -> None:
+        ((change, _),) = say(declare(LEAST + 'external_id = "id"\n'), {"type": "unsubscribed", "id": 852456456}).changes
+        assert (change.identity.kind, change.identity.value) == (IdentityKind.EXTERNAL, "852456456")
+
+    @pytest.mark.parametrize("toml", ["[mailgun]\nauth = {0}\nopt_out = 'a'\n", "[shop]\nlike = 'mailgun'\n"])
+    def test_an_esp_of_the_catalogue_may_not(self, mistakes: Callable[..., list[str]], toml: str) -> None:
+        auth = '{ scheme = "token", secrets = "A" }'
+        (line,) = mistakes(toml.replace("{0}", auth) + "external_id = 'id'\nidentify_by = 'external_id'\n")
+        assert "external_id: Dynamic Yield takes external ids from custom ESPs and Emarsys only" in line
+
+
+class TestCatalogueAndOwnFile:
+    def test_like_takes_the_catalogues_entry_with_a_difference(self, build: Callable[..., dict[str, Provider]]) -> None:
+        toml = "[sydney]\nlike = 'campaign_monitor'\ntime_zone = 'Australia/Sydney'\n"
+        toml += "auth = { scheme = 'url_secret', secrets = 'SYDNEY' }\n"
+        provider = build(toml, SYDNEY="s")["sydney"]
+        event = {"Type": "Deactivate", "State": "Unsubscribed", "EmailAddress": "a@b.de", "Date": "2026-01-05 21:00:00"}
+        ((change, _),) = say(provider, {"Events": [event]}).changes
+        # Sydney is eleven hours ahead in its summer.
+        assert str(change.occurred_at) == "2026-01-05 10:00:00+00:00"
+        assert (provider.declared_in, provider.opened_by) == ("providers.toml", "SYDNEY")
+
+    def test_a_table_of_the_same_name_takes_the_place_of_the_catalogues(
+        self, build: Callable[..., dict[str, Provider]]
+    ) -> None:
+        assert build("")["mailgun"].declared_in == "catalog/mailgun.toml"
+        own = build(LEAST.replace("acme", "mailgun") + 'email = "who"\n')["mailgun"]
+        assert (own.declared_in, own.opened_by) == ("providers.toml", "ACME_TOKENS")
+
+    def test_without_any_secret_everything_is_closed(self) -> None:
+        providers = registry.build(Settings(), {})
+        assert len(providers) == 22
+        assert all(provider.scheme is None and provider.opened_by for provider in providers.values())
+
+
+def test_several_ways_in_are_open_as_their_variables_are_set(declare: Declare) -> None:
+    ways = '[{ scheme = "basic", secrets = "ACME_BASIC" }, { scheme = "jwt", secrets = "ACME_JWT" }]'
+    toml = f"[acme]\nauth = {ways}\nopt_out = \"a == 'b'\"\nemail = 'e'\n"
+    assert declare(toml).scheme is None
+    assert declare(toml).opened_by == "ACME_BASIC or ACME_JWT"
+    scheme = declare(toml, ACME_BASIC="esp:pw").scheme
+    assert scheme is not None
+    credentials = "Basic " + base64.b64encode(b"esp:pw").decode()
+    scheme.verify(WebhookRequest(headers=Headers({"Authorization": credentials})))

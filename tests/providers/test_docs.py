@@ -1,0 +1,85 @@
+"""The setup pages: what they tell a person to do works, and none is missing."""
+
+import json
+import re
+import shlex
+import tomllib
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from flask import Flask
+
+from tests.providers.cases import cases
+from webhook_app.providers import Provider, registry
+from webhook_app.providers.declaration import ProviderTable, VisitorTable
+from webhook_app.providers.ways_in import TABLES
+from webhook_app.settings import Settings
+
+PAGES = Path(__file__).parents[2] / "docs" / "esps"
+NO_PROVIDER = {"README", "custom", "hubspot"}
+
+
+def blocks(page: str, language: str) -> list[str]:
+    text = (PAGES / f"{page}.md").read_text()
+    found = re.findall(rf"^( *)```{language}\n(.*?)^ *```", text, flags=re.DOTALL | re.MULTILINE)
+    return ["\n".join(line.removeprefix(indent) for line in block.splitlines()) for indent, block in found]
+
+
+def build(tmp_path: Path, toml: str, **environ: str) -> dict[str, Provider]:
+    file = tmp_path / "providers.toml"
+    file.write_text(toml)
+    given = environ | {"PROVIDERS_FILE": str(file)}
+    return registry.build(Settings.from_environment(given), given)
+
+
+def test_every_provider_has_its_page_and_the_index_names_it() -> None:
+    providers = registry.build(Settings(), {}).keys()
+    assert {page.stem for page in PAGES.glob("*.md")} - NO_PROVIDER == providers
+    index = (PAGES / "README.md").read_text()
+    assert all(f"({name}.md) | `/webhooks/{name}`" in index for name in providers)
+
+
+@pytest.mark.parametrize("case", cases(), ids=lambda case: f"{case.provider}-{case.variable}")
+def test_a_page_names_its_url_and_every_variable_that_opens_it(case: Any) -> None:
+    page = (PAGES / f"{case.provider}.md").read_text()
+    assert f"/webhooks/{case.provider}" in page
+    assert f"`{case.variable}`" in page
+
+
+@pytest.mark.parametrize("page", sorted(page.stem for page in PAGES.glob("*.md")))
+def test_every_toml_on_a_page_can_be_used_as_it_stands(page: str, tmp_path: Path) -> None:
+    for toml in blocks(page, "toml"):
+        names = tomllib.loads(toml)
+        assert names.keys() <= build(tmp_path, toml).keys()
+
+
+def test_the_page_on_the_language_names_every_key() -> None:
+    page = (PAGES / "custom.md").read_text()
+    tables = [ProviderTable(), VisitorTable(), *TABLES.values()]
+    keys = {key for table in tables for key in table.fields} - {"scheme"}
+    assert [key for key in sorted(keys) if f"`{key}`" not in page] == []
+    assert [scheme for scheme in TABLES if f"| `{scheme}` |" not in page] == []
+
+
+def test_links_between_pages_lead_somewhere() -> None:
+    for page in PAGES.glob("*.md"):
+        for target in re.findall(r"\]\((?!https?:)([^)#]+)", page.read_text()):
+            assert (page.parent / target).exists(), (page.name, target)
+
+
+def test_ten_lines_of_toml_connect_an_esp(make_app: Callable[..., Flask], tmp_path: Path) -> None:
+    """The page's own example, from nothing to a stored opt-out, with the page's own curl."""
+    toml = blocks("custom", "toml")[0]
+    assert len(toml.splitlines()) <= 10
+    file = tmp_path / "providers.toml"
+    file.write_text(toml)
+    client = make_app(PROVIDERS_FILE=str(file), ACME_TOKENS="YOUR-TEXT").test_client()
+
+    console = blocks("custom", "console")[0]
+    command, answer = console.rsplit("\n", 1)
+    _, _curl, url, _, header, _, body = shlex.split(command.replace("\\\n", ""))
+    name, _, value = header.partition(": ")
+    got = client.post(url.removeprefix("https://hooks.example.com"), data=body, headers={name: value})
+    assert (got.status_code, got.json) == (200, json.loads(answer))

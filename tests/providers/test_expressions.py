@@ -1,0 +1,95 @@
+"""An expression that cannot work is refused at boot; one that meets odd data never does harm."""
+
+from typing import Any
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from marshmallow import ValidationError
+
+from webhook_app.providers.expressions import Condition, Path
+
+
+@pytest.mark.parametrize(
+    ("text", "mistake"),
+    [
+        ("type ==", "is no JMESPath expression"),
+        ("a b", "is no JMESPath expression"),
+        ("'unclosed", "is no JMESPath expression"),
+        ('type == "unsubscribed"', "for the value write 'unsubscribed'"),
+        ("type == unsubscribed", "for the value write 'unsubscribed'"),
+        ("flag == true", "for the value write `true`"),
+        ("x != null", "for the value write `null`"),
+        ("!a.b", "write !(a.b)"),
+        ("startswith(a, 'b')", "calls startswith(), which JMESPath does not have"),
+        ("a[?nope(@)]", "calls nope(), which JMESPath does not have"),
+        ("contains(a)", "calls contains() with 1 arguments instead of 2"),
+        ("length(a, b)", "calls length() with 2 arguments instead of 1"),
+    ],
+)
+def test_a_mistake_is_found_at_boot(text: str, mistake: str) -> None:
+    with pytest.raises(ValueError) as refused:
+        Path(text)
+    assert mistake in str(refused.value)
+
+
+@pytest.mark.parametrize("text", ["a == b.c", "a == length(b)", "not_null(a, b, c)", '"a b".c == `true`', "!(a.b)"])
+def test_what_only_looks_like_a_mistake(text: str) -> None:
+    Path(text)
+
+
+@pytest.mark.parametrize(
+    ("value", "holds"), [({"a": True}, True), ({"a": False}, False), ({"a": None}, False), ({}, False), (None, False)]
+)
+def test_a_condition_is_true_or_else_false_or_null(value: Any, holds: bool) -> None:
+    assert Condition("a").holds(value) is holds
+
+
+@pytest.mark.parametrize("value", ["false", "", 0, 1, [], ["x"], {"b": 1}])
+def test_nobody_is_opted_out_by_what_is_no_truth_value(value: Any) -> None:
+    with pytest.raises(ValidationError, match="neither true nor false"):
+        Condition("a").holds({"a": value})
+
+
+json_values: Any = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=5),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.sampled_from("abc"), inner, max_size=3),
+    max_leaves=10,
+)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "contains(a, 'b')",
+        "sum(a)",
+        "sort(a)",
+        "ceil(a)",
+        "join('', a)",
+        "max_by(a, &b)",
+        "a.*.b[]",
+        "to_number(a)",
+        "avg(a)",
+    ],
+)
+@settings(deadline=None)  # a busy machine is no failure
+@given(value=json_values)
+def test_odd_data_gives_a_value_or_a_validation_error(text: str, value: Any) -> None:
+    try:
+        Path(text).find({"a": value})
+    except ValidationError as error:
+        assert "cannot be evaluated here" in str(error.messages)
+
+
+def test_deep_data_gives_a_validation_error() -> None:
+    deep: Any = []
+    for _ in range(100_000):
+        deep = [deep]
+    with pytest.raises(ValidationError):
+        Path("to_string(@)").find(deep)
+
+
+def test_the_reason_does_not_show_the_value_which_may_be_an_address() -> None:
+    with pytest.raises(ValidationError) as refused:
+        Path("length(@) > sum(@)").find(["jane@example.com"])
+    assert refused.value.messages == ["cannot be evaluated here: sum() does not take this str"]

@@ -1,0 +1,148 @@
+"""What Heroku's button sets up, and whether it boots as Heroku boots it."""
+
+import json
+import os
+import re
+import signal
+import time
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Any
+
+import pytest
+import requests
+from honcho.environ import parse_procfile
+
+from tests.processes import (
+    ROOT,
+    Program,
+    checkout,
+    environment,
+    free_port,
+    running,
+    wait_for_http,
+    wait_until,
+)
+from tests.signing import SendGridSigner
+from webhook_app import sandbox
+from webhook_app.heroku import HEROKU_SETS, app_json, rendered
+from webhook_app.settings import variables
+
+GRACE = 30.0  # seconds from Heroku's SIGTERM to its SIGKILL
+
+
+@pytest.fixture(scope="module")
+def written() -> dict[str, Any]:
+    document: dict[str, Any] = json.loads((ROOT / "app.json").read_text("utf-8"))
+    return document
+
+
+def test_app_json_is_made_from_the_settings(written: dict[str, Any]) -> None:
+    """If this fails: run `flask docs`."""
+    assert (ROOT / "app.json").read_text("utf-8") == rendered()
+    assert written == app_json()
+
+
+def test_every_setting_is_asked_for_or_set_by_heroku(written: dict[str, Any]) -> None:
+    assert written["env"].keys() | HEROKU_SETS == variables().keys()
+    assert not written["env"].keys() & HEROKU_SETS
+    for name, variable in written["env"].items():
+        assert re.fullmatch(r"[A-Z][A-Z0-9_]*", name)
+        assert variable["description"], name
+        assert "`" not in variable["description"], "Heroku's form shows no Markdown"
+        assert variable.keys() <= {"description", "required", "generator"}, "no default is frozen into the deployment"
+    assert [name for name, variable in written["env"].items() if variable.get("required")] == ["EVENTS_API_KEY"]
+    assert [name for name, variable in written["env"].items() if variable.get("generator")] == [
+        "CONSOLE_PASSWORD",
+        "SECRET_KEY",
+    ]
+
+
+def test_what_it_starts_is_what_the_procfile_has(written: dict[str, Any]) -> None:
+    processes = parse_procfile((ROOT / "Procfile").read_text()).processes
+    assert written["formation"].keys() == processes.keys() - {"release"}
+    assert {dyno["size"] for dyno in written["formation"].values()} == {"basic"}
+    assert len(written["name"]) <= 30
+    assert any(addon["plan"].startswith("heroku-postgresql") for addon in written["addons"])
+
+
+# ---------------------------------------------------------------- a boot
+
+
+@pytest.fixture
+def stage(tmp_path: Path) -> Iterator[Callable[..., Program]]:
+    """Starts processes of the Procfile by name, each in an environment as Heroku makes it."""
+    processes = parse_procfile((ROOT / "Procfile").read_text()).processes
+    checkout(tmp_path)
+    with ExitStack() as programs:
+
+        def start(name: str, **environ: str) -> Program:
+            command = ["/bin/sh", "-c", f"exec {processes[name]}"]
+            given = environment(DYNO=f"{name}.1", **environ)
+            return programs.enter_context(running(command, cwd=tmp_path, env=given, log=f"{name}.log"))
+
+        yield start
+
+
+def terminate_as_heroku_does(program: Program) -> tuple[int, float]:
+    """Exit status and seconds. Heroku's SIGTERM goes to every process of a dyno at once."""
+    began = time.monotonic()
+    for pid in [program.process.pid, *program.descendants("")]:
+        os.kill(pid, signal.SIGTERM)
+    return program.process.wait(timeout=GRACE), time.monotonic() - began
+
+
+@pytest.mark.slow
+def test_it_boots_serves_and_ends_as_heroku_wants_it(
+    stage: Callable[..., Program], new_postgres_database: Callable[[], str], sendgrid_signer: SendGridSigner
+) -> None:
+    port = free_port()
+    with sandbox.running(api_key="server-side-key") as dynamic_yield:
+        environ = {
+            # As Heroku writes it.
+            "DATABASE_URL": new_postgres_database().replace("postgresql://", "postgres://"),
+            "PORT": str(port),
+            "WEB_CONCURRENCY": "2",
+            "EVENTS_API_KEY": "server-side-key",
+            "EVENTS_API_URL": dynamic_yield.url,
+            "SENDGRID_VERIFICATION_KEYS": sendgrid_signer.public_key,
+        }
+        release = stage("release", **environ)
+        assert release.process.wait(timeout=60) == 0, release.output()
+        web, worker = stage("web", **environ), stage("worker", **environ)
+        wait_for_http(f"http://127.0.0.1:{port}/readyz")
+        assert len(web.descendants("gunicorn")) == 2, "WEB_CONCURRENCY is heeded"
+
+        def post(email: str) -> None:
+            body = json.dumps([{"email": email, "event": "unsubscribe", "timestamp": int(time.time())}]).encode()
+            url = f"http://127.0.0.1:{port}/webhooks/sendgrid"
+            answer = requests.post(url, data=body, headers=sendgrid_signer.headers(body), timeout=10)
+            assert answer.status_code == 200, answer.text
+
+        post("jane@example.com")
+        wait_until(lambda: len(dynamic_yield.taken) == 1, "the opt-out has arrived")
+
+        dynamic_yield.latency = 2.0
+        post("max@example.com")
+        wait_until(lambda: dynamic_yield.counts["arrived"] == 2, "the second one is under way")
+        status, seconds = terminate_as_heroku_does(worker)
+        assert (status, seconds < GRACE) == (0, True), worker.output()
+        assert len(dynamic_yield.taken) == 2, "what was under way is finished"
+
+        status, seconds = terminate_as_heroku_does(web)
+        assert (status, seconds < GRACE) == (0, True), web.output()
+        for program in (release, web, worker):
+            assert "Traceback" not in program.output()
+            assert "server-side-key" not in program.output()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["release", "web", "worker"])
+def test_without_the_add_on_nothing_starts_and_one_line_says_what_to_do(
+    name: str, stage: Callable[..., Program]
+) -> None:
+    program = stage(name, PORT=str(free_port()), EVENTS_API_KEY="server-side-key")
+    assert program.process.wait(timeout=30) != 0
+    assert "heroku addons:create heroku-postgresql" in program.output()
+    assert "Traceback" not in program.output()

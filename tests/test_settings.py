@@ -1,0 +1,102 @@
+"""Mistakes in a setting cost a minute: one line for each, naming the variable and the cure."""
+
+import pytest
+
+from tests.signing import SendGridSigner
+from webhook_app.settings import ConfigurationError, Settings, near_misses, variables
+
+
+def problems(**environ: str) -> list[str]:
+    with pytest.raises(ConfigurationError) as caught:
+        Settings.from_environment(environ)
+    return caught.value.problems
+
+
+def test_everything_has_a_default_but_nothing_is_made_up() -> None:
+    settings = Settings.from_environment({})
+    assert (settings.events_api_key, settings.sendgrid_verification_keys) == ("", ())
+
+
+def test_all_mistakes_are_reported_at_once() -> None:
+    lines = problems(
+        EVENTS_API_REGION="mars", MAX_BODY_BYTES="much", FORWARD_OPT_INS="perhaps", SENDGRID_VERIFICATION_KEYS="key"
+    )
+    assert [line.split()[0] for line in lines] == [
+        "EVENTS_API_REGION",
+        "FORWARD_OPT_INS",
+        "MAX_BODY_BYTES",
+        "SENDGRID_VERIFICATION_KEYS",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "cure"),
+    [
+        ("EVENTS_API_REGION", "mars", "must be one of: us, eu"),
+        ("EVENTS_API_URL", "http://dy-api.com", "must begin with https://"),
+        ("EVENTS_API_URL", "https://dy-api.com/v2", "must hold only the scheme and the host"),
+        ("EVENTS_API_URL", "dy-api.com", "write it like https://dy-api.com"),
+        ("SENDGRID_EVENTS", "unsubscribe,clicks", "entry 2 of 2 must be one of: unsubscribe"),
+        ("SENDGRID_GROUP_IDS", "12,news", "entry 2 of 2 must be a whole number"),
+        ("SENDGRID_VERIFICATION_KEYS", "-----BEGIN", "it begins with MFkwEwYH"),
+        ("MAX_BODY_BYTES", "0", "must be a whole number from 1024"),
+        ("WORKER_CONCURRENCY", "many", "must be a whole number from 1 to 256"),
+        ("ACTIVE_CONSENT_ACCEPTED", "maybe", "must be true or false"),
+    ],
+)
+def test_a_mistake_names_the_variable_and_the_cure(name: str, value: str, cure: str) -> None:
+    (line,) = problems(**{name: value})
+    assert line.startswith(f"{name} ")
+    assert cure in line
+
+
+def test_a_mistake_in_a_secret_does_not_repeat_the_secret() -> None:
+    (line,) = problems(SENDGRID_VERIFICATION_KEYS="my-secret-by-mistake")
+    assert "my-secret-by-mistake" not in line
+
+
+def test_several_keys_are_read_with_spaces_and_a_trailing_comma() -> None:
+    keys = f" {SendGridSigner().public_key}, {SendGridSigner().public_key} ,"
+    assert len(Settings.from_environment({"SENDGRID_VERIFICATION_KEYS": keys}).sendgrid_verification_keys) == 2
+
+
+def test_an_empty_variable_counts_as_absent() -> None:
+    assert Settings.from_environment({"EVENTS_API_REGION": "", "MAX_BODY_BYTES": " "}) == Settings()
+
+
+def test_plain_http_is_for_this_machine_only() -> None:
+    for url in ("http://localhost:8010", "http://127.0.0.1:8010", "http://[::1]:8010"):
+        assert Settings.from_environment({"EVENTS_API_URL": url}).events_api_base == url
+
+
+def test_each_region_has_its_own_host() -> None:
+    assert Settings.from_environment({}).events_api_base == "https://dy-api.com"
+    assert Settings.from_environment({"EVENTS_API_REGION": "eu"}).events_api_base == "https://dy-api.eu"
+
+
+def test_heroku_without_postgresql_is_refused_with_the_command_that_adds_it() -> None:
+    (line,) = problems(DYNO="web.1")
+    assert "heroku addons:create heroku-postgresql" in line
+
+
+def test_a_variable_spelt_almost_like_ours_is_noticed() -> None:
+    assert near_misses({"SENDGRID_VERIFICATION_KEY": "x"}) == {
+        "SENDGRID_VERIFICATION_KEY": "SENDGRID_VERIFICATION_KEYS"
+    }
+    # The catalogue's variables count, too.
+    assert near_misses({"MAILGUN_SIGNING_KEY": "x"}, ["MAILGUN_SIGNING_KEYS"]) == {
+        "MAILGUN_SIGNING_KEY": "MAILGUN_SIGNING_KEYS"
+    }
+    # Another product's variable is none of our business.
+    assert near_misses({"SENDGRID_API_KEY": "x", "SENDGRID_USERNAME": "x"}) == {}
+
+
+def test_no_secret_stands_in_the_settings_repr() -> None:
+    secrets = {"EVENTS_API_KEY": "key-123", "DATABASE_URL": "postgres://user:pass-123@host/name"}
+    shown = repr(Settings.from_environment(secrets))
+    assert "123" not in shown
+
+
+def test_every_setting_says_what_it_means() -> None:
+    for name, field in variables().items():
+        assert len(field.metadata["meaning"]) > 10, name

@@ -1,0 +1,144 @@
+"""The ESP webhook receiver: unsubscribes at the ESP reach Dynamic Yield."""
+
+import os
+import re
+import sys
+import time
+import uuid
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from typing import Any
+
+import orjson
+import structlog
+from flask import Flask, Response, g, jsonify, request
+from flask.json.provider import DefaultJSONProvider
+from werkzeug.exceptions import HTTPException
+
+from webhook_app import commands, console, health, logs, metrics, openapi, receiver
+from webhook_app.destinations.registry import build as build_form
+from webhook_app.outbox import Database, Intake, open_database
+from webhook_app.outbox.tally import FLUSH_EVERY, Tally
+from webhook_app.providers.registry import build as build_providers
+from webhook_app.settings import ConfigurationError, Settings, near_misses
+
+log = structlog.get_logger()
+
+_REQUEST_ID = re.compile(r"[A-Za-z0-9-]{1,64}")
+
+
+def create_app() -> Flask:
+    """The application, as gunicorn and `flask` start it. A mistake in the settings ends the process in clear lines."""
+    logs.configure()
+    try:
+        app = build_app(os.environ)
+    except ConfigurationError as error:
+        sys.exit(f"Cannot start, please mend:\n{error}")
+    # Not in `build_app`: tests write statistics down when they want them.
+    app.extensions["tally"].every = FLUSH_EVERY
+    if "FLASK_RUN_FROM_CLI" not in os.environ:
+        _say_what_is_open(app)
+    return app
+
+
+def build_app(environ: Mapping[str, str]) -> Flask:
+    """Read the settings and wire the rooms. Raises `ConfigurationError`."""
+    settings = Settings.from_environment(environ)
+    problems: list[str] = []
+    with _collecting(problems):
+        database = _open_database(settings)
+    with _collecting(problems):
+        providers = build_providers(settings, environ)
+    with _collecting(problems):
+        form = build_form(settings)
+    if problems:
+        raise ConfigurationError(problems)
+
+    app = Flask(__name__, static_folder=None)
+    app.json = _Json(app)
+    app.extensions["settings"] = settings
+    app.extensions["database"] = database
+    app.extensions["providers"] = providers
+    app.extensions["form"] = form
+    app.extensions["tally"] = Tally(database)
+    app.register_blueprint(receiver.blueprint(providers, Intake(database), settings))
+    app.register_blueprint(health.blueprint(database))
+    app.register_blueprint(metrics.blueprint(database))
+    app.register_blueprint(openapi.blueprint(providers, settings))
+    metrics.watch(app, app.extensions["tally"])
+    console.install(app, settings=settings, database=database, providers=providers, form=form)
+    commands.register(app)
+    app.before_request(_start)
+    app.after_request(_log)
+    app.register_error_handler(HTTPException, _explain)
+    app.register_error_handler(Exception, _confess)
+    return app
+
+
+class _Json(DefaultJSONProvider):
+    def dumps(self, obj: Any, **kwargs: Any) -> str:
+        return orjson.dumps(obj, option=orjson.OPT_SORT_KEYS).decode()
+
+
+@contextmanager
+def _collecting(problems: list[str]) -> Iterator[None]:
+    """Go on after a mistake, so that a person hears of all of them at once."""
+    try:
+        yield
+    except ConfigurationError as error:
+        problems += error.problems
+
+
+def _open_database(settings: Settings) -> Database:
+    try:
+        return open_database(settings.database_url)
+    except ValueError as error:
+        raise ConfigurationError([f"DATABASE_URL {error}"]) from None
+
+
+def _say_what_is_open(app: Flask) -> None:
+    providers = app.extensions["providers"].values()
+    openers = (name for provider in providers for name in re.findall(r"\w*[A-Z]\w*", provider.opened_by))
+    for given, ours in near_misses(os.environ, openers).items():
+        log.warning("unknown_setting", given=given, did_you_mean=ours)
+    log.info(
+        "providers",
+        open=[provider.name for provider in providers if provider.scheme],
+        closed={provider.name: f"set {provider.opened_by}" for provider in providers if not provider.scheme},
+    )
+
+
+def _start() -> None:
+    g.started = time.perf_counter()
+    given = request.headers.get("X-Request-ID", "")
+    g.request_id = given if _REQUEST_ID.fullmatch(given) else uuid.uuid4().hex
+
+
+def _log(response: Response) -> Response:
+    request_id = response.headers["X-Request-ID"] = g.request_id
+    rule = request.url_rule
+    log.info(
+        "request",
+        request_id=request_id,
+        method=request.method,
+        # The route's pattern, not the path: the path may hold a secret.
+        route=rule and rule.rule,
+        status=response.status_code,
+        **g.get("webhook", {}),
+        duration_ms=round((time.perf_counter() - g.started) * 1000, 1),
+    )
+    return response
+
+
+def _explain(error: HTTPException) -> tuple[Response, int]:
+    return jsonify(error=error.name.lower()), error.code or 500
+
+
+def _confess(error: Exception) -> tuple[Response, int]:
+    # The type and the place, not the text: it may hold an address.
+    frame = error.__traceback__
+    while frame is not None and frame.tb_next is not None:
+        frame = frame.tb_next
+    place = f"{frame.tb_frame.f_code.co_filename}:{frame.tb_lineno}" if frame else None
+    log.error("unexpected_error", request_id=g.get("request_id"), error=type(error).__name__, place=place)
+    return jsonify(error="internal server error"), 500

@@ -1,0 +1,90 @@
+"""Who is calling: one scheme a file, one error for every way to fail."""
+
+import hmac
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+from typing import Protocol
+
+from werkzeug.datastructures import Headers
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class WebhookRequest:
+    """What an ESP sent, as it came over the wire."""
+
+    method: str = "POST"
+    #: The public URL the ESP called, with its query; None while `PUBLIC_URL` is not set. Never guessed
+    #: from the request: behind a proxy the guess is wrong, and a forger could choose it.
+    url: str | None = None
+    headers: Headers = field(default_factory=Headers, repr=False)
+    #: The query string as it came, without the question mark.
+    query: str = field(default="", repr=False)
+    body: bytes = field(default=b"", repr=False)
+    #: What stands behind the provider's name in the path.
+    url_secret: str | None = field(default=None, repr=False)
+
+
+class AuthenticationError(Exception):
+    """The caller did not prove who it is.
+
+    `reason` is a short slug for the log and the metrics; the caller never sees it.
+    """
+
+    def __init__(self, reason: str) -> None:
+        super().__init__(reason)
+        self.reason = reason
+
+
+class CannotVerify(Exception):
+    """We could not check who is calling, through no fault of theirs: they should send it again."""
+
+    def __init__(self, reason: str) -> None:
+        super().__init__(reason)
+        self.reason = reason
+
+
+class Scheme(Protocol):
+    """One way to prove who is calling."""
+
+    def verify(self, request: WebhookRequest) -> bytes | None:
+        """Return for an authentic request, raise `AuthenticationError` for any other.
+
+        Where the scheme signs a one-time token but not the body (Mailgun), the token is returned: it must
+        never be accepted again with a different body. Raises `CannotVerify` where the check itself failed.
+        """
+
+
+@dataclass(frozen=True, slots=True)
+class AnyOf:
+    """Several ways in, one of which must be right. The last way's reason is the one reported."""
+
+    schemes: tuple[Scheme, ...]
+
+    def verify(self, request: WebhookRequest) -> bytes | None:
+        failure = AuthenticationError("no_scheme")
+        for scheme in self.schemes:
+            try:
+                return scheme.verify(request)
+            except AuthenticationError as error:
+                failure = error
+        raise failure
+
+
+def any_of(schemes: Sequence[Scheme]) -> Scheme | None:
+    """The ways that are open, as one; None where none is."""
+    if len(schemes) > 1:
+        return AnyOf(tuple(schemes))
+    return schemes[0] if schemes else None
+
+
+def matches_any(given: bytes, secrets: Iterable[bytes]) -> bool:
+    """Compare in constant time with each live secret.
+
+    The only place where a secret is compared. `compare_digest` takes as long for a wrong first byte as for
+    a wrong last one, so timing tells a guesser nothing; it may tell the length, which is no secret. Every
+    secret is tried even after a match, so timing does not tell which one matched either.
+    """
+    matched = False
+    for secret in secrets:
+        matched |= hmac.compare_digest(given, secret)
+    return matched

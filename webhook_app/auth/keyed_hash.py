@@ -1,0 +1,177 @@
+"""A keyed hash over parts of the request: what most ESPs that sign at all do, each in its own spelling."""
+
+import base64
+import binascii
+import hmac
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from enum import StrEnum
+from functools import cached_property
+from string import Formatter
+from typing import Any
+
+import orjson
+
+from webhook_app.auth import AuthenticationError, CannotVerify, WebhookRequest, matches_any
+from webhook_app.auth.reading import TimeForm, check_age, header, parse_form, seconds
+
+
+class Place(StrEnum):
+    """Where a request carries one of the values a signature needs."""
+
+    HEADER = "header"
+    #: A field of a url-encoded form.
+    FORM = "form"
+    #: Names of nested objects in a JSON body, joined by dots.
+    JSON = "json"
+
+
+class Encoding(StrEnum):
+    #: In lower case: a signature has one spelling.
+    HEX = "hex"
+    BASE64 = "base64"
+
+
+class Digest(StrEnum):
+    SHA1 = "sha1"
+    SHA256 = "sha256"
+    SHA384 = "sha384"
+    SHA512 = "sha512"
+
+
+#: What a template of signed content may name.
+PARTS = frozenset({"id", "timestamp", "token", "method", "url", "body", "form"})
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Source:
+    """One place in a request, written `header:X-Signature`, `form:signature` or `json:signature.token`."""
+
+    place: Place
+    name: str
+
+    @classmethod
+    def parse(cls, text: str) -> "Source":
+        """Raises `ValueError` for an unknown place, or none."""
+        place, _, name = text.partition(":")
+        if not name:
+            raise ValueError("names no field")
+        return cls(place=Place(place), name=name)
+
+
+class Reader:
+    """A request's values; the body is parsed at most once, and only where a scheme looks into it."""
+
+    def __init__(self, request: WebhookRequest) -> None:
+        self.request = request
+
+    @cached_property
+    def form(self) -> list[tuple[bytes, bytes]]:
+        try:
+            fields = parse_form(self.request.body)
+        except ValueError:
+            raise AuthenticationError("form_malformed") from None
+        return [(_bytes(name), _bytes(value)) for name, value in fields]
+
+    @cached_property
+    def json(self) -> Any:
+        try:
+            return orjson.loads(self.request.body)
+        except ValueError:
+            return None
+
+    def find(self, source: Source) -> bytes:
+        """The value's bytes, empty where there is none."""
+        if source.place is Place.HEADER:
+            return header(self.request, source.name)
+        if source.place is Place.FORM:
+            return dict(self.form).get(_bytes(source.name), b"")
+        value = self.json
+        for step in source.name.split("."):
+            value = value.get(step) if isinstance(value, dict) else None
+        if isinstance(value, int) and not isinstance(value, bool):
+            value = str(value)
+        return _bytes(value) if isinstance(value, str) else b""
+
+    def part(self, name: str) -> bytes:
+        """What a template names. Raises `CannotVerify` where it is the URL and `PUBLIC_URL` is not set."""
+        if name == "body":
+            return self.request.body
+        if name == "method":
+            return self.request.method.encode()
+        if name == "form":
+            return b"".join(key + value for key, value in sorted(self.form))
+        if self.request.url is None:
+            # The registry refuses to start without PUBLIC_URL; were it missing all the same, a guess lets nobody in.
+            raise CannotVerify("public_url_unset")
+        return _bytes(self.request.url)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Hmac:
+    """Authentic when any live secret made the signature over the content that `template` describes.
+
+    The template is text with `{id}`, `{timestamp}`, `{token}`, `{method}`, `{url}`, `{body}` and `{form}` (a
+    form's fields sorted by name, each name followed by its value). `tolerance` (seconds) bounds the age of the
+    timestamp, where there is one. The token is returned: a scheme that has one does not sign the body.
+    """
+
+    secrets: tuple[bytes, ...] = field(repr=False)
+    signature: Source
+    template: str = "{body}"
+    digest: Digest = Digest.SHA256
+    encoding: Encoding = Encoding.HEX
+    #: Stands before the signature, like `sha256=`.
+    prefix: str = ""
+    id: Source | None = None
+    timestamp: Source | None = None
+    time_form: TimeForm = TimeForm.UNIX
+    token: Source | None = None
+    tolerance: float
+    clock: Callable[[], float] = time.time
+
+    def verify(self, request: WebhookRequest) -> bytes | None:
+        reader = Reader(request)
+        given = reader.find(self.signature)
+        if not given:
+            raise AuthenticationError("signature_missing")
+        values = self._values(reader)
+        signed = self.content(reader, values)
+        # The encoded texts are compared: a malformed signature is simply not equal to a right one.
+        if not matches_any(given, (self.sign(signed, secret) for secret in self.secrets)):
+            raise AuthenticationError("signature_invalid")
+        if "timestamp" in values:
+            check_age(seconds(values["timestamp"], self.time_form), now=self.clock(), tolerance=self.tolerance)
+        return values.get("token")
+
+    def content(self, reader: Reader, values: Mapping[str, bytes]) -> bytes:
+        """What is signed."""
+        parts = []
+        for literal, name, _, _ in Formatter().parse(self.template):
+            parts.append(literal.encode())
+            if name is not None:
+                parts.append(values[name] if name in values else reader.part(name))
+        return b"".join(parts)
+
+    def sign(self, signed: bytes, secret: bytes) -> bytes:
+        """The signature as it stands in the request."""
+        digest = hmac.digest(secret, signed, self.digest.value)
+        encoded = binascii.hexlify(digest) if self.encoding is Encoding.HEX else base64.b64encode(digest)
+        return self.prefix.encode() + encoded
+
+    def _values(self, reader: Reader) -> dict[str, bytes]:
+        sources = {"id": self.id, "timestamp": self.timestamp, "token": self.token}
+        values = {name: reader.find(source) for name, source in sources.items() if source is not None}
+        for name, value in values.items():
+            if not value:
+                raise AuthenticationError(f"{name}_missing")
+        return values
+
+
+def _bytes(text: str) -> bytes:
+    """Text's bytes, whatever it holds; the bytes of a form that are no UTF-8 come out as they went in."""
+    try:
+        return text.encode("utf-8", "surrogateescape")
+    except UnicodeEncodeError:
+        return text.encode("utf-8", "surrogatepass")

@@ -1,0 +1,79 @@
+"""What the schemes share: reading headers, timestamps and base64 that anybody may have written."""
+
+import base64
+import binascii
+from datetime import UTC
+from email.utils import parsedate_to_datetime
+from enum import StrEnum
+from urllib.parse import parse_qsl
+
+from webhook_app.auth import AuthenticationError, WebhookRequest
+
+#: More fields than any ESP's form has: beyond this a body is made to cost time.
+MAX_FORM_FIELDS = 2000
+
+
+class TimeForm(StrEnum):
+    """How a signed timestamp is written."""
+
+    UNIX = "unix"
+    UNIX_MS = "unix_ms"
+    #: `Mon, 05 Jan 2026 10:00:00 GMT`
+    HTTP_DATE = "http_date"
+
+
+def header(request: WebhookRequest, name: str) -> bytes:
+    """A header's bytes as they came over the wire, trimmed; empty where there is none."""
+    return to_bytes(request.headers.get(name) or "").strip()
+
+
+def to_bytes(text: str) -> bytes:
+    """Undo WSGI's reading of header bytes as latin-1. Text that never was a header becomes UTF-8."""
+    try:
+        return text.encode("latin-1")
+    except UnicodeEncodeError:
+        return text.encode("utf-8", "surrogatepass")
+
+
+def parse_form(body: bytes) -> list[tuple[str, str]]:
+    """The fields of a url-encoded form, in their order. Bytes that are no UTF-8 become lone surrogates.
+
+    Raises `ValueError` for more than `MAX_FORM_FIELDS`.
+    """
+    text = body.decode("ascii", "surrogateescape")
+    return parse_qsl(text, keep_blank_values=True, errors="surrogateescape", max_num_fields=MAX_FORM_FIELDS)
+
+
+def decode_base64(text: bytes, reason: str) -> bytes:
+    """Decode what has exactly one spelling: stray bits in the last character are refused too.
+
+    Raises `AuthenticationError` with `reason`.
+    """
+    try:
+        decoded = base64.b64decode(text, validate=True)
+    except (ValueError, binascii.Error):
+        raise AuthenticationError(reason) from None
+    if base64.b64encode(decoded) != text:
+        raise AuthenticationError(reason)
+    return decoded
+
+
+def seconds(timestamp: bytes, form: TimeForm) -> float:
+    """A signed timestamp in Unix seconds. Raises `AuthenticationError`."""
+    if form is TimeForm.HTTP_DATE:
+        try:
+            moment = parsedate_to_datetime(timestamp.decode("ascii"))
+            # "-0000" says UTC without naming a zone.
+            return (moment if moment.tzinfo else moment.replace(tzinfo=UTC)).timestamp()
+        except (ValueError, TypeError, IndexError, OverflowError):
+            raise AuthenticationError("timestamp_malformed") from None
+    # The length keeps int() cheap.
+    if not timestamp.isdigit() or len(timestamp) > 20:
+        raise AuthenticationError("timestamp_malformed")
+    return int(timestamp) / (1000 if form is TimeForm.UNIX_MS else 1)
+
+
+def check_age(moment: float, *, now: float, tolerance: float) -> None:
+    """Refuse what was signed more than `tolerance` seconds ago, or as far in the future."""
+    if abs(now - moment) > tolerance:
+        raise AuthenticationError("timestamp_stale")

@@ -1,0 +1,41 @@
+"""How times and raw events are written for a person."""
+
+import json
+from datetime import UTC, datetime
+
+from flask import Blueprint
+from markupsafe import Markup
+
+
+def add(console: Blueprint) -> None:
+    for template_filter in (ago, exactly, pretty):
+        console.add_app_template_filter(template_filter, template_filter.__name__)
+
+
+def ago(moment: datetime | None, now: datetime | None = None) -> str:
+    """`3 min ago`: what a person wants to know first."""
+    if moment is None:
+        return "never"
+    seconds = ((now or datetime.now(UTC)) - moment).total_seconds()
+    for length, unit in ((86400, "d"), (3600, "h"), (60, "min")):
+        if abs(seconds) >= length:
+            text = f"{abs(seconds) / length:.0f} {unit}"
+            return f"{text} ago" if seconds > 0 else f"in {text}"
+    return "just now" if seconds >= 0 else "in a moment"
+
+
+def exactly(moment: datetime | None) -> Markup:
+    if moment is None:
+        return Markup("—")
+    shown = moment.strftime("%Y-%m-%d %H:%M:%S")
+    return Markup('<time datetime="{}">{}</time>').format(moment.isoformat(timespec="seconds"), shown)
+
+
+def pretty(raw: bytes | None) -> str:
+    """JSON indented; anything else as it is."""
+    if raw is None:
+        return ""
+    try:
+        return json.dumps(json.loads(raw), indent=2, ensure_ascii=False).encode("utf-8", "replace").decode()
+    except (ValueError, RecursionError):
+        return raw.decode(errors="replace")

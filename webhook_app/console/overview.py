@@ -1,0 +1,159 @@
+"""Is it working? What the first page shows."""
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+
+from webhook_app.health import why_not_ready
+from webhook_app.outbox import Database, State
+from webhook_app.outbox.archive import count_by_state
+from webhook_app.outbox.reconciliations import Reconciliation, Reconciliations
+from webhook_app.outbox.status import status
+from webhook_app.outbox.tally import CHARTED, Count, Counted, activity_since, counted
+from webhook_app.providers import Provider
+
+#: What the chart can show: its name, how far back, and the width of a step.
+RANGES: Mapping[str, tuple[str, timedelta, timedelta]] = {
+    "24h": ("24 hours", timedelta(hours=24), timedelta(minutes=10)),
+    "7d": ("7 days", timedelta(days=7), timedelta(hours=1)),
+    "30d": ("30 days", timedelta(days=30), timedelta(hours=6)),
+}
+
+#: What became of a provider's last webhook, in words.
+WORDS = {
+    Count.ACCEPTED: "new changes",
+    Count.DUPLICATES: "changes known already",
+    Count.IGNORED: "events without a consent change",
+    Count.QUARANTINED: "events that were not understood",
+    Count.UNAUTHENTICATED: "not authenticated",
+    Count.REFUSED: "refused",
+}
+BAD = frozenset({Count.QUARANTINED, Count.UNAUTHENTICATED, Count.REFUSED})
+#: Counts of one webhook are taken within this.
+_TOGETHER = timedelta(milliseconds=50)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Calls:
+    """What an ESP has called with."""
+
+    last_at: datetime | None = None
+    #: What the last webhook held, or why it was refused.
+    last_with: tuple[str, ...] = ()
+    is_bad: bool = False
+    last_change_at: datetime | None = None
+    total: int = 0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Step:
+    """A row of the chart."""
+
+    began_at: datetime
+    received: int
+    delivered: int
+    failed: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Overview:
+    #: Why unsubscribes do not reach Dynamic Yield; empty while they do.
+    broken: tuple[str, ...]
+    #: What a person should look at, though all goes on.
+    attention: tuple[str, ...]
+    counts: Mapping[State, int]
+    oldest_waiting: datetime | None
+    workers_alive: int
+    steps: tuple[Step, ...]
+    calls: Mapping[str, Calls]
+    #: How the last comparison with each ESP's own suppression lists ended.
+    reconciliations: tuple[Reconciliation, ...]
+
+    @property
+    def received(self) -> int:
+        return sum(step.received for step in self.steps)
+
+    @property
+    def delivered(self) -> int:
+        return sum(step.delivered for step in self.steps)
+
+    @property
+    def failed(self) -> int:
+        return sum(step.failed for step in self.steps)
+
+
+def look(database: Database, providers: Mapping[str, Provider], *, range_name: str, now: datetime) -> Overview:
+    """Raises `OutboxUnavailable`."""
+    counts = count_by_state(database, (State.PENDING, State.DEAD, State.QUARANTINED))
+    current = status(database, now.timestamp())
+    reconciliations = Reconciliations(database).all()
+    return Overview(
+        broken=tuple(why_not_ready(database)),
+        attention=(*_attention(counts, providers.values()), *_not_compared(reconciliations)),
+        counts=counts,
+        oldest_waiting=current.oldest_waiting,
+        workers_alive=current.workers_alive,
+        steps=tuple(_steps(database, range_name, now)),
+        calls=_calls(counted(database)),
+        reconciliations=tuple(reconciliations),
+    )
+
+
+def _attention(counts: Mapping[State, int], providers: Iterable[Provider]) -> Iterable[str]:
+    if not any(provider.scheme for provider in providers):
+        yield "No ESP can call: every one of them is closed. Open one below."
+    if dead := counts[State.DEAD]:
+        were = "change was" if dead == 1 else "changes were"
+        yield f"{dead:,} {were} given up: Dynamic Yield has refused, or was away too long."
+    if quarantined := counts[State.QUARANTINED]:
+        were = "event was" if quarantined == 1 else "events were"
+        yield f"{quarantined:,} {were} not understood; see the quarantine."
+
+
+def _not_compared(reconciliations: Iterable[Reconciliation]) -> Iterable[str]:
+    for one in reconciliations:
+        if one.error and one.finished_at:
+            yield f"The last comparison with the suppression lists of {one.provider} failed: {one.error}"
+
+
+def _steps(database: Database, range_name: str, now: datetime) -> Iterable[Step]:
+    _, length, width = RANGES[range_name]
+    began = _floor(now - length, width) + width
+    series = activity_since(database, began, width)
+    while began <= now:
+        found = {name: series[name].get(began, 0) for name in CHARTED}
+        yield Step(
+            began_at=began,
+            received=found[Count.ACCEPTED],
+            delivered=found[Count.DELIVERED],
+            failed=found[Count.FAILED],
+        )
+        began += width
+
+
+def _floor(moment: datetime, width: timedelta) -> datetime:
+    epoch = datetime(1970, 1, 1, tzinfo=UTC)
+    return moment - (moment - epoch) % width
+
+
+def _calls(found: Iterable[Counted]) -> dict[str, Calls]:
+    of_provider: dict[str, list[Counted]] = {}
+    for one in found:
+        if one.provider:
+            of_provider.setdefault(one.provider, []).append(one)
+    return {provider: _calls_of(counters) for provider, counters in of_provider.items()}
+
+
+def _calls_of(found: list[Counted]) -> Calls:
+    webhooks = next((one for one in found if one.name == Count.WEBHOOKS), None)
+    if webhooks is None:
+        return Calls()
+    last = [one for one in found if one.name in WORDS and one.last_at >= webhooks.last_at - _TOGETHER]
+    accepted = next((one for one in found if one.name == Count.ACCEPTED), None)
+    return Calls(
+        last_at=webhooks.last_at,
+        last_with=tuple(WORDS[Count(one.name)] + (f": {one.label}" if one.label else "") for one in last),
+        is_bad=any(one.name in BAD for one in last),
+        last_change_at=accepted.last_at if accepted else None,
+        total=webhooks.value,
+    )

@@ -1,0 +1,202 @@
+"""The console's pages: overview, events, one event, quarantine, and the orders a person gives there."""
+
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from itertools import chain
+
+from flask import Blueprint, Response, abort, redirect, render_template, request, session
+from flask.typing import ResponseReturnValue
+
+from webhook_app.console import access, export, filters, overview
+from webhook_app.destinations import Call, Undeliverable, WireForm
+from webhook_app.outbox import Database, State, archive
+from webhook_app.outbox.archive import Filter, Life
+from webhook_app.outbox.upkeep import DISCARDABLE, REPLAYABLE
+from webhook_app.providers import Provider
+from webhook_app.second_try import SecondTry, Verb
+from webhook_app.settings import Settings
+
+QUARANTINE_PAGE = 20  # events
+#: An order for many changes goes on for so long in one request; Heroku's router gives up after 30 s.
+PATIENCE = 15.0  # seconds
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Shown:
+    """What the pages show and act upon."""
+
+    settings: Settings
+    database: Database
+    providers: Mapping[str, Provider]
+    form: WireForm
+
+    @property
+    def second_try(self) -> SecondTry:
+        return SecondTry(self.database, self.providers, forward_opt_ins=self.settings.forward_opt_ins)
+
+    def sorted_providers(self) -> list[Provider]:
+        return sorted(self.providers.values(), key=lambda provider: provider.title.casefold())
+
+    def call(self, life: Life) -> tuple[Call | None, str]:
+        """The request that was or would be sent, or why there is none."""
+        if life.change is None:
+            empty = life.event.identity_kind is not None
+            return None, "Retention has emptied this change." if empty else "Nothing was understood of this event."
+        try:
+            return self.form.call(life.change, pseudonym=life.event.pseudonym), ""
+        except Undeliverable as error:
+            return None, f"This change cannot be put into a request: {error.reason}"
+
+
+def add(console: Blueprint, shown: Shown) -> None:
+    @console.app_template_filter()
+    def title_of(name: str) -> str:
+        """The ESP's own name; a provider that is gone keeps the one it had in the URL."""
+        return shown.providers[name].title if name in shown.providers else name
+
+    _add_overview(console, shown)
+    _add_lists(console, shown)
+    _add_orders(console, shown)
+
+
+def _add_overview(console: Blueprint, shown: Shown) -> None:
+    @console.get("/")
+    def home() -> str:
+        range_name = request.args.get("range", "")
+        if range_name not in overview.RANGES:
+            range_name = next(iter(overview.RANGES))
+        providers = shown.sorted_providers()
+        return render_template(
+            "console/overview.html",
+            seen=overview.look(shown.database, shown.providers, range_name=range_name, now=datetime.now(UTC)),
+            range_name=range_name,
+            ranges=overview.RANGES,
+            open_providers=[provider for provider in providers if provider.scheme],
+            closed_providers=[provider for provider in providers if not provider.scheme],
+            base=shown.settings.public_url or request.url_root.rstrip("/"),
+            destination=shown.settings.events_api_base,
+        )
+
+
+def _add_lists(console: Blueprint, shown: Shown) -> None:
+    @console.get("/events")
+    def list_events() -> ResponseReturnValue:
+        asked = filters.read(request.args)
+        page = None
+        if not asked.problems:
+            page = archive.search(
+                shown.database,
+                asked.filter,
+                sort=asked.sort,
+                ascending=asked.ascending,
+                after=request.args.get("after", ""),
+                before=request.args.get("before", ""),
+            )
+        listed = render_template("console/events.html", asked=asked, page=page, providers=shown.sorted_providers())
+        return listed, 400 if asked.problems else 200
+
+    @console.get("/events.csv")
+    def export_events() -> Response:
+        asked = _understood(request.args)
+        batches = archive.stream(shown.database, asked.filter)
+        # Taken before the answer begins: a database that is down is a 503 and not an empty file.
+        first = next(batches, [])
+        return Response(
+            export.lines(chain([first], batches)),
+            content_type="text/csv; charset=utf-8",
+            headers={"Content-Disposition": f"attachment; filename=events-{datetime.now(UTC):%Y-%m-%d-%H%M}.csv"},
+        )
+
+    @console.get("/events/<int:number>")
+    def show_event(number: int) -> str:
+        life = archive.show(shown.database, number) or abort(404)
+        call, why_none = shown.call(life)
+        return render_template(
+            "console/event.html",
+            life=life,
+            event=life.event,
+            call=call,
+            why_none=why_none,
+            base=shown.settings.events_api_base,
+            can_replay=life.event.state in REPLAYABLE and life.event.identity_value is not None,
+            can_discard=life.event.state in DISCARDABLE and not life.event.in_flight,
+        )
+
+    @console.get("/quarantine")
+    def quarantine() -> str:
+        page = archive.search(
+            shown.database,
+            Filter(state=State.QUARANTINED),
+            limit=QUARANTINE_PAGE,
+            after=request.args.get("after", ""),
+            before=request.args.get("before", ""),
+        )
+        lives = [life for event in page.events if (life := archive.show(shown.database, event.id))]
+        return render_template("console/quarantine.html", page=page, lives=lives)
+
+
+def _add_orders(console: Blueprint, shown: Shown) -> None:
+    @console.get("/<any(replay, discard):verb>")
+    def confirm(verb: str) -> str:
+        asked = _narrowed(request.args)
+        return render_template(
+            "console/confirm.html",
+            verb=verb,
+            asked=asked,
+            number=shown.second_try.count(Verb(verb), asked.filter),
+            up_to=archive.newest_number(shown.database),
+        )
+
+    @console.post("/<any(replay, discard):verb>")
+    def order(verb: str) -> str:
+        asked = _narrowed(request.form)
+        after, up_to = _number("after"), _number("up_to")
+        deadline = time.monotonic() + PATIENCE
+        done, finished = _number("done"), True
+        for progress in shown.second_try.run(Verb(verb), asked.filter, after=after, up_to=up_to):
+            done, after = done + progress.done, progress.last
+            if time.monotonic() > deadline:
+                finished = False
+                break
+        return render_template(
+            "console/done.html", verb=verb, asked=asked, done=done, after=after, up_to=up_to, finished=finished
+        )
+
+    @console.post("/events/<int:number>/<any(replay, discard):verb>")
+    def order_one(number: int, verb: str) -> ResponseReturnValue:
+        life = archive.show(shown.database, number) or abort(404)
+        session["told"] = _told(Verb(verb), life, done=shown.second_try.one(Verb(verb), life.event))
+        back = request.form.get("back", "")
+        return redirect(back if access.is_local(back) else f"{access.PREFIX}/events/{number}", code=303)
+
+
+def _understood(arguments: Mapping[str, str]) -> filters.Asked:
+    asked = filters.read(arguments)
+    if asked.problems:
+        abort(400, "; ".join(f"“{name}” {problem}" for name, problem in asked.problems.items()))
+    return asked
+
+
+def _narrowed(arguments: Mapping[str, str]) -> filters.Asked:
+    """An order is never for everything there is: a filter that got lost on the way must not widen it."""
+    asked = _understood(arguments)
+    if not asked.narrowing:
+        abort(400, "Say which changes are meant: choose a filter first.")
+    return asked
+
+
+def _number(name: str) -> int:
+    """A number that a form of ours carries on; whatever else stands there counts as 0."""
+    text = request.form.get(name, "")[:18]
+    return int(text) if text.isascii() and text.isdecimal() else 0
+
+
+def _told(verb: Verb, life: Life, *, done: bool) -> str:
+    number = life.event.id
+    if verb is Verb.DISCARD:
+        return f"#{number} was discarded." if done else f"#{number} was left alone: it is being sent, or is finished."
+    if life.event.state is State.QUARANTINED:
+        return f"#{number} was understood this time." if done else f"#{number} is still not understood."
+    return f"#{number} will be sent again." if done else f"#{number} was left alone: it waits anyway, or is emptied."

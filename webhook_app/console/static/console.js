@@ -1,0 +1,57 @@
+"use strict";
+
+const REFRESH = 5000; // milliseconds
+
+// What the server last said of each part: a part is exchanged only when that has changed.
+const served = new WeakMap();
+
+// A person who reads, copies or tabs through a part is not disturbed: it is left as it is.
+function isInUse(part) {
+  const selection = document.getSelection();
+  return part.contains(document.activeElement) || (selection && !selection.isCollapsed && part.contains(selection.anchorNode));
+}
+
+async function refresh() {
+  if (document.hidden) return;
+  let answer;
+  try {
+    answer = await fetch(location.href, { headers: { Accept: "text/html" } });
+  } catch {
+    return; // the server is away for a moment; the next look may find it
+  }
+  if (answer.redirected || !answer.ok) return;
+  const fresh = new DOMParser().parseFromString(await answer.text(), "text/html");
+  for (const part of document.querySelectorAll("[data-live]")) {
+    const twin = fresh.querySelector(`[data-live="${part.dataset.live}"]`);
+    if (!twin || isInUse(part) || twin.innerHTML === served.get(part)) continue;
+    const open = [...part.querySelectorAll("details")].map((details) => details.open);
+    part.className = twin.className;
+    served.set(part, twin.innerHTML);
+    part.innerHTML = twin.innerHTML;
+    part.querySelectorAll("details").forEach((details, place) => { details.open = open[place]; });
+    prepare(part);
+  }
+}
+
+function prepare(part) {
+  for (const button of part.querySelectorAll("[data-copy]")) {
+    button.hidden = !navigator.clipboard; // there is none on plain http, except on this machine
+    button.addEventListener("click", async () => {
+      await navigator.clipboard.writeText(document.getElementById(button.dataset.copy).textContent);
+      const label = button.firstChild;
+      label.textContent = "Copied";
+      setTimeout(() => { label.textContent = "Copy"; }, 1500);
+    });
+  }
+  for (const form of part.querySelectorAll("form[data-confirm]")) {
+    form.addEventListener("submit", (event) => {
+      if (!confirm(form.dataset.confirm)) event.preventDefault();
+    });
+  }
+  part.dispatchEvent(new CustomEvent("prepared", { bubbles: true }));
+}
+
+document.addEventListener("DOMContentLoaded", () => {
+  prepare(document);
+  if (document.querySelector("[data-live]")) setInterval(refresh, REFRESH);
+});

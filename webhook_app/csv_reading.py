@@ -1,0 +1,175 @@
+"""CSV files as people export them: any delimiter, any usual encoding, with or without a header, with stray quotes.
+
+A file is read line by line, so that a million rows cost no more memory than one.
+"""
+
+import codecs
+import csv
+import hashlib
+import itertools
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+CHUNK = 1 << 20  # bytes
+SAMPLE = 50  # lines that tell the delimiter
+DELIMITERS = ",;\t|"
+#: A quoted cell may hold line breaks. One that goes on for longer was never closed.
+LONGEST_ROW = 20  # lines
+
+#: First bytes → what the file is instead.
+IMPOSTORS = {
+    b"PK\x03\x04": "is a workbook or an archive, not CSV: in Excel, save it as “CSV UTF-8”",
+    b"\xd0\xcf\x11\xe0": "is an old Excel workbook, not CSV: in Excel, save it as “CSV UTF-8”",
+    b"\x1f\x8b": "is compressed: unpack it first",
+    b"%PDF": "is a PDF, not CSV",
+}
+#: Tried in this order. Windows-1252 is what Excel writes in western Europe; Latin-1 can read everything.
+ONE_BYTE_OR_UTF8 = ("utf-8", "cp1252", "latin-1")
+BYTE_ORDER_MARKS = (
+    (codecs.BOM_UTF8, "utf-8-sig"),
+    (codecs.BOM_UTF16_LE, "utf-16"),
+    (codecs.BOM_UTF16_BE, "utf-16"),
+)
+
+
+class NotCsv(Exception):
+    """The file cannot be read as CSV at all. The text goes on after its name."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CsvFile:
+    """A file that has been looked through once: its bytes are known, and how to read them."""
+
+    path: Path
+    digest: str
+    #: About how many there are, for a progress bar.
+    lines: int
+    encoding: str
+    delimiter: str
+    #: Lines before the first row that are none: Excel's `sep=;`.
+    preamble: int
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    #: Where it begins, counted from 1.
+    line: int
+    cells: list[str]
+    #: Why it could not be read; then `cells` hold the line as it is.
+    problem: str = ""
+
+
+def look_through(path: Path, *, encoding: str = "", tick: Callable[[int], None] = lambda _: None) -> CsvFile:
+    """Read a file once to find out how to read it; `tick` hears how many bytes more were read.
+
+    Raises `NotCsv`, and `OSError` where it cannot be opened.
+    """
+    hasher, lines, head = hashlib.sha256(), 0, b""
+    possible = {name: codecs.getincrementaldecoder(name)() for name in ONE_BYTE_OR_UTF8}
+    with path.open("rb") as file:
+        while chunk := file.read(CHUNK):
+            head = head or chunk[:4096]
+            hasher.update(chunk)
+            lines += chunk.count(b"\n")
+            if len(chunk) == CHUNK and b"\n" not in chunk and b"\r" not in chunk:
+                raise NotCsv("has a line of more than a megabyte")  # it would be held in memory whole
+            for name, decoder in list(possible.items()):
+                try:
+                    decoder.decode(chunk)
+                except UnicodeDecodeError:
+                    del possible[name]
+            tick(len(chunk))
+    if not head:
+        raise NotCsv("is empty")
+    encoding = encoding or _encoding(head, guess=next(iter(possible)))
+    delimiter, preamble = _delimiter(path, encoding)
+    return CsvFile(
+        path=path, digest=hasher.hexdigest(), lines=lines, encoding=encoding, delimiter=delimiter, preamble=preamble
+    )
+
+
+def rows(file: CsvFile) -> Iterator[Row]:
+    """Every row that is not blank. One that cannot be read costs only itself. Raises `NotCsv`."""
+    with file.path.open(encoding=file.encoding, newline="") as opened:
+        numbered = ((number, line) for number, line in enumerate(opened, start=1) if number > file.preamble)
+        try:
+            yield from _rows(numbered, file.delimiter)
+        except UnicodeDecodeError as error:
+            raise NotCsv(f"is not {file.encoding} text ({error.reason}): name its encoding with --encoding") from None
+
+
+def _encoding(head: bytes, *, guess: str) -> str:
+    for magic, what in IMPOSTORS.items():
+        if head.startswith(magic):
+            raise NotCsv(what)
+    for mark, encoding in BYTE_ORDER_MARKS:
+        if head.startswith(mark):
+            return encoding
+    if b"\0" in head:
+        # Without a mark; the half of a UTF-16 letter that is empty tells which half comes first.
+        if head[1::2].count(0) > len(head) // 4:
+            return "utf-16-le"
+        if head[::2].count(0) > len(head) // 4:
+            return "utf-16-be"
+        raise NotCsv("is not text")
+    return guess
+
+
+def _delimiter(path: Path, encoding: str) -> tuple[str, int]:
+    try:
+        with path.open(encoding=encoding, newline="") as opened:
+            sample = list(itertools.islice(opened, SAMPLE))
+    except UnicodeDecodeError:
+        raise NotCsv(f"is not {encoding} text: name its encoding with --encoding") from None
+    except LookupError:
+        raise NotCsv(f"cannot be read: there is no encoding called {encoding}") from None
+    first = sample[0].strip().casefold() if sample else ""
+    if first.startswith("sep=") and len(first) == 5:
+        return sample[0].strip()[4], 1
+    votes: Counter[str] = Counter()
+    for line in sample:
+        bare = "".join(line.split('"')[::2])  # what stands in quotes delimits nothing
+        votes.update({delimiter: bare.count(delimiter) > 0 for delimiter in DELIMITERS})
+    best, count = max(votes.items(), key=lambda vote: vote[1], default=(",", 0))
+    return (best if count else ","), 0
+
+
+def _rows(lines: Iterable[tuple[int, str]], delimiter: str) -> Iterator[Row]:
+    waiting = iter(lines)
+    again: list[tuple[int, str]] = []
+    while (taken := again.pop(0) if again else next(waiting, None)) is not None:
+        number, line = taken
+        if '"' not in line:
+            if line.strip():
+                yield Row(number, line.rstrip("\r\n").split(delimiter))
+            continue
+        block = [line]
+        # A cell in quotes may go on in the next line: the row is whole when its quotes are even.
+        while "".join(block).count('"') % 2 and len(block) < LONGEST_ROW:
+            further = again.pop(0) if again else next(waiting, None)
+            if further is None:
+                break
+            block.append(further[1])
+        if "".join(block).count('"') % 2:
+            # Never closed: only its first line is lost, the others are looked at again.
+            again = [(number + offset, text) for offset, text in enumerate(block[1:], start=1)] + again
+            block = block[:1]
+        yield from _parse(number, block, delimiter)
+
+
+def _parse(number: int, block: list[str], delimiter: str) -> Iterator[Row]:
+    try:
+        parsed = list(csv.reader(block, delimiter=delimiter, strict=True))
+    except csv.Error:
+        yield Row(number, ["".join(block).rstrip("\r\n")], "has quotes that do not match")
+        return
+    for offset, cells in enumerate(parsed):
+        if any(cell.strip() for cell in cells):
+            yield Row(number + offset, [_unwrap(cell) for cell in cells])
+
+
+def _unwrap(cell: str) -> str:
+    """`="0042"` is how Excel is told to keep a leading zero."""
+    return cell[2:-1] if cell.startswith('="') and cell.endswith('"') else cell

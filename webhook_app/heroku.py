@@ -1,0 +1,50 @@
+"""`app.json`: what Heroku's button sets up. Made from the settings by `flask docs`, so that it cannot fall behind.
+
+https://devcenter.heroku.com/articles/app-json-schema
+"""
+
+import json
+from typing import Any
+
+from webhook_app.settings import variables
+
+#: Heroku sets these by itself: from the add-on, for the router, and from the size of the dyno.
+HEROKU_SETS = frozenset({"DATABASE_URL", "PORT", "WEB_CONCURRENCY"})
+#: Nobody has to think them up.
+GENERATED = frozenset({"CONSOLE_PASSWORD", "SECRET_KEY"})
+#: Without these nothing is ever forwarded.
+REQUIRED = frozenset({"EVENTS_API_KEY"})
+
+
+def app_json() -> dict[str, Any]:
+    return {
+        "name": "ESP webhook receiver",
+        "description": "A person who unsubscribes at the ESP stops getting messages from Dynamic Yield.",
+        "keywords": ["webhooks", "unsubscribe", "consent", "dynamic-yield", "sendgrid", "emarsys"],
+        "success_url": "/console/",
+        "stack": "heroku-24",
+        "buildpacks": [{"url": "heroku/python"}],
+        "addons": [{"plan": "heroku-postgresql:essential-0"}],
+        # Not eco: an eco dyno sleeps, and a worker that sleeps forwards nothing.
+        "formation": {name: {"quantity": 1, "size": "basic"} for name in ("web", "worker")},
+        "env": {
+            name: _variable(name, field.metadata) for name, field in variables().items() if name not in HEROKU_SETS
+        },
+    }
+
+
+def _variable(name: str, metadata: Any) -> dict[str, Any]:
+    if name in GENERATED:
+        return {"description": _plain(metadata["meaning"]), "generator": "secret"}
+    shown = metadata["shown"]
+    default = f" (default: {_plain(shown)})" if shown not in ("", "—") else ""
+    return {"description": _plain(metadata["meaning"]) + default, "required": name in REQUIRED}
+
+
+def _plain(text: str) -> str:
+    """Heroku's form shows no Markdown."""
+    return text.replace("`", "")
+
+
+def rendered() -> str:
+    return json.dumps(app_json(), indent=2, ensure_ascii=False) + "\n"

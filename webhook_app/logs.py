@@ -1,0 +1,63 @@
+"""One JSON object a line on standard output: an event name and fields. No address, token or key is ever one of them."""
+
+import json
+import logging
+import sys
+from contextlib import suppress
+from typing import Any, BinaryIO
+
+import orjson
+import structlog
+
+
+class _Output:
+    """Writes each line with one call to the system, which keeps the lines of other threads and processes apart.
+
+    Where structlog holds a lock meanwhile, the threads of a busy web process queue up behind it.
+    """
+
+    def __init__(self, file: BinaryIO) -> None:
+        self._write = getattr(file, "raw", file).write
+
+    def msg(self, line: bytes) -> None:
+        # A line that is not taken is lost: the disk is full, or whoever read the lines has gone. Raising instead
+        # would turn the answer to a stored webhook into a 500, and end the worker.
+        with suppress(OSError):
+            self._write(line + b"\n")
+
+    debug = info = warning = error = critical = exception = log = msg
+
+
+def configure() -> None:
+    """Send structlog's lines, and those of libraries from WARNING on, to standard output as JSON."""
+    shared: list[structlog.typing.Processor] = [
+        structlog.processors.add_log_level,
+        structlog.processors.TimeStamper(fmt="iso", utc=True),
+    ]
+    structlog.configure(
+        processors=[*shared, _render],
+        logger_factory=lambda *_: _Output(sys.stdout.buffer),
+        wrapper_class=structlog.make_filtering_bound_logger(logging.INFO),
+        cache_logger_on_first_use=True,
+    )
+    handler = logging.StreamHandler(sys.stdout)
+    handler.setFormatter(
+        structlog.stdlib.ProcessorFormatter(
+            foreign_pre_chain=[structlog.stdlib.add_logger_name, *shared],
+            processors=[
+                structlog.stdlib.ProcessorFormatter.remove_processors_meta,
+                lambda *line: _render(*line).decode(),
+            ],
+        )
+    )
+    root = logging.getLogger()
+    root.handlers = [handler]
+    root.setLevel(logging.WARNING)
+
+
+def _render(_logger: Any, _method: str, fields: structlog.typing.EventDict) -> bytes:
+    try:
+        return orjson.dumps(fields, default=repr)
+    except TypeError:
+        # Text that is no Unicode, or a huge number: no reason to lose the line.
+        return json.dumps(fields, default=repr).encode()

@@ -1,0 +1,137 @@
+"""`GET /openapi.json`: the HTTP side, described for programs. The tests send what it allows, and more."""
+
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+from flask import Blueprint, Response, jsonify
+
+from webhook_app.providers import Provider
+from webhook_app.settings import Settings
+
+_COUNT = {"type": "integer", "minimum": 0}
+_ERROR = {
+    "type": "object",
+    "required": ["error"],
+    "properties": {"error": {"type": "string"}},
+    "additionalProperties": False,
+}
+_COUNTS = {
+    "type": "object",
+    "description": "What became of the events of one webhook.",
+    "required": ["accepted", "duplicates", "ignored", "quarantined"],
+    "properties": {
+        "accepted": _COUNT | {"description": "changes stored, to be forwarded"},
+        "duplicates": _COUNT | {"description": "changes that were known already"},
+        "ignored": _COUNT | {"description": "events that say nothing about consent, or are not to be forwarded"},
+        "quarantined": _COUNT | {"description": "events that were not understood; they wait for a person"},
+    },
+    "additionalProperties": False,
+}
+_READINESS = {
+    "type": "object",
+    "required": ["status", "reasons"],
+    "properties": {
+        "status": {"enum": ["ready", "not ready"]},
+        "reasons": {"type": "array", "items": {"type": "string"}},
+    },
+    "additionalProperties": False,
+}
+
+
+def blueprint(providers: Mapping[str, Provider], settings: Settings) -> Blueprint:
+    openapi = Blueprint("openapi", __name__)
+
+    @openapi.get("/openapi.json")
+    def description() -> Response:
+        return jsonify(describe(providers.values(), settings))
+
+    return openapi
+
+
+def describe(providers: Iterable[Provider], settings: Settings) -> dict[str, Any]:
+    open_ones = sorted(provider.name for provider in providers if provider.scheme)
+    readiness = _json({"$ref": "#/components/schemas/Readiness"})
+    return {
+        "openapi": "3.1.0",
+        "info": {
+            "title": "ESP webhook receiver for Dynamic Yield",
+            "version": "1",
+            "description": "Takes unsubscribe webhooks, stores them, forwards them. A 2xx means: it is on disk.",
+        },
+        "paths": {
+            "/webhooks/{provider}": _webhook(open_ones, settings),
+            "/webhooks/{provider}/{secret}": _webhook(open_ones, settings, with_secret=True),
+            "/healthz": {"get": _get("The process serves.", _json({"type": "object"}))},
+            "/readyz": {
+                "get": {
+                    "summary": "The whole service does its job.",
+                    "responses": {"200": _answer("ready", readiness), "503": _answer("not ready, and why", readiness)},
+                }
+            },
+            "/metrics": {"get": _get("Prometheus text.", {"text/plain": {"schema": {"type": "string"}}})},
+            "/openapi.json": {"get": _get("This description.", _json({"type": "object"}))},
+        },
+        "components": {"schemas": {"Counts": _COUNTS, "Error": _ERROR, "Readiness": _READINESS}},
+    }
+
+
+def _webhook(open_ones: list[str], settings: Settings, *, with_secret: bool = False) -> dict[str, Any]:
+    any_name: dict[str, Any] = {"type": "string", "pattern": "^[a-z][a-z0-9_-]*$"}
+    known = {"anyOf": [{"enum": open_ones}, any_name]} if open_ones else any_name
+    parameters = [_in_path("provider", known, "An ESP that is open; any other is answered 404.")]
+    if with_secret:
+        secret = {"type": "string", "minLength": 1, "pattern": "^[^/]+$"}
+        parameters.append(_in_path("secret", secret, "For ESPs that can neither sign nor send a header."))
+    error = _json({"$ref": "#/components/schemas/Error"})
+    anything: dict[str, Any] = {"schema": {}}
+    return {
+        "parameters": parameters,
+        "post": {
+            "summary": "Take a webhook. Its form is the ESP's own.",
+            "requestBody": {
+                "content": {
+                    "application/json": anything,
+                    "application/x-www-form-urlencoded": {"schema": {"type": "object"}},
+                    "text/plain": {"schema": {"type": "string"}},
+                }
+            },
+            "responses": {
+                "200": _answer(
+                    "Authentic, and everything in it is on disk. An ESP's set-up call is answered with an empty body.",
+                    _json({"$ref": "#/components/schemas/Counts"}),
+                ),
+                "400": _answer("The body ended early.", error),
+                "401": _answer("Not authenticated; the log has the reason.", error),
+                "404": _answer("No such ESP, or none that is open.", error),
+                "413": _answer(f"Larger than {settings.max_body_bytes} bytes.", error),
+                "503": _answer("Could not be stored or checked now: send it again.", error, retry_after=True),
+            },
+        },
+        "get": {
+            "summary": "Some ESPs look whether the URL exists before they use it.",
+            "responses": {
+                "200": {"description": "This ESP probes so."},
+                "404": _answer("No such ESP, or none that is open.", error),
+                "405": _answer("This ESP does not probe.", error),
+            },
+        },
+    }
+
+
+def _in_path(name: str, schema: dict[str, Any], meaning: str) -> dict[str, Any]:
+    return {"name": name, "in": "path", "required": True, "schema": schema, "description": meaning}
+
+
+def _get(summary: str, content: dict[str, Any]) -> dict[str, Any]:
+    return {"summary": summary, "responses": {"200": _answer("ok", content)}}
+
+
+def _answer(meaning: str, content: dict[str, Any], *, retry_after: bool = False) -> dict[str, Any]:
+    answer: dict[str, Any] = {"description": meaning, "content": content}
+    if retry_after:
+        answer["headers"] = {"Retry-After": {"schema": {"type": "integer"}, "description": "seconds"}}
+    return answer
+
+
+def _json(schema: dict[str, Any]) -> dict[str, Any]:
+    return {"application/json": {"schema": schema}}

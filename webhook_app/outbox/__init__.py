@@ -1,0 +1,24 @@
+"""What we promised: the changes that were acknowledged, until Dynamic Yield has taken them.
+
+`Intake` is the receiver's side, `Queue` the worker's. Every change of state is one conditional statement; the unique
+indexes of `tables` carry the invariants.
+"""
+
+from webhook_app.outbox.database import Database, OutboxUnavailable, open_database
+from webhook_app.outbox.intake import Added, Intake, TokenReused
+from webhook_app.outbox.queue import Queue, Settlement
+from webhook_app.outbox.rows import Claimed
+from webhook_app.outbox.tables import State
+
+__all__ = [
+    "Added",
+    "Claimed",
+    "Database",
+    "Intake",
+    "OutboxUnavailable",
+    "Queue",
+    "Settlement",
+    "State",
+    "TokenReused",
+    "open_database",
+]

@@ -1,0 +1,138 @@
+"""Storing what a webhook said, before it is answered."""
+
+import time
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
+from typing import Any
+
+from sqlalchemy import Connection, Insert, Table, select
+from sqlalchemy.dialects import postgresql, sqlite
+
+from webhook_app.consent import ConsentChange
+from webhook_app.outbox import schema
+from webhook_app.outbox.database import LOCK_TIMEOUT, Database, OutboxUnavailable
+from webhook_app.outbox.group_commit import GroupCommit
+from webhook_app.outbox.hashing import Hasher, load_hasher
+from webhook_app.outbox.inserts import insert_events
+from webhook_app.outbox.rows import NewRow, row_of_change, row_of_quarantined
+from webhook_app.outbox.tables import State, one_time_tokens
+from webhook_app.outbox.times import seconds_to_micros
+
+
+class TokenReused(Exception):
+    """A one-time token came again with another body: a signature that does not cover the body is replayed."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Added:
+    """What became of the events of one webhook."""
+
+    accepted: int
+    duplicates: int
+    quarantined: int
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class _Webhook:
+    rows: list[NewRow]
+    token: dict[str, Any] | None
+
+
+class Intake:
+    """Raises `OutboxUnavailable` where the database cannot be used; nothing of a webhook is stored then.
+
+    `clock` gives seconds since 1970.
+    """
+
+    def __init__(self, database: Database, *, clock: Callable[[], float] = time.time) -> None:
+        self._database = database
+        self._clock = clock
+        self._knows_tables = False
+        self._hasher: Hasher | None = None
+        self._commit: GroupCommit[_Webhook, Added | TokenReused] = GroupCommit(self._store, timeout=2 * LOCK_TIMEOUT)
+        # What it returns says whether the token was new; the count of rows is not known on every engine.
+        new_token = insert_or_ignore(database.dialect, one_time_tokens, "token_hash")
+        self._insert_token = new_token.returning(one_time_tokens.c.token_hash)
+
+    def add(
+        self,
+        provider: str,
+        *,
+        changes: Iterable[tuple[ConsentChange, bytes]] = (),
+        quarantined: Iterable[tuple[str, bytes]] = (),
+        one_time_token: bytes | None = None,
+        body: bytes = b"",
+    ) -> Added:
+        """Store what one webhook said; on disk when this returns. Changes and reasons come with their raw event.
+
+        A `one_time_token` is good for one `body` only: raises `TokenReused` for another. The same body again is an
+        ESP's retry, and its events are duplicates. What a test button made up is stored and not counted.
+        """
+        hasher = self._hasher or self._begin()
+        now = seconds_to_micros(self._clock())
+        rows = [row_of_change(provider, change, raw, hasher, now) for change, raw in changes]
+        rows += [row_of_quarantined(provider, reason, raw, hasher, now) for reason, raw in quarantined]
+        token = None
+        if one_time_token is not None:
+            token_hash, body_hash = hasher.token(provider, one_time_token), hasher.body(body)
+            token = {"token_hash": token_hash, "body_hash": body_hash, "seen_at": now}
+        if not rows and token is None:
+            return Added(accepted=0, duplicates=0, quarantined=0)
+        try:
+            added = self._commit(_Webhook(rows, token))
+        except TimeoutError:
+            raise OutboxUnavailable("the database is too slow") from None
+        except OutboxUnavailable:
+            # It may be another one when it comes back, with a key of its own.
+            self._hasher = None
+            raise
+        if isinstance(added, TokenReused):
+            raise added
+        return added
+
+    def _begin(self) -> Hasher:
+        # Once: who serves already goes on while the next release migrates, for a migration never breaks the version
+        # before it. Who starts on tables that it does not know must not write to them.
+        if not self._knows_tables and (problem := schema.problem(self._database)):
+            raise OutboxUnavailable(problem)
+        self._knows_tables = True
+        self._hasher = load_hasher(self._database)
+        return self._hasher
+
+    def _store(self, webhooks: list[_Webhook]) -> list[Added | TokenReused]:
+        only_rows = all(webhook.token is None for webhook in webhooks)
+        with self._database.write_at_once() if only_rows else self._database.write() as connection:
+            reused = self._with_reused_tokens(connection, webhooks)
+            good = [webhook for webhook in webhooks if webhook not in reused]
+            were_new = iter(insert_events(connection, [row for webhook in good for row in webhook.rows]))
+        return [TokenReused() if webhook in reused else _added(webhook.rows, were_new) for webhook in webhooks]
+
+    def _with_reused_tokens(self, connection: Connection, webhooks: list[_Webhook]) -> set[_Webhook]:
+        signed = [(webhook, webhook.token) for webhook in webhooks if webhook.token is not None]
+        # In order: two processes that hold one token each, and wait for the other's, would wait for ever.
+        signed.sort(key=lambda pair: pair[1]["token_hash"])
+        return {webhook for webhook, token in signed if not self._is_good_for_body(connection, token)}
+
+    def _is_good_for_body(self, connection: Connection, token: dict[str, Any]) -> bool:
+        if connection.execute(self._insert_token, token).first():
+            return True
+        first = select(one_time_tokens.c.body_hash).where(one_time_tokens.c.token_hash == token["token_hash"])
+        return bool(connection.execute(first).scalar_one() == token["body_hash"])
+
+
+def _added(rows: list[NewRow], were_new: Iterator[bool]) -> Added:
+    """Count what became of a webhook's rows; takes one answer for each."""
+    new, known = dict.fromkeys(State, 0), 0
+    for row, was_new in zip(rows, were_new, strict=False):
+        if was_new:
+            new[State(row.state)] += 1
+        elif row.state != State.TEST:
+            known += 1
+    return Added(accepted=new[State.PENDING], duplicates=known, quarantined=new[State.QUARANTINED])
+
+
+def insert_or_ignore(dialect: str, table: Table, key: str) -> Insert:
+    """Never look and then insert: a rival with the same event may come in between."""
+    if dialect == "sqlite":
+        return sqlite.insert(table).on_conflict_do_nothing(index_elements=[key])
+    return postgresql.insert(table).on_conflict_do_nothing(index_elements=[key])

@@ -1,0 +1,81 @@
+"""What the outbox knows already, asked for many people at once."""
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+
+from sqlalchemy import func, select
+
+from webhook_app.consent import Action, Identity
+from webhook_app.outbox.database import Database
+from webhook_app.outbox.hashing import Hasher
+from webhook_app.outbox.status import status
+from webhook_app.outbox.tables import State, events
+from webhook_app.outbox.times import from_micros
+
+#: In these states a row says nothing about a real person.
+NOBODY = (State.QUARANTINED, State.TEST)
+
+
+#: An event and its entry on a list are written by two machines of the ESP: their times differ a little.
+SLACK = timedelta(minutes=10)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Known:
+    """The newest change of a person that was ever stored, whatever became of it."""
+
+    action: Action
+    occurred_at: datetime
+
+    def covers_opt_out(self, at: datetime) -> bool:
+        """Whether an opt-out at that time is no news.
+
+        A much older opt-out does not cover it: what made the person opt in again meanwhile may be unknown here.
+        """
+        return self.action is Action.OPT_OUT and self.occurred_at >= at - SLACK
+
+
+def newest_changes(database: Database, hasher: Hasher, identities: Iterable[Identity]) -> dict[str, Known]:
+    """By the key of the identity; who is absent was never heard of. A thousand at a time at most.
+
+    Hashes stay when retention empties a row, so a person is known for as long as the row exists.
+    Raises `OutboxUnavailable`.
+    """
+    keys = {hasher.identity(identity): identity.key for identity in identities}
+    if not keys:
+        return {}
+    newest = (
+        select(events.c.identity_hash, func.max(events.c.version).label("version"))
+        .where(events.c.identity_hash.in_(keys), events.c.state.not_in(NOBODY))
+        .group_by(events.c.identity_hash)
+    )
+    with database.read() as connection:
+        rows = connection.execute(newest).all()
+    return {
+        # A version is the time, and in its last bit the opt-out.
+        keys[bytes(row.identity_hash)]: Known(
+            action=Action.OPT_OUT if row.version % 2 else Action.OPT_IN, occurred_at=from_micros(row.version // 2)
+        )
+        for row in rows
+    }
+
+
+def newest_test(database: Database, provider: str) -> int:
+    """The id of the row that the provider's test button made last, 0 if it never did. Raises `OutboxUnavailable`."""
+    made = select(func.max(events.c.id)).where(events.c.state == State.TEST, events.c.provider == provider)
+    with database.read() as connection:
+        return int(connection.execute(made).scalar() or 0)
+
+
+def is_backlog_over(database: Database, limit: int) -> bool:
+    """Whether more than `limit` changes wait to be sent. Costs no more than the limit. Raises `OutboxUnavailable`."""
+    waiting = select(events.c.id).where(events.c.state == State.PENDING).limit(limit + 1)
+    with database.read() as connection:
+        return int(connection.execute(select(func.count()).select_from(waiting.subquery())).scalar_one()) > limit
+
+
+def is_being_worked_off(database: Database, now: float) -> bool:
+    """Whether some worker sends. `now` is seconds since 1970. Raises `OutboxUnavailable`."""
+    current = status(database, now)
+    return current.workers_alive > 0 and not current.paused

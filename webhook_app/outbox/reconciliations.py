@@ -1,0 +1,141 @@
+"""When each ESP's own lists were compared with the outbox last, and what came of it.
+
+One row a provider is the schedule, the lock and the result: however many workers look, one of them compares.
+"""
+
+import time
+import uuid
+from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import datetime
+
+from sqlalchemy import or_, select, update
+
+from webhook_app.outbox.database import Database
+from webhook_app.outbox.intake import insert_or_ignore
+from webhook_app.outbox.tables import reconciliations
+from webhook_app.outbox.times import from_micros, seconds_to_micros
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Reconciled:
+    """What one comparison has found."""
+
+    #: Entries on the ESP's lists.
+    checked: int = 0
+    #: Opt-outs that the outbox had never seen; they are in it now.
+    drift: int = 0
+    #: Entries that a later opt-in of the same person outranks: left alone.
+    outranked: int = 0
+    #: Entries that make no sense; they are in the quarantine.
+    unreadable: int = 0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Reconciliation:
+    """The last comparison with one ESP."""
+
+    provider: str
+    started_at: datetime | None
+    #: None while it goes on.
+    finished_at: datetime | None
+    #: Why the last one did not come to its end, empty if it did.
+    error: str
+    #: Of the last one that came to its end.
+    result: Reconciled
+    #: Everything on the lists up to then is known here. None before the first good comparison.
+    covered_until: datetime | None
+    #: When the lists were last read from their beginning.
+    complete_at: datetime | None
+    #: What was missing in all comparisons so far.
+    drift_total: int
+
+
+class Reconciliations:
+    """Raises `OutboxUnavailable`. `clock` gives seconds since 1970."""
+
+    def __init__(self, database: Database, *, clock: Callable[[], float] = time.time) -> None:
+        self._database = database
+        self._clock = clock
+        self._insert = insert_or_ignore(database.dialect, reconciliations, "provider")
+
+    def all(self) -> list[Reconciliation]:
+        """Of every provider that was ever compared."""
+        with self._database.read() as connection:
+            rows = connection.execute(select(reconciliations).order_by(reconciliations.c.provider)).all()
+        return [
+            Reconciliation(
+                provider=row.provider,
+                started_at=_moment(row.started_at),
+                finished_at=_moment(row.finished_at),
+                error=row.error or "",
+                result=Reconciled(
+                    checked=row.checked or 0,
+                    drift=row.drift or 0,
+                    outranked=row.outranked or 0,
+                    unreadable=row.unreadable or 0,
+                ),
+                covered_until=_moment(row.covered_until),
+                complete_at=_moment(row.complete_at),
+                drift_total=row.drift_total,
+            )
+            for row in rows
+        ]
+
+    def last(self, provider: str) -> Reconciliation | None:
+        return next((one for one in self.all() if one.provider == provider), None)
+
+    def begin(self, provider: str, *, lease: float, only_if_due: bool) -> str | None:
+        """A token for who may compare now, for `lease` seconds; None where it is not due, or somebody else does."""
+        now, token = self._now(), uuid.uuid4().hex
+        due = reconciliations.c.due_at <= now
+        with self._database.write() as connection:
+            connection.execute(self._insert, {"provider": provider, "due_at": now, "drift_total": 0})
+            # Of two workers that look at once, the second finds a due time that lies ahead.
+            taken = connection.execute(
+                update(reconciliations)
+                .where(
+                    reconciliations.c.provider == provider,
+                    due if only_if_due else or_(due, reconciliations.c.lease.is_(None)),
+                )
+                .values(lease=token, due_at=now + seconds_to_micros(lease), started_at=now, finished_at=None)
+            ).rowcount
+        return token if taken else None
+
+    def renew(self, token: str, *, lease: float) -> None:
+        self._update(token, due_at=self._now() + seconds_to_micros(lease))
+
+    def finish(self, token: str, result: Reconciled, *, complete: bool, due_in: float) -> None:
+        """It came to its end; the next one is due in so many seconds."""
+        self._update(
+            token,
+            lease=None,
+            due_at=self._now() + seconds_to_micros(due_in),
+            finished_at=self._now(),
+            error=None,
+            covered_until=reconciliations.c.started_at,
+            complete_at=reconciliations.c.started_at if complete else reconciliations.c.complete_at,
+            checked=result.checked,
+            drift=result.drift,
+            outranked=result.outranked,
+            unreadable=result.unreadable,
+            drift_total=reconciliations.c.drift_total + result.drift,
+        )
+
+    def fail(self, token: str, error: str, *, due_in: float) -> None:
+        """It did not come to its end. What it has added stays; the next one looks at all of it again."""
+        self._update(
+            token, lease=None, due_at=self._now() + seconds_to_micros(due_in), finished_at=self._now(), error=error
+        )
+
+    def _update(self, token: str, **values: object) -> None:
+        with self._database.write() as connection:
+            # Nobody updated: the lease ran out, and another worker compares. Its result will stand.
+            connection.execute(update(reconciliations).where(reconciliations.c.lease == token).values(**values))
+
+    def _now(self) -> int:
+        return seconds_to_micros(self._clock())
+
+
+def _moment(micros: int | None) -> datetime | None:
+    return None if micros is None else from_micros(micros)

@@ -1,0 +1,81 @@
+"""Making and checking the tables. Migrations go forward only.
+
+Alembic is loaded where tables are changed and nowhere else: it takes 10 MB of each process that has it.
+"""
+
+import time
+from contextlib import suppress
+from functools import cache
+from pathlib import Path
+
+from sqlalchemy import Connection, inspect
+
+from webhook_app.outbox.database import Database, OutboxUnavailable
+
+_MIGRATIONS = Path(__file__).parent / "migrations"
+
+#: Seconds for which a change of the tables is tried again when busy tables were in its way.
+PATIENCE = 60.0
+
+
+def upgrade(database: Database, revision: str = "head") -> None:
+    """Bring the tables up to date, or make them; safe to run twice, and at the same time, and while the app runs.
+
+    Two releases at once wait for each other: the first migrates, the second finds nothing to do.
+
+    Raises `OutboxUnavailable`.
+    """
+    with suppress(OutboxUnavailable):
+        if revision == "head" and problem(database) is None:
+            return
+
+    from alembic import command
+    from alembic.config import Config
+
+    deadline = time.monotonic() + PATIENCE
+    while True:
+        try:
+            with database.alter() as connection:
+                config = Config()
+                config.set_main_option("script_location", str(_MIGRATIONS))
+                config.attributes["connection"] = connection
+                command.upgrade(config, revision)
+                return
+        except OutboxUnavailable as error:
+            # What was done so far stays done, and the next try goes on from there.
+            if "lock timeout" not in str(error) or time.monotonic() > deadline:
+                raise
+        time.sleep(0.5)
+
+
+def problem(database: Database) -> str | None:
+    """What is wrong with the tables, for a person; None while they are as this version needs them.
+
+    Raises `OutboxUnavailable`.
+    """
+    wanted = newest()
+    with database.read() as connection:
+        found = _revision(connection)
+    if found == wanted:
+        return None
+    if found is None or found in _revisions():
+        return f"the database schema is behind ({found or 'no tables'}, needed: {wanted}): run `flask db upgrade`"
+    return f"the database schema ({found}) is newer than this version of the app ({wanted}): deploy the newer version"
+
+
+def newest() -> str:
+    return _revisions()[-1]
+
+
+@cache
+def _revisions() -> list[str]:
+    """Every revision, oldest first: they are numbered, and a file's name begins with its number."""
+    return sorted(path.stem.partition("_")[0] for path in (_MIGRATIONS / "versions").glob("[0-9]*.py"))
+
+
+def _revision(connection: Connection) -> str | None:
+    """Where the tables are; None while there are none."""
+    if not inspect(connection).has_table("alembic_version"):
+        return None
+    revision: str | None = connection.exec_driver_sql("SELECT version_num FROM alembic_version").scalar()
+    return revision

@@ -1,0 +1,171 @@
+"""What they said: an ESP's webhook, authenticated and translated into consent changes."""
+
+import json
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field
+from typing import Any
+
+import orjson
+from marshmallow import ValidationError
+
+from webhook_app.auth import Scheme, WebhookRequest
+from webhook_app.consent import Action, ConsentChange
+
+
+class Unreadable(Exception):
+    """The body is not of the form this ESP sends. `reason` is a sentence for a person."""
+
+    def __init__(self, reason: str) -> None:
+        super().__init__(reason)
+        self.reason = reason
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Handshake:
+    """A POST that sets the connection up and tells nothing of a person: it is answered 200, and nothing is stored."""
+
+    #: What was done, or what the person who connects the ESP must do now; for the log.
+    note: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Sample:
+    """A typical opt-out, to try the receiver out."""
+
+    content_type: str
+    #: The body with `$email`, `$id`, `$unix`, `$unix_ms`, `$iso` and `$datetime` for what differs each time.
+    template: str
+    #: The filled template → the body on the wire.
+    write: Callable[[str], bytes] = str.encode
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Provider:
+    """One ESP: who may call, how its body is read, and what one raw event says about consent.
+
+    The receiver asks in this order:
+
+    1. `scheme is None`: 404. The method is in `probed_with`: 200 without a body; any other but POST: 405.
+    2. `greet(request)`, where there is one: a `Handshake` is answered 200 and ends the request. Nobody is
+       authenticated yet, so it changes nothing.
+    3. `scheme.verify(request)`.
+    4. `confirm(request)`, where there is one: a `Handshake` is answered 200 and ends the request. It may call the
+       ESP back, and raises `AuthenticationError` or `CannotVerify` like the scheme.
+    5. `read(provider, request)`.
+    """
+
+    name: str
+    #: The ESP's name as people write it.
+    title: str
+    #: None while the provider is closed.
+    scheme: Scheme | None
+    #: For the person who wonders why it is closed: the variable to set.
+    opened_by: str
+    #: Body → raw events. Raises `Unreadable`.
+    events: Callable[[WebhookRequest], Iterable[Any]]
+    #: Raw event → what it says, None where it says nothing about consent. Raises `ValidationError`.
+    translate: Callable[[Any, WebhookRequest], ConsentChange | None]
+    #: Methods by which the ESP probes the URL before it uses it.
+    probed_with: frozenset[str] = frozenset()
+    greet: Callable[[WebhookRequest], Handshake | None] | None = None
+    confirm: Callable[[WebhookRequest], Handshake | None] | None = None
+    sample: Sample | None = None
+    #: Where it is declared: a file's name; empty for the two that are written in Python.
+    declared_in: str = ""
+
+
+@dataclass(slots=True, kw_only=True)
+class Reading:
+    """What one webhook said. Each change and each event that could not be translated keeps its raw bytes."""
+
+    changes: list[tuple[ConsentChange, bytes]] = field(default_factory=list)
+    quarantined: list[tuple[str, bytes]] = field(default_factory=list)
+    ignored: int = 0
+
+
+#: Where more events than this cannot be read, the body is kept instead of each of them. A hostile one of two megabytes
+#: holds a million; as rows they would take six gigabytes of memory and keep the database busy for a minute.
+MAX_QUARANTINED = 1000
+
+
+def read(provider: Provider, request: WebhookRequest, *, forward_opt_ins: bool) -> Reading:
+    """Translate every event of an authentic webhook. One bad event never costs its neighbours."""
+    reading = Reading()
+    unreadable = 0
+    try:
+        events = provider.events(request)
+    except Unreadable as error:
+        reading.quarantined.append((error.reason, request.body))
+        return reading
+    for event in events:
+        try:
+            change = provider.translate(event, request)
+        except ValidationError as error:
+            unreadable += 1
+            if unreadable <= MAX_QUARANTINED:
+                reading.quarantined.append((explain(error), dump_raw(event)))
+            continue
+        if change is None or (change.action is Action.OPT_IN and not forward_opt_ins):
+            reading.ignored += 1
+        else:
+            reading.changes.append((change, dump_raw(event)))
+    if unreadable > MAX_QUARANTINED:
+        reason, _ = reading.quarantined[0]
+        reading.quarantined = [(f"{unreadable} events cannot be read; the first: {reason}", request.body)]
+    return reading
+
+
+def load_json(body: bytes) -> Any:
+    """Parse JSON, also what orjson refuses but one bad event of a batch may hold: NaN, lone surrogates, huge numbers.
+
+    Raises `Unreadable`.
+    """
+    try:
+        return orjson.loads(body)
+    except orjson.JSONDecodeError:
+        pass
+    try:
+        return json.loads(body)
+    except RecursionError:
+        raise Unreadable("the body is JSON nested too deeply") from None
+    except UnicodeDecodeError:
+        raise Unreadable("the body is not UTF-8 text") from None
+    except ValueError as error:
+        # The error's own text names a place, never the content. A huge integer literal ends here too.
+        raise Unreadable(f"the body is not JSON: {error}") from None
+
+
+def json_events(request: WebhookRequest) -> list[Any]:
+    """The events of a JSON body: a list of them, or a single one. Raises `Unreadable`."""
+    loaded = load_json(request.body)
+    return loaded if isinstance(loaded, list) else [loaded]
+
+
+def dump_raw(event: Any) -> bytes:
+    """A raw event as JSON bytes, which every database stores whatever they hold."""
+    try:
+        return orjson.dumps(event)
+    except TypeError:
+        pass
+    try:
+        # What only the lenient parser took: lone surrogates, huge numbers. ASCII escapes keep them as they came.
+        return json.dumps(event, separators=(",", ":")).encode()
+    except RecursionError:
+        return b'"nested too deeply to be kept"'
+
+
+def explain(error: ValidationError) -> str:
+    """Say what is wrong with an event in one line, field by field, for the person who reads the quarantine."""
+    messages = error.messages if isinstance(error.messages, dict) else {error.field_name: error.messages}
+    return "; ".join(f"{name}: {line}" for name, line in flatten(messages))
+
+
+def flatten(messages: Any, path: str = "") -> Iterable[tuple[str, str]]:
+    """Marshmallow's nested messages as pairs of path and line."""
+    if isinstance(messages, dict):
+        for name, inner in messages.items():
+            step = "" if name == "_schema" else str(name)
+            yield from flatten(inner, ".".join(filter(None, (path, step))))
+    else:
+        for line in messages:
+            yield path or "event", str(line)

@@ -1,0 +1,73 @@
+"""The forms a webhook's body comes in. The content type is not asked: an opt-out is not lost over a header."""
+
+import re
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+from urllib.parse import urlencode
+
+import orjson
+
+from webhook_app.auth.reading import MAX_FORM_FIELDS, parse_form
+from webhook_app.providers import Unreadable, load_json
+
+#: `data[merges][EMAIL]`; deeper or otherwise odd names stay as they are.
+_NESTED = re.compile(r"([^\[\]]+)((?:\[[^\[\]]*\]){1,4})")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class BodyForm:
+    content_type: str
+    #: Body → JSON-like values. Raises `Unreadable`.
+    read: Callable[[bytes], Any]
+    #: JSON text → body: the way back, to simulate a webhook.
+    write: Callable[[str], bytes]
+
+
+def read_form(body: bytes) -> dict[str, Any]:
+    """A url-encoded form, with `data[email]=…` as `{"data": {"email": …}}`. A repeated field's values become a list.
+
+    Raises `Unreadable`.
+    """
+    if body.lstrip()[:1] in (b"{", b"["):
+        raise Unreadable("the body is JSON, but this ESP is declared to send forms")
+    try:
+        fields = parse_form(body)
+    except ValueError:
+        raise Unreadable(f"the body is a form of more than {MAX_FORM_FIELDS} fields") from None
+    form: dict[str, Any] = {}
+    for name, value in fields:
+        _put(form, _steps(name), name, value)
+    return form
+
+
+def _steps(name: str) -> list[str]:
+    nested = _NESTED.fullmatch(name)
+    return [nested[1], *nested[2][1:-1].split("][")] if nested else [name]
+
+
+def _put(form: dict[str, Any], steps: list[str], name: str, value: str) -> None:
+    inner: Any = form
+    for step in steps[:-1]:
+        inner = inner.setdefault(step, {})
+        if not isinstance(inner, dict):
+            # `a=1&a[b]=2`: the odd one keeps its flat name.
+            inner, steps = form, [name]
+            break
+    last = steps[-1]
+    if last not in inner:
+        inner[last] = value
+    elif isinstance(inner[last], list):
+        inner[last].append(value)
+    elif isinstance(inner[last], str):
+        inner[last] = [inner[last], value]
+
+
+def _write_form(text: str) -> bytes:
+    return urlencode(orjson.loads(text)).encode()
+
+
+FORMS = {
+    "json": BodyForm(content_type="application/json", read=load_json, write=str.encode),
+    "form": BodyForm(content_type="application/x-www-form-urlencoded", read=read_form, write=_write_form),
+}

@@ -1,0 +1,190 @@
+"""The language of a providers file: what may stand in a provider's table, and what it becomes.
+
+Every mistake is reported at once, at boot; an expression that cannot be compiled never reaches run time.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import UTC, tzinfo
+from typing import Any
+
+from marshmallow import ValidationError, fields, validate, validates_schema
+
+from webhook_app.consent import IdentityKind
+from webhook_app.providers import flatten
+from webhook_app.providers.bodies import FORMS
+from webhook_app.providers.expressions import Condition, Path
+from webhook_app.providers.toml_fields import Inner, Table, Word, condition, one_of, path, time_pattern, zone
+from webhook_app.providers.ways_in import WayIn, WaysIn
+
+#: Key of a declaration → the kind of identity that stands there.
+IDENTITIES = {
+    "email": IdentityKind.EMAIL,
+    "external_id": IdentityKind.EXTERNAL,
+    "push_id": IdentityKind.PUSH,
+}
+
+
+class Mistakes(Exception):
+    """A declaration cannot be used. `lines` holds one line a mistake: the key, and what would be right."""
+
+    def __init__(self, lines: list[str]) -> None:
+        super().__init__("\n".join(lines))
+        self.lines = lines
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Greeting:
+    """An unsigned POST by which the ESP verifies the URL."""
+
+    #: True of the body of such a POST.
+    when: Condition
+    #: What the person needs who connects the ESP.
+    show: Path | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Declaration:
+    """One provider of a providers file, checked and compiled."""
+
+    title: str | None
+    auth: tuple[WayIn, ...]
+    probed_with: frozenset[str]
+    greeting: Greeting | None
+    body: str
+    json_in: Path | None
+    skip: Condition | None
+    events: Path | None
+    for_each: Path | None
+    opt_out: Condition | None
+    opt_in: Condition | None
+    is_test: Condition | None
+    email: Path | None
+    external_id: Path | None
+    push_id: Path | None
+    #: Names of identifiers, the one to look for first at the front.
+    identify_by: tuple[str, ...]
+    reason: Path | None
+    time: Path | None
+    time_format: str | None
+    time_zone: tzinfo
+    event_id: Path | None
+    message_id: Path | None
+    visitor: Mapping[str, Path | None]
+    push_channel: Path | None
+    sample: str | None
+
+
+class VisitorTable(Table):
+    """The names are Dynamic Yield's; `dy` is the session of an ordinary section."""
+
+    dyid = path()
+    dyid_server = path()
+    dy = path()
+    user_id = path()
+    session_id = path()
+
+
+class GreetingTable(Table):
+    when = condition(required=False)
+    show = path()
+
+    @validates_schema
+    def _has_a_condition(self, data: Any, **_: Any) -> None:
+        if data.get("when") is None:
+            raise ValidationError("is missing: a condition on the body", "when")
+
+
+class Names(fields.Field[tuple[str, ...]]):
+    """One name or a list of names."""
+
+    def __init__(self, choices: tuple[str, ...], **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        self.choices = choices
+
+    def _deserialize(self, value: Any, attr: str | None, data: Any, **kwargs: Any) -> tuple[str, ...]:
+        names = value if isinstance(value, list) else [value]
+        if not names or any(name not in self.choices for name in names) or len(set(names)) < len(names):
+            raise ValidationError(f"must be one or more of: {', '.join(self.choices)}")
+        return tuple(names)
+
+
+class ProviderTable(Table):
+    """A provider's table in the file. What is not required has a default that suits most ESPs."""
+
+    title = Word(load_default=None)
+    auth = WaysIn(required=True, error_messages={"required": "is missing: say how the ESP proves who it is"})
+    probed_with = fields.List(
+        Word(validate=validate.OneOf(["GET", "HEAD"], error="must be GET or HEAD")),
+        load_default=list,
+        error_messages={"invalid": 'must be a list like ["GET"]'},
+    )
+    greeting = Inner(GreetingTable, load_default=None)
+    body = one_of(*FORMS, load_default="json")
+    json_in = path()
+    skip = condition()
+    events = path()
+    for_each = path()
+    opt_out = condition()
+    opt_in = condition()
+    is_test = condition()
+    email = path()
+    external_id = path()
+    push_id = path()
+    identify_by = Names(tuple(IDENTITIES), load_default=())
+    reason = path()
+    time = path()
+    time_format = time_pattern(load_default=None)
+    time_zone = zone(load_default=UTC)
+    event_id = path()
+    message_id = path()
+    visitor = Inner(VisitorTable, load_default=dict)
+    push_channel = path()
+    sample = Word(load_default=None)
+
+    @validates_schema(skip_on_field_errors=False, pass_original=True)
+    def _says_what_happened(self, _data: Any, original: Any, **_: Any) -> None:
+        if "opt_out" not in original and "opt_in" not in original:
+            raise ValidationError("is missing: the condition of an opt-out, like type == 'unsubscribed'", "opt_out")
+
+    @validates_schema(skip_on_field_errors=False, pass_original=True)
+    def _says_who(self, data: Any, original: Any, **_: Any) -> None:
+        declared = [name for name in IDENTITIES if name in original]
+        if not declared:
+            raise ValidationError("is missing: the path of the address (or external_id, or push_id)", "email")
+        wanted = data.get("identify_by", ())
+        if len(declared) > 1 and "identify_by" not in original:
+            line = f"is missing: which does Dynamic Yield know the person by, {' or '.join(declared)}?"
+            raise ValidationError(line, "identify_by")
+        if missing := [name for name in wanted if name not in declared]:
+            raise ValidationError(f"names {missing[0]}, but no path is given for it", "identify_by")
+
+    @validates_schema(skip_on_field_errors=False, pass_original=True)
+    def _keeps_to_one_way_of_time(self, _data: Any, original: Any, **_: Any) -> None:
+        for key in ("time_format", "time_zone"):
+            if key in original and "time" not in original:
+                raise ValidationError("has no meaning without time, the path of the time", key)
+
+
+def check(table: Any, *, external_ids: bool) -> Declaration:
+    """A provider's table, checked. Raises `Mistakes` with all of them."""
+    if not isinstance(table, dict):
+        raise Mistakes(["must be a table like [acme]"])
+    lines = []
+    if "external_id" in table and not external_ids:
+        lines.append(
+            "external_id: Dynamic Yield takes external ids from custom ESPs and Emarsys only; send the email instead"
+        )
+    try:
+        loaded = _TABLE.load(table)
+    except ValidationError as error:
+        lines += [f"{place}: {line}" for place, line in flatten(error.messages_dict)]
+    if lines:
+        raise Mistakes(sorted(lines))
+    loaded["identify_by"] = loaded["identify_by"] or tuple(name for name in IDENTITIES if name in table)
+    loaded["probed_with"] = frozenset(loaded["probed_with"])
+    loaded["greeting"] = Greeting(**loaded["greeting"]) if loaded["greeting"] else None
+    return Declaration(**loaded)
+
+
+_TABLE = ProviderTable()

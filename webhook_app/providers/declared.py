@@ -1,0 +1,223 @@
+"""An ESP that is described in TOML: its declaration at work.
+
+Everything is compiled once, at boot. A webhook then goes body → events → what says nothing is dropped → a
+marshmallow schema built from the declaration → a consent change.
+"""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+from urllib.parse import urlencode
+
+from marshmallow import EXCLUDE, Schema, ValidationError, fields
+
+from webhook_app.auth import Scheme, WebhookRequest
+from webhook_app.auth.sns import Sns
+from webhook_app.consent import Action, ConsentChange, Identity, IdentityKind, PushChannel, Visitor
+from webhook_app.providers import Handshake, Provider, Sample, Unreadable, explain, load_json
+from webhook_app.providers.bodies import FORMS
+from webhook_app.providers.declaration import IDENTITIES, Declaration, Greeting
+from webhook_app.providers.expressions import Path
+from webhook_app.providers.fields import Address, Text, Timestamp, is_given
+
+#: `for_each` makes at most so many events of one, each of which keeps it whole; a mail has some fifty recipients.
+MAX_EACH = 1000
+
+#: Key of `visitor` in the file → what we call it.
+VISITOR = {
+    "dyid": "dyid",
+    "dyid_server": "dyid_server",
+    "dy": "session",
+    "user_id": "user_id",
+    "session_id": "session_id",
+}
+
+#: Stands for a webhook that `skip` knows to say nothing.
+_SKIPPED: Any = object()
+
+_IDENTIFIER_FIELDS: dict[IdentityKind, type[fields.Field[Any]]] = {
+    IdentityKind.EMAIL: Address,
+    IdentityKind.EXTERNAL: Text,
+    IdentityKind.PUSH: Text,
+}
+
+
+@dataclass(frozen=True, slots=True)
+class EventReader:
+    """Body → raw events."""
+
+    declaration: Declaration
+
+    def __call__(self, request: WebhookRequest) -> list[Any]:
+        """Raises `Unreadable`."""
+        declared = self.declaration
+        loaded = FORMS[declared.body].read(request.body)
+        try:
+            if declared.skip and declared.skip.holds(loaded):
+                return [_SKIPPED]
+            if declared.json_in:
+                loaded = _inner_json(declared.json_in, loaded)
+            found = declared.events.find(loaded) if declared.events else loaded
+        except ValidationError as error:
+            raise Unreadable(explain(error)) from None
+        if found is None:
+            raise Unreadable(
+                f"nothing stands at events ({declared.events.text})" if declared.events else "the body is null"
+            )
+        events = found if isinstance(found, list) else [found]
+        if declared.for_each is None:
+            return events
+        return [single for event in events for single in _each(declared.for_each, event)]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Translator:
+    """Raw event → change. What is neither an opt-out nor an opt-in is dropped before the schema sees it."""
+
+    declaration: Declaration
+    #: Name in the schema → where its value stands.
+    paths: Mapping[str, Path]
+    #: Name of an identifier → the schema of an event that has it; the wanted one first.
+    schemas: Mapping[str, Schema]
+
+    def __call__(self, event: Any, request: WebhookRequest) -> ConsentChange | None:
+        if event is _SKIPPED:
+            return None
+        if not isinstance(event, dict):
+            raise ValidationError("is not a JSON object")
+        action = self._action(event)
+        if action is None:
+            return None
+        found = {name: value for name, path in self.paths.items() if (value := path.find(event)) is not None}
+        # The first identifier that is there; where none is, the wanted one's absence is what gets reported.
+        name = next((name for name in self.schemas if is_given(found.get(name))), next(iter(self.schemas)))
+        # A field's key names its place, so that a reason in the quarantine says where to look.
+        loaded = self.schemas[name].load({_place(key, self.paths[key]): value for key, value in found.items()})
+        test = self.declaration.is_test
+        return ConsentChange(
+            action=action,
+            identity=Identity(kind=IDENTITIES[name], value=loaded["identity"]),
+            reason=loaded.get("reason") or action.value,
+            occurred_at=loaded.get("time"),
+            event_id=loaded.get("event_id", ""),
+            message_id=loaded.get("message_id", ""),
+            visitor=Visitor(**{ours: loaded.get(theirs, "") for theirs, ours in VISITOR.items()}),
+            push_channel=loaded.get("push_channel"),
+            is_test=test is not None and test.holds(event),
+        )
+
+    def _action(self, event: dict[str, Any]) -> Action | None:
+        # An event that says both is an opt-out: the choice that can be undone.
+        if self.declaration.opt_out and self.declaration.opt_out.holds(event):
+            return Action.OPT_OUT
+        if self.declaration.opt_in and self.declaration.opt_in.holds(event):
+            return Action.OPT_IN
+        return None
+
+
+def translator(declared: Declaration) -> Translator:
+    """Compile a declaration's fields into schemas."""
+    paths: dict[str, Path] = {name: getattr(declared, name) for name in declared.identify_by}
+    optional: dict[str, fields.Field[Any]] = {
+        "reason": Text(),
+        "time": Timestamp(pattern=declared.time_format, zone=declared.time_zone),
+        "event_id": Text(),
+        "message_id": Text(),
+        "push_channel": fields.Enum(PushChannel, by_value=True),
+        **{name: Text() for name in VISITOR},
+    }
+    places = {name: getattr(declared, name, None) or declared.visitor.get(name) for name in optional}
+    paths |= {name: path for name, path in places.items() if path is not None}
+    for name, field in optional.items():
+        if name in paths:
+            field.data_key = _place(name, paths[name])
+    kept = {name: field for name, field in optional.items() if name in paths}
+    schemas = {}
+    for name in declared.identify_by:
+        identity = _IDENTIFIER_FIELDS[IDENTITIES[name]](required=True, data_key=_place(name, paths[name]))
+        schemas[name] = Schema.from_dict({"identity": identity, **kept}, name="DeclaredEvent")(unknown=EXCLUDE)
+    return Translator(declaration=declared, paths=paths, schemas=schemas)
+
+
+def provider(name: str, declared: Declaration, scheme: Scheme | None, *, declared_in: str) -> Provider:
+    return Provider(
+        name=name,
+        title=declared.title or name,
+        scheme=scheme,
+        opened_by=" or ".join(way.variable for way in declared.auth),
+        events=EventReader(declared),
+        translate=translator(declared),
+        probed_with=declared.probed_with,
+        greet=_greet(declared, declared.greeting) if declared.greeting else None,
+        confirm=_confirm(scheme) if isinstance(scheme, Sns) else None,
+        sample=_sample(declared),
+        declared_in=declared_in,
+    )
+
+
+def _greet(declared: Declaration, greeting: Greeting) -> Callable[[WebhookRequest], Handshake | None]:
+    def greet(request: WebhookRequest) -> Handshake | None:
+        try:
+            body = FORMS[declared.body].read(request.body)
+            if not greeting.when.holds(body):
+                return None
+            shown = greeting.show.find(body) if greeting.show else None
+        except (Unreadable, ValidationError):
+            return None
+        # It comes from anybody: short and plain, whatever it is.
+        return Handshake(
+            note=f"the ESP verifies this URL: {str(shown)[:200]!a}" if shown else "the ESP verifies this URL"
+        )
+
+    return greet
+
+
+def _confirm(scheme: Sns) -> Callable[[WebhookRequest], Handshake | None]:
+    def confirm(request: WebhookRequest) -> Handshake | None:
+        note = scheme.confirm(request)
+        return None if note is None else Handshake(note=note)
+
+    return confirm
+
+
+def _sample(declared: Declaration) -> Sample | None:
+    if declared.sample is None:
+        return None
+    form = FORMS[declared.body]
+    write = form.write
+    if declared.json_in and declared.body == "form":
+        field = declared.json_in.text
+
+        def write(text: str) -> bytes:
+            return urlencode({field: text}).encode()
+
+    return Sample(content_type=form.content_type, template=declared.sample, write=write)
+
+
+def _inner_json(path: Path, loaded: Any) -> Any:
+    text = path.find(loaded)
+    if not isinstance(text, str):
+        raise Unreadable(f"no text stands at json_in ({path.text})")
+    return load_json(text.encode("utf-8", "surrogatepass"))
+
+
+def _each(path: Path, event: Any) -> list[Any]:
+    """The event once for each value at the path, which then stands under `each`; once as it is where there is none.
+
+    Raises `Unreadable` for more than `MAX_EACH`: a person must look, nobody is dropped silently.
+    """
+    if not isinstance(event, dict):
+        return [event]
+    try:
+        values = path.find(event)
+    except ValidationError:
+        values = None
+    if not isinstance(values, list) or not values:
+        return [event]
+    if len(values) > MAX_EACH:
+        raise Unreadable(f"for_each ({path.text}) finds {len(values)} values, more than {MAX_EACH}")
+    return [event | {"each": value} for value in values]
+
+
+def _place(name: str, path: Path) -> str:
+    return f"{name} ({path.text})"

@@ -1,0 +1,95 @@
+"""JMESPath as a declaration uses it: checked at boot as far as can be, and harmless at run time.
+
+https://jmespath.org/specification.html
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from typing import Any
+
+import jmespath
+from jmespath.exceptions import JMESPathError, JMESPathTypeError
+from jmespath.functions import Functions
+from jmespath.lexer import Lexer
+from marshmallow import ValidationError
+
+
+@dataclass(frozen=True, slots=True)
+class Path:
+    """Where something stands. Raises `ValueError` with the mistake for a text that is no expression."""
+
+    text: str
+    _compiled: Any = field(init=False, repr=False, compare=False)
+
+    def __post_init__(self) -> None:
+        try:
+            compiled: Any = jmespath.compile(self.text)
+        except JMESPathError as error:
+            # Further lines of the message draw an arrow under the text.
+            raise ValueError(f"is no JMESPath expression: {str(error).splitlines()[0]}") from None
+        if mistakes := [*_wrong_parts(compiled.parsed), *_unquoted_texts(self.text)]:
+            raise ValueError("; ".join(mistakes))
+        object.__setattr__(self, "_compiled", compiled)
+
+    def find(self, value: Any) -> Any:
+        """What stands there, None for nothing. Raises `ValidationError` where the expression does not fit the value."""
+        try:
+            return self._compiled.search(value)
+        except Exception as error:
+            # A customer's expression meets whatever an ESP sends: contains(null, 'x'), a sum of texts, a JSON tree of
+            # any depth. The event is quarantined with this reason; its neighbours go on.
+            raise ValidationError(f"cannot be evaluated here: {_why(error)}", self.text) from None
+
+
+@dataclass(frozen=True, slots=True)
+class Condition(Path):
+    """An expression that is true, or else false or null. Anything else is a mistake, not a yes."""
+
+    def holds(self, value: Any) -> bool:
+        result = self.find(value)
+        if result is None or isinstance(result, bool):
+            return result is True
+        # "false" as a text would count as true in JMESPath; nobody is to be opted out by that.
+        raise ValidationError("gives neither true nor false here; compare with something", self.text)
+
+
+def _why(error: Exception) -> str:
+    """The error without the value that led to it, which may be an address."""
+    if isinstance(error, JMESPathTypeError):
+        return f"{error.function_name}() does not take this {error.actual_type}"
+    return type(error).__name__
+
+
+def _wrong_parts(node: Any) -> Iterator[str]:
+    """What JMESPath itself would only notice at run time, or not at all."""
+    children = [child for child in node["children"] if isinstance(child, dict)]
+    if node["type"] == "function_expression":
+        yield from _wrong_call(node["value"], len(children))
+    if node["type"] == "subexpression" and children[0]["type"] == "not_expression":
+        # It binds tighter than the dot: the path of a truth value, which is null.
+        yield "negates only the first step of a path; write !(a.b) for !a.b"
+    for child in children:
+        yield from _wrong_parts(child)
+
+
+def _wrong_call(name: str, given: int) -> Iterator[str]:
+    known: Any = Functions.FUNCTION_TABLE
+    if name not in known:
+        yield f"calls {name}(), which JMESPath does not have; it has {', '.join(sorted(known))}"
+        return
+    signature = known[name]["signature"]
+    variadic = bool(signature) and signature[-1].get("variadic", False)
+    if given < len(signature) or (given > len(signature) and not variadic):
+        yield f"calls {name}() with {given} arguments instead of {len(signature)}"
+
+
+def _unquoted_texts(text: str) -> Iterator[str]:
+    """`type == "unsubscribed"` compares two fields, one of which does not exist: JMESPath's commonest trap."""
+    tokens = list(Lexer().tokenize(text))
+    for before, token, after in zip(tokens, tokens[1:], tokens[2:], strict=False):
+        if before["type"] not in ("eq", "ne") or after["type"] in ("dot", "lparen", "lbracket"):
+            continue
+        if token["type"] == "quoted_identifier" or token["type"] == "unquoted_identifier":
+            value = token["value"]
+            literal = f"`{value}`" if value in ("true", "false", "null") else f"'{value}'"
+            yield f"compares with a field named {value}; for the value write {literal}"

@@ -1,0 +1,110 @@
+"""Marshmallow fields for what ESPs send: lenient about form, strict about what a database cannot hold."""
+
+import math
+import re
+from collections.abc import Callable
+from datetime import UTC, datetime, timedelta, tzinfo
+from typing import Any
+
+from marshmallow import ValidationError, fields
+
+#: RFC 5321 allows 254; longer ones are seen with VERP, none over this.
+MAX_ADDRESS_LENGTH = 320
+MAX_TEXT_LENGTH = 1024
+
+#: What a required field says of itself when it is absent; the field's name stands before it.
+MISSING: dict[str, Any] = {"required": "is missing", "null": "is missing"}
+
+#: NUL breaks PostgreSQL's text, a lone surrogate cannot be encoded at all.
+_UNSTORABLE = re.compile("[\x00\ud800-\udfff]")
+_NOT_IN_ADDRESS = re.compile("[\x00-\x20\x7f,;<>\ud800-\udfff]")
+_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+#: Unix times above this are milliseconds, not seconds: in seconds it is the year 5138.
+_MILLISECONDS_FROM = 1e11
+
+
+def is_given(value: Any) -> bool:
+    """Whether an identifier is there at all: null and blank ones are not."""
+    return value is not None and not (isinstance(value, str) and not value.strip())
+
+
+class Text(fields.Field[str]):
+    """An id or a name as the ESP wrote it, trimmed. Numbers are taken too; ESPs send ids either way."""
+
+    default_error_messages = MISSING
+
+    def _deserialize(self, value: Any, attr: str | None, data: Any, **kwargs: Any) -> str:
+        if isinstance(value, bool) or not isinstance(value, str | int):
+            raise ValidationError("is not a text")
+        text = str(value).strip() if isinstance(value, str) or abs(value) < 2**64 else ""
+        if _UNSTORABLE.search(text):
+            raise ValidationError("holds characters that cannot be stored")
+        if len(text) > MAX_TEXT_LENGTH:
+            raise ValidationError(f"is longer than {MAX_TEXT_LENGTH} characters")
+        if self.required and not text:
+            raise ValidationError("is empty")
+        return text
+
+
+class Address(fields.Field[str]):
+    """An email address, trimmed, otherwise as the ESP wrote it.
+
+    Only what cannot be an address at all is refused: the ESP has already delivered to it.
+    """
+
+    default_error_messages = MISSING
+
+    def _deserialize(self, value: Any, attr: str | None, data: Any, **kwargs: Any) -> str:
+        if not isinstance(value, str):
+            raise ValidationError("is not a text")
+        address = value.strip()
+        if not address:
+            raise ValidationError("is empty")
+        local, at, domain = address.rpartition("@")
+        if not (local and at and domain) or _NOT_IN_ADDRESS.search(address) or len(address) > MAX_ADDRESS_LENGTH:
+            raise ValidationError("is not an email address")
+        return address
+
+
+class Timestamp(fields.Field[datetime]):
+    """When it happened: Unix seconds or milliseconds, as a number or a string, or ISO 8601. Always aware.
+
+    `pattern` is another way a text may be written, as `strptime` reads it; `zone` is that of a time without one.
+    """
+
+    default_error_messages = MISSING
+
+    def __init__(self, *, pattern: str | None = None, zone: tzinfo = UTC, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        self.pattern = pattern
+        self.zone = zone
+
+    def _deserialize(self, value: Any, attr: str | None, data: Any, **kwargs: Any) -> datetime:
+        if isinstance(value, str):
+            text = value.strip()
+            if self.pattern:
+                return self._aware(lambda: datetime.strptime(text, self.pattern or ""))  # noqa: DTZ007 (_aware)
+            try:
+                value = float(text)
+            except ValueError:
+                return self._aware(lambda: datetime.fromisoformat(text))
+        if isinstance(value, bool) or not isinstance(value, int | float):
+            raise ValidationError("is not a time")
+        return _from_unix(value)
+
+    def _aware(self, read: Callable[[], datetime]) -> datetime:
+        try:
+            moment = read()
+            return (moment if moment.tzinfo else moment.replace(tzinfo=self.zone)).astimezone(UTC)
+        except (ValueError, OverflowError):
+            raise ValidationError("is not a time") from None
+
+
+def _from_unix(number: float) -> datetime:
+    try:
+        seconds = number / 1000 if abs(number) >= _MILLISECONDS_FROM else number
+        if not math.isfinite(seconds):
+            raise ValueError
+        return _EPOCH + timedelta(seconds=seconds)
+    except (ValueError, OverflowError):
+        raise ValidationError("is not a time") from None

@@ -1,0 +1,92 @@
+"""All ESPs we can hear, open or closed: two written in Python, the catalogue, and the customer's own file."""
+
+import re
+import tomllib
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from webhook_app.auth import Scheme, any_of, sns
+from webhook_app.providers import Provider, declared, emarsys, sendgrid
+from webhook_app.providers.declaration import Declaration, Mistakes, check
+from webhook_app.settings import ConfigurationError, Settings
+
+CATALOG = Path(__file__).parent / "catalog"
+DEFAULT_FILE = Path("providers.toml")
+
+_NAME = re.compile(r"[a-z][a-z0-9_-]{0,40}")
+
+
+def build(settings: Settings, environ: Mapping[str, str], *, fetch: sns.Fetch = sns.fetch) -> dict[str, Provider]:
+    """Every provider by the name in its URL. One without a secret is in it too, with `scheme=None`.
+
+    A provider of the customer's file takes the place of the catalogue's of the same name. Raises
+    `ConfigurationError` with all problems.
+    """
+    providers = {provider.name: provider for provider in (sendgrid.provider(settings), emarsys.provider(settings))}
+    problems: list[str] = []
+    catalog = {name: table for path in sorted(CATALOG.glob("*.toml")) for name, table in _load(path).items()}
+    own, own_file = _own_file(settings, problems)
+    for name, table in {**catalog, **own}.items():
+        file = own_file if name in own else f"catalog/{name}.toml"
+        try:
+            if name in providers or not _NAME.fullmatch(name):
+                raise Mistakes(["must have a name of its own, in lower case, like acme-mail"])
+            declaration = _declaration(name, table, catalog)
+        except Mistakes as mistakes:
+            problems += [f"{file}: [{name}] {line}" for line in mistakes.lines]
+            continue
+        scheme, faults = _open(declaration, settings, environ, fetch)
+        problems += [f"{fault} (provider {name})" for fault in faults]
+        providers[name] = declared.provider(name, declaration, scheme, declared_in=file)
+    if problems:
+        raise ConfigurationError(problems)
+    return providers
+
+
+def _declaration(name: str, table: Any, catalog: Mapping[str, Any]) -> Declaration:
+    """Raises `Mistakes`."""
+    likeness = table.get("like") if isinstance(table, dict) else None
+    if likeness is not None:
+        if not isinstance(likeness, str) or likeness not in catalog:
+            raise Mistakes([f"like: must be one of: {', '.join(catalog)}"])
+        # The catalogue's entry, with what this table says differently.
+        table = {**catalog[likeness], **{key: value for key, value in table.items() if key != "like"}}
+    return check(table, external_ids=likeness is None and name not in catalog)
+
+
+def _load(path: Path) -> dict[str, Any]:
+    """A file's tables. Raises `ValueError` or `OSError`."""
+    return tomllib.loads(path.read_text("utf-8"))
+
+
+def _own_file(settings: Settings, problems: list[str]) -> tuple[dict[str, Any], str]:
+    path = Path(settings.providers_file) if settings.providers_file else DEFAULT_FILE
+    if not settings.providers_file and not path.exists():
+        return {}, path.name
+    try:
+        return _load(path), path.name
+    except OSError as error:
+        problems.append(f"PROVIDERS_FILE cannot be read: {path}: {error.strerror}")
+    except ValueError as error:
+        # tomllib names line and column.
+        problems.append(f"{path.name}: is no TOML: {error}")
+    return {}, path.name
+
+
+def _open(
+    declaration: Declaration, settings: Settings, environ: Mapping[str, str], fetch: sns.Fetch
+) -> tuple[Scheme | None, list[str]]:
+    """The scheme of those ways in whose variables are set, and what is wrong with them."""
+    schemes, faults = [], []
+    for way in declaration.auth:
+        secrets = [part.strip() for part in environ.get(way.variable, "").split(",") if part.strip()]
+        if not secrets:
+            continue
+        if way.signs_url and not settings.public_url:
+            faults.append(f"PUBLIC_URL must be set, for {way.variable} is: this ESP signs the URL it calls")
+        try:
+            schemes.append(way.open(secrets, tolerance=settings.signature_tolerance_seconds, fetch=fetch))
+        except ValueError as error:
+            faults.append(f"{way.variable} {error}")
+    return any_of(schemes), faults

@@ -1,0 +1,149 @@
+"""Marshmallow fields for what stands in a providers file. Every message says what would be right."""
+
+import difflib
+import re
+from collections.abc import Callable
+from datetime import UTC, tzinfo
+from string import Formatter
+from typing import Any
+from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
+
+from marshmallow import EXCLUDE, Schema, ValidationError, fields, validate, validates_schema
+
+from webhook_app.auth.keyed_hash import PARTS, Source
+from webhook_app.providers.expressions import Condition, Path
+from webhook_app.providers.fields import MISSING
+
+_VARIABLE = re.compile(r"[A-Z][A-Z0-9_]*")
+
+
+class Table(Schema):
+    """A table whose unknown keys are mistakes, each with the nearest known one."""
+
+    class Meta:
+        unknown = EXCLUDE
+
+    @validates_schema(pass_original=True, skip_on_field_errors=False)
+    def _knows_every_key(self, _data: Any, original: Any, **_: Any) -> None:
+        if not isinstance(original, dict):
+            return  # marshmallow has said so already
+        known = [field.data_key or name for name, field in self.fields.items()]
+        problems = {key: [unknown_key(key, known)] for key in original if key not in known}
+        if problems:
+            raise ValidationError(problems)
+
+
+def unknown_key(key: str, known: list[str]) -> str:
+    close = difflib.get_close_matches(key, known, n=1)
+    return f"is not known; did you mean {close[0]}?" if close else f"is not known; there are: {', '.join(known)}"
+
+
+class Word(fields.Field[str]):
+    """A text that is not empty."""
+
+    default_error_messages = MISSING
+
+    def _deserialize(self, value: Any, attr: str | None, data: Any, **kwargs: Any) -> str:
+        if not isinstance(value, str) or not value.strip():
+            raise ValidationError("must be a text in quotes that is not empty")
+        return value
+
+
+class Inner(fields.Nested):
+    """A table within the table."""
+
+    def _deserialize(self, value: Any, *args: Any, **kwargs: Any) -> Any:
+        if not isinstance(value, dict):
+            raise ValidationError('must be a table like { key = "value" }')
+        return super()._deserialize(value, *args, **kwargs)
+
+
+class Made(Word):
+    """A text, and what is made of it by something that raises `ValueError` with the mistake."""
+
+    def __init__(self, make: Callable[[str], Any], **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        self.make = make
+
+    def _deserialize(self, value: Any, attr: str | None, data: Any, **kwargs: Any) -> Any:
+        text = super()._deserialize(value, attr, data, **kwargs)
+        try:
+            return self.make(text)
+        except ValueError as error:
+            raise ValidationError(str(error)) from None
+
+
+class Variable(Word):
+    """The name of an environment variable that holds a secret, never the secret."""
+
+    def _deserialize(self, value: Any, attr: str | None, data: Any, **kwargs: Any) -> str:
+        text = super()._deserialize(value, attr, data, **kwargs)
+        if not _VARIABLE.fullmatch(text):
+            # The text is not repeated: it may be the secret itself.
+            raise ValidationError(
+                "must be the NAME of an environment variable, like ACME_TOKENS, never the secret itself"
+            )
+        return text
+
+
+def path(**kwargs: Any) -> fields.Field[Any]:
+    return Made(Path, load_default=None, **kwargs)
+
+
+def condition(**kwargs: Any) -> fields.Field[Any]:
+    return Made(Condition, load_default=None, **kwargs)
+
+
+def source(**kwargs: Any) -> fields.Field[Any]:
+    return Made(_source, **({} if kwargs.get("required") else {"load_default": None}), **kwargs)
+
+
+def signed_template(**kwargs: Any) -> fields.Field[Any]:
+    return Made(_signed_template, **kwargs)
+
+
+def zone(**kwargs: Any) -> fields.Field[Any]:
+    return Made(_zone, **kwargs)
+
+
+def time_pattern(**kwargs: Any) -> fields.Field[Any]:
+    return Made(_time_pattern, **kwargs)
+
+
+def one_of(*choices: str, **kwargs: Any) -> fields.Field[Any]:
+    return Word(validate=validate.OneOf(choices, error="must be one of: {choices}"), **kwargs)
+
+
+def _source(text: str) -> Source:
+    try:
+        return Source.parse(text)
+    except ValueError:
+        raise ValueError("must be like header:X-Signature, form:signature or json:signature.token") from None
+
+
+def _signed_template(text: str) -> str:
+    right = f"; it may name {', '.join(f'{{{name}}}' for name in sorted(PARTS))}"
+    try:
+        names = {name for _, name, _, _ in Formatter().parse(text) if name is not None}
+    except ValueError as error:
+        raise ValueError(f"cannot be read: {error}{right}") from None
+    if names - PARTS:
+        raise ValueError(f"names {{{min(names - PARTS)}}}, which no request has{right}")
+    if not names:
+        raise ValueError(f"names no part of the request, so anybody could repeat the signature{right}")
+    return text
+
+
+def _zone(text: str) -> tzinfo:
+    if text == "UTC":
+        return UTC  # also where the machine has no time zone database
+    try:
+        return ZoneInfo(text)
+    except (ZoneInfoNotFoundError, ValueError, OSError):
+        raise ValueError("is no time zone; write it like Europe/Berlin") from None
+
+
+def _time_pattern(text: str) -> str:
+    if "%" not in text:
+        raise ValueError("must be a strptime pattern like %Y-%m-%d %H:%M:%S")
+    return text

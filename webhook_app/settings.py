@@ -1,0 +1,400 @@
+"""Every environment variable: name, type, default, meaning. All mistakes are reported at once, at boot."""
+
+import dataclasses
+import difflib
+import ipaddress
+import os
+import re
+from collections.abc import Iterable, Mapping
+from typing import Any, ClassVar
+from urllib.parse import urlsplit
+
+from cryptography.hazmat.primitives.asymmetric.ec import EllipticCurvePublicKey
+from marshmallow import EXCLUDE, Schema, ValidationError, fields, validate
+
+from webhook_app.auth.sendgrid import parse_key
+
+EVENTS_API_BASES = {"us": "https://dy-api.com", "eu": "https://dy-api.eu"}
+
+#: What we call a field of an Emarsys webhook → the key it stands under unless `EMARSYS_FIELDS` says otherwise.
+EMARSYS_KEYS = (
+    ("email", "email"),
+    ("external_id", "external_id"),
+    ("opt_in", "optin"),
+    ("event_time", "event_time"),
+    ("event_id", "deduplication_id"),
+)
+
+
+class ConfigurationError(Exception):
+    """The settings cannot be used. `problems` holds a line for each mistake: the variable and the cure."""
+
+    def __init__(self, problems: list[str]) -> None:
+        super().__init__("\n".join(problems))
+        self.problems = problems
+
+
+class VerificationKey(fields.Field[EllipticCurvePublicKey]):
+    def _deserialize(self, value: Any, attr: str | None, data: Any, **kwargs: Any) -> EllipticCurvePublicKey:
+        try:
+            return parse_key(value)
+        except ValueError as error:
+            raise ValidationError(str(error)) from None
+
+
+class CommaSeparated(fields.Field[tuple[Any, ...]]):
+    """`a, b,c` as a tuple of what the inner field makes of each part; empty parts are dropped."""
+
+    def __init__(self, inner: fields.Field[Any], **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        self.inner = inner
+
+    def _deserialize(self, value: Any, attr: str | None, data: Any, **kwargs: Any) -> tuple[Any, ...]:
+        parts = [part.strip() for part in value.split(",") if part.strip()]
+        loaded, problems = [], []
+        for place, part in enumerate(parts, start=1):
+            try:
+                loaded.append(self.inner.deserialize(part))
+            except ValidationError as error:
+                # The place, not the part: the part may be a secret.
+                problems += [f"entry {place} of {len(parts)} {_lower(line)}" for line in _lines(error)]
+        if problems:
+            raise ValidationError(problems)
+        return tuple(loaded)
+
+
+class UserAndPassword(fields.String):
+    """`user:password`, as bytes; the user cannot hold a colon, the password can."""
+
+    def _deserialize(self, value: Any, attr: str | None, data: Any, **kwargs: Any) -> Any:
+        user, colon, password = value.partition(":")
+        if not (user and colon and password):
+            raise ValidationError("must be written user:password")
+        return value.encode()
+
+
+class Secret(fields.String):
+    """A shared secret, as bytes."""
+
+    def _deserialize(self, value: Any, attr: str | None, data: Any, **kwargs: Any) -> Any:
+        return value.encode()
+
+
+class Pairs(fields.Field[tuple[tuple[str, str], ...]]):
+    """`email=E_MAIL,opt_in=status`: what we call a field = the key it stands under. Names not given keep theirs."""
+
+    def __init__(self, defaults: tuple[tuple[str, str], ...], **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        self.defaults = dict(defaults)
+
+    def _deserialize(self, value: Any, attr: str | None, data: Any, **kwargs: Any) -> tuple[tuple[str, str], ...]:
+        pairs = self.defaults.copy()
+        for part in filter(None, (part.strip() for part in value.split(","))):
+            name, equals, key = (side.strip() for side in part.partition("="))
+            if name not in self.defaults or not equals or not key:
+                raise ValidationError(f"must be pairs like email=email; the names are: {', '.join(self.defaults)}")
+            pairs[name] = key
+        return tuple(pairs.items())
+
+
+class BaseUrl(fields.Field[str]):
+    """`https://host[:port]`; plain http only to this machine, where nobody can listen in."""
+
+    def _deserialize(self, value: str, attr: str | None, data: Any, **kwargs: Any) -> str:
+        try:
+            url = urlsplit(value)
+            port = url.port
+        except ValueError:
+            raise ValidationError("is not a URL; write it like https://dy-api.com") from None
+        if url.scheme not in ("http", "https") or not url.hostname or port == 0:
+            raise ValidationError("is not a URL; write it like https://dy-api.com")
+        if url.scheme == "http" and not is_loopback(url.hostname):
+            raise ValidationError("must begin with https:// (plain http is for localhost only)")
+        if url.path.strip("/") or url.query or url.fragment or url.username:
+            raise ValidationError("must hold only the scheme and the host, no path, query or user")
+        return value.rstrip("/")
+
+
+class Duration(fields.Field[float]):
+    """`90s`, `30m`, `6h`, `1d`, or seconds; at least a minute."""
+
+    _SECONDS: ClassVar = {"": 1, "s": 1, "m": 60, "h": 3600, "d": 86400}
+    _LEAST, _MOST = 60.0, 31 * 86400.0
+
+    def _deserialize(self, value: str, attr: str | None, data: Any, **kwargs: Any) -> float:
+        found = re.fullmatch(r"(\d{1,9})\s*([smhd]?)", value.strip(), re.ASCII | re.IGNORECASE)
+        seconds = float(found[1]) * self._SECONDS[found[2].lower()] if found else 0.0
+        if not self._LEAST <= seconds <= self._MOST:
+            raise ValidationError("must be a time from 60s to 31d, like 30m, 6h or 1d")
+        return seconds
+
+
+def _setting(field: fields.Field[Any], default: Any, meaning: str, *, secret: bool = False, shown: str = "") -> Any:
+    """Declare one variable; `shown` is how the README writes its default where that is not plain."""
+    metadata = {"field": field, "meaning": meaning, "secret": secret, "shown": shown}
+    return dataclasses.field(default=default, repr=not secret, metadata=metadata)
+
+
+def _one_of(*choices: str) -> fields.String:
+    return fields.String(validate=validate.OneOf(choices, error="must be one of: {choices}"))
+
+
+def _whole(*, least: int, most: int) -> fields.Integer:
+    error = "must be a whole number from {min} to {max}"
+    return fields.Integer(
+        validate=validate.Range(least, most, error=error), error_messages={"invalid": error.format(min=least, max=most)}
+    )
+
+
+def _matching(pattern: str, error: str) -> fields.String:
+    return fields.String(validate=validate.Regexp(rf"(?:{pattern})\Z", error=error))
+
+
+def _event_name() -> fields.String:
+    return fields.String(validate=validate.Length(max=100, error="must be at most {max} characters"))
+
+
+def _path_part() -> fields.String:
+    """A text that becomes a part of a URL's path."""
+    return _matching(r"[A-Za-z0-9_-]{1,64}", "must be letters, digits, - and _ only")
+
+
+def _secret_text(*, least: int) -> fields.String:
+    return fields.String(validate=validate.Length(min=least, error="must be at least {min} characters long"))
+
+
+def _flag() -> fields.Boolean:
+    return fields.Boolean(error_messages={"invalid": "must be true or false"})
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class Settings:
+    """What the environment says. A variable's name is its field's name in capitals."""
+
+    database_url: str = _setting(
+        fields.String(),
+        "sqlite:///instance/outbox.db",
+        "where changes are kept: `postgres://…` or `postgresql://…` as Heroku writes it, or `sqlite:///file`",
+        secret=True,
+        shown="SQLite file under `instance/`",
+    )
+    events_api_key: str = _setting(
+        _matching(r"[!-~]+", "holds characters that no key has; was it copied whole?"),
+        "",
+        "server-side API key of the Dynamic Yield section; the worker needs it",
+        secret=True,
+    )
+    events_api_region: str = _setting(
+        _one_of(*EVENTS_API_BASES), "us", "data centre of the section: `us` or `eu`; they share no data"
+    )
+    events_api_url: str = _setting(BaseUrl(), "", "another base URL, without path", shown="from the region")
+    destination: str = _setting(
+        _one_of("events", "reconnect"),
+        "events",
+        "what to call: `events` (Events API) or `reconnect` (dedicated opt-out and opt-in endpoints)",
+    )
+    section_type: str = _setting(_one_of("web", "api"), "web", "`web` (ordinary section) or `api` (API-only section)")
+    active_consent_accepted: bool = _setting(
+        _flag(),
+        False,
+        "put `user.active_consent_accepted: true` into every call; needed where the section uses Active Cookie Consent",
+    )
+    opt_out_event_name: str = _setting(
+        _event_name(), "{channel} Opt-Out", "what an event is called; `{channel}` becomes `Email` or `Push`"
+    )
+    opt_in_event_name: str = _setting(_event_name(), "{channel} Opt-In", "the same for opt-ins")
+    reconnect_email_channel: str = _setting(
+        _path_part(), "email", "`DESTINATION=reconnect`: the channel of emails, also for external ids"
+    )
+    reconnect_web_push_channel: str = _setting(
+        _path_part(), "web-push", "the channel of web push, also where a webhook does not say which push it means"
+    )
+    reconnect_app_push_channel: str = _setting(
+        _path_part(), "", "the channel of app push, which Dynamic Yield has not published"
+    )
+    reconnect_external_type: str = _setting(
+        _path_part(), "external", "the type of an external id, which Dynamic Yield has not published"
+    )
+    reconnect_push_type: str = _setting(_path_part(), "pushID", "the type of a push id")
+    requests_per_second: int = _setting(
+        _whole(least=0, most=100_000), 0, "ceiling on requests to Dynamic Yield, for each worker; 0 is none"
+    )
+    forward_opt_ins: bool = _setting(_flag(), False, "forward resubscribes too; otherwise they are counted as ignored")
+    sendgrid_verification_keys: tuple[EllipticCurvePublicKey, ...] = _setting(
+        CommaSeparated(VerificationKey()),
+        (),
+        "public keys as SendGrid shows them, comma separated (several during a rotation); opens `/webhooks/sendgrid`",
+        shown="—",
+    )
+    sendgrid_events: tuple[str, ...] = _setting(
+        CommaSeparated(_one_of("unsubscribe", "group_unsubscribe", "spamreport", "bounce", "dropped")),
+        ("unsubscribe", "group_unsubscribe", "spamreport"),
+        "which events opt a person out; may add `bounce` (hard only) and `dropped`",
+    )
+    sendgrid_group_ids: tuple[int, ...] = _setting(
+        CommaSeparated(_whole(least=0, most=2**53)), (), "the unsubscribe groups that count", shown="all"
+    )
+    sendgrid_api_key: str = _setting(
+        fields.String(),
+        "",
+        "API key for `flask connect sendgrid` and `flask reconcile sendgrid`; receiving needs none",
+        secret=True,
+    )
+    sendgrid_api_url: str = _setting(
+        BaseUrl(),
+        "https://api.sendgrid.com",
+        "SendGrid's API; `https://api.eu.sendgrid.com` for subusers of the EU region",
+    )
+    sendgrid_subuser: str = _setting(
+        fields.String(), "", "the subuser whose webhook and suppressions are meant", shown="the account itself"
+    )
+    reconcile_every: float = _setting(
+        Duration(),
+        0.0,
+        "how often the worker compares SendGrid's suppression lists with what it knows, like `6h`; "
+        "needs `SENDGRID_API_KEY`",
+        shown="never",
+    )
+    emarsys_tokens: tuple[bytes, ...] = _setting(
+        CommaSeparated(Secret()),
+        (),
+        "tokens that open `/webhooks/emarsys`, in `Authorization: Bearer …` or `X-Api-Key: …`",
+        secret=True,
+        shown="—",
+    )
+    emarsys_basic_auth: tuple[bytes, ...] = _setting(
+        CommaSeparated(UserAndPassword()),
+        (),
+        "`user:password` pairs that open it by HTTP Basic",
+        secret=True,
+        shown="—",
+    )
+    emarsys_jwt_secrets: tuple[bytes, ...] = _setting(
+        CommaSeparated(Secret()),
+        (),
+        "secrets that open it by a signed token (HS256) in `Authorization: Bearer …`",
+        secret=True,
+        shown="—",
+    )
+    emarsys_url_secrets: tuple[bytes, ...] = _setting(
+        CommaSeparated(Secret()), (), "secrets that open it as `/webhooks/emarsys/<secret>`", secret=True, shown="—"
+    )
+    emarsys_fields: tuple[tuple[str, str], ...] = _setting(
+        Pairs(EMARSYS_KEYS),
+        EMARSYS_KEYS,
+        "the key names chosen in the webhook node; also `event_time` and `event_id`; `event_data.mail` is an inner key",
+        shown="`email=email,external_id=external_id,opt_in=optin`",
+    )
+    emarsys_identity: str = _setting(
+        _one_of("external", "email"), "external", "which identifier Dynamic Yield knows: `external` or `email`"
+    )
+    emarsys_identity_fallback: bool = _setting(
+        _flag(), False, "use the other identifier where the one of `EMARSYS_IDENTITY` is missing"
+    )
+    emarsys_unknown_opt_in: str = _setting(
+        _one_of("ignore", "opt_out"),
+        "ignore",
+        "what an empty opt-in value means: `ignore`, or `opt_out` where the program runs for nobody who is opted in",
+    )
+    providers_file: str = _setting(
+        fields.String(), "", "a TOML file that declares further ESPs", shown="`providers.toml` if present"
+    )
+    public_url: str = _setting(
+        BaseUrl(), "", "the address ESPs call, like `https://hooks.example.com`; needed by schemes that sign the URL"
+    )
+    console_password: str = _setting(
+        _secret_text(least=8), "", "opens the console at `/console/`; without it there is none", secret=True, shown="—"
+    )
+    secret_key: str = _setting(
+        _secret_text(least=16),
+        "",
+        "signs the console's sessions; changing it logs everybody out",
+        secret=True,
+        shown="a key kept in the database",
+    )
+    retention_days: int = _setting(
+        _whole(least=1, most=3650), 30, "after which a finished change loses its address and its raw event"
+    )
+    max_body_bytes: int = _setting(_whole(least=1024, most=64 * 2**20), 2 * 2**20, "larger bodies get 413")
+    signature_tolerance_seconds: int = _setting(
+        _whole(least=1, most=10 * 365 * 86400),
+        90_000,
+        "how old a signed timestamp may be, where a scheme signs one (25 h: an ESP retries for 24 h)",
+    )
+    worker_concurrency: int = _setting(
+        _whole(least=1, most=256), 16, "how many requests to Dynamic Yield a worker has under way at once"
+    )
+    web_concurrency: int = _setting(_whole(least=1, most=64), 1, "how many web processes gunicorn starts")
+    port: int = _setting(_whole(least=1, most=65535), 8000, "where the web process listens")
+
+    @property
+    def events_api_base(self) -> str:
+        """Dynamic Yield's base URL, without a trailing slash."""
+        return self.events_api_url or EVENTS_API_BASES[self.events_api_region]
+
+    @classmethod
+    def from_environment(cls, environ: Mapping[str, str] = os.environ) -> "Settings":
+        """Read every variable; an empty one counts as absent.
+
+        Raises `ConfigurationError` with all problems.
+        """
+        given = {name: value.strip() for name, value in environ.items() if value.strip()}
+        problems, loaded = [], {}
+        try:
+            loaded = _schema().load(given)
+        except ValidationError as error:
+            problems += [f"{name} {_lower(line)}" for name, lines in error.messages_dict.items() for line in lines]
+        if "DYNO" in given and not given.get("DATABASE_URL", "").startswith("postgres"):
+            problems.append(
+                "DATABASE_URL must be a PostgreSQL database on Heroku, whose disk is wiped daily: "
+                "run `heroku addons:create heroku-postgresql`"
+            )
+        if loaded.get("reconcile_every") and not loaded.get("sendgrid_api_key"):
+            problems.append("RECONCILE_EVERY needs SENDGRID_API_KEY: make a key in SendGrid, Settings > API Keys")
+        if problems:
+            raise ConfigurationError(sorted(problems))
+        return cls(**loaded)
+
+
+def variables() -> dict[str, dataclasses.Field[Any]]:
+    """Every setting by the name of its environment variable."""
+    return {field.name.upper(): field for field in dataclasses.fields(Settings)}
+
+
+def near_misses(environ: Mapping[str, str], further: Iterable[str] = ()) -> dict[str, str]:
+    """Variables that are set, unknown to us, and spelt almost like one of ours: given name → our name.
+
+    `further` are the variables that open the declared providers.
+    """
+    known = {*variables(), *further}
+    misses = {}
+    for name in environ.keys() - known:
+        close = difflib.get_close_matches(name, known, n=1, cutoff=0.9)
+        if close and close[0] not in environ:
+            misses[name] = close[0]
+    return misses
+
+
+def is_loopback(host: str) -> bool:
+    """Whether a host name or address of a URL is this machine."""
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"
+
+
+def _schema() -> Schema:
+    declared = {}
+    for name, field in variables().items():
+        declared[field.name] = field.metadata["field"]
+        declared[field.name].data_key = name
+    return Schema.from_dict(declared)(unknown=EXCLUDE)
+
+
+def _lines(error: ValidationError) -> list[str]:
+    return [str(line) for line in error.messages]
+
+
+def _lower(line: str) -> str:
+    """`Not a valid string.` → `not a valid string`: the line goes on after a name."""
+    return line[:1].lower() + line[1:].rstrip(".")
