@@ -1,0 +1,206 @@
+"""The console in a real Chromium. Every test also fails on a broken script, on anything that the content policy had to
+block, and on a request to anybody but this server (see the fixture `page`)."""
+
+from collections.abc import Callable
+
+import pytest
+from playwright.sync_api import BrowserContext, Page, expect
+
+from tests.console.person import PASSWORD
+
+pytestmark = pytest.mark.slow
+
+Post = Callable[..., None]
+
+
+def unsubscribe(email: str) -> dict[str, object]:
+    return {"event": "unsubscribe", "email": email, "timestamp": 1760000000}
+
+
+def log_in(page: Page, password: str = PASSWORD) -> None:
+    page.get_by_label("Password").fill(password)
+    page.get_by_role("button", name="Log in").click()
+
+
+@pytest.fixture
+def console(page: Page) -> Page:
+    log_in(page)
+    expect(page.get_by_role("link", name="Overview")).to_have_attribute("aria-current", "page")
+    return page
+
+
+def test_a_wrong_password_is_told_and_the_right_one_opens(page: Page, complaints: list[str]) -> None:
+    log_in(page, "wrong")
+    expect(page.get_by_role("alert")).to_have_text("That is not the password.")
+    complaints.clear()  # the browser mentions the 403
+    log_in(page)
+    expect(page.get_by_role("heading", name="Not working")).to_be_visible()
+    page.get_by_role("button", name="Log out").click()
+    expect(page.get_by_label("Password")).to_be_visible()
+
+
+def test_everything_can_be_reached_by_keyboard(page: Page) -> None:
+    page.keyboard.type(PASSWORD)  # the field has the focus
+    page.keyboard.press("Enter")
+    expect(page.get_by_role("heading", name="Not working")).to_be_visible()
+    page.keyboard.press("Tab")
+    expect(page.get_by_role("link", name="Skip to the content")).to_be_focused()
+    names = []
+    for _ in range(4):
+        page.keyboard.press("Tab")
+        names.append(page.evaluate("document.activeElement.textContent.trim()"))
+    assert names[1:] == ["Overview", "Events", "Quarantine"]
+    page.keyboard.press("Enter")
+    expect(page.get_by_role("heading", name="Quarantine")).to_be_visible()
+
+
+def test_a_person_is_found_and_their_change_replayed(console: Page, post: Post) -> None:
+    post(unsubscribe("jane@example.com"), unsubscribe("joe@example.com"), state="dead")
+    console.get_by_role("link", name="Events").click()
+    console.get_by_label("Address or id").fill("JANE@example.com")
+    console.get_by_role("button", name="Search").click()
+    rows = console.get_by_role("row")
+    expect(rows).to_have_count(2)
+    expect(rows.nth(1)).to_contain_text("jane@example.com")
+    rows.nth(1).get_by_role("link").click()
+    expect(console.get_by_role("heading", level=1)).to_contain_text("jane@example.com")
+    expect(console.get_by_label("The request", exact=True)).to_contain_text('"plainTextEmail": "jane@example.com"')
+
+    console.once("dialog", lambda dialog: dialog.dismiss())
+    console.get_by_role("button", name="Replay").click()
+    expect(console.get_by_role("heading", level=1)).to_contain_text("dead")
+    console.once("dialog", lambda dialog: dialog.accept())
+    console.get_by_role("button", name="Replay").click()
+    expect(console.get_by_role("status")).to_have_text("#1 will be sent again.")
+    expect(console.get_by_role("heading", level=1)).to_contain_text("pending")
+
+
+def test_all_found_are_discarded_after_a_confirmation_that_says_how_many(console: Page, post: Post) -> None:
+    post(*(unsubscribe(f"u{number}@example.com") for number in range(60)), state="dead")
+    console.get_by_role("link", name="Events").click()
+    console.get_by_label("State").select_option("dead")
+    console.get_by_role("button", name="Search").click()
+    console.get_by_role("link", name="Next →").click()
+    expect(console.get_by_role("row")).to_have_count(11)
+    console.get_by_role("link", name="Discard all found …").click()
+    expect(console.get_by_role("heading", level=1)).to_have_text("Discard 60 changes?")
+    console.get_by_role("button", name="Yes, discard 60").click()
+    expect(console.get_by_role("heading", level=1)).to_have_text("60 changes were discarded")
+
+
+def test_columns_sort_and_say_so_to_a_screen_reader(console: Page, post: Post) -> None:
+    post(unsubscribe("first@example.com"), unsubscribe("second@example.com"))
+    console.get_by_role("link", name="Events").click()
+    heading = console.get_by_role("columnheader", name="Received")
+    expect(heading).to_have_attribute("aria-sort", "descending")
+    expect(console.get_by_role("row").nth(1)).to_contain_text("second@example.com")
+    heading.get_by_role("link").click()
+    expect(heading).to_have_attribute("aria-sort", "ascending")
+    expect(console.get_by_role("row").nth(1)).to_contain_text("first@example.com")
+
+
+def test_what_is_found_can_be_exported(console: Page, post: Post) -> None:
+    post(unsubscribe("jane@example.com"))
+    console.get_by_role("link", name="Events").click()
+    with console.expect_download() as download:
+        console.get_by_role("link", name="Export CSV").click()
+    assert "jane@example.com" in download.value.path().read_text()
+
+
+def test_the_quarantine_shows_the_event_as_it_came_and_tries_again(console: Page, post: Post) -> None:
+    post({"event": "unsubscribe", "email": "<script>document.title='stolen'</script>"})
+    console.get_by_role("link", name="Quarantine").click()
+    expect(console.get_by_label("The raw event", exact=True)).to_contain_text(
+        "<script>document.title='stolen'</script>"
+    )
+    console.get_by_role("button", name="Try again #1").click()
+    expect(console.get_by_role("status")).to_have_text("#1 is still not understood.")
+    assert "stolen" not in console.title()
+
+
+def test_the_overview_keeps_itself_up_to_date(console: Page, post: Post) -> None:
+    waiting = console.locator("dl.tiles div", has_text="Waiting").first
+    expect(waiting).to_contain_text("0")
+    post(unsubscribe("jane@example.com"))
+    expect(waiting).to_contain_text("1", timeout=20_000)  # it looks every five seconds
+
+
+def test_the_chart_is_drawn_from_its_table(console: Page, post: Post) -> None:
+    expect(console.locator(".chart canvas")).to_be_visible()
+    drawn = console.evaluate("document.querySelector('.chart').chart.data.map((column) => column.length)")
+    # 24 hours in steps of ten minutes, and the end of the last step.
+    assert drawn == [145] * 4
+    console.get_by_text("The same as a table").click()
+    expect(console.locator("#series tbody tr")).to_have_count(144)
+    console.get_by_role("link", name="7 days").click()
+    expect(console.locator(".chart canvas")).to_be_visible()
+
+
+def test_a_webhook_url_can_be_copied(console: Page, context: BrowserContext, served: str) -> None:
+    context.grant_permissions(["clipboard-read", "clipboard-write"])
+    console.locator("summary", has_text="closed ESPs").wait_for()
+    console.get_by_role("button", name="Copy the URL for SendGrid").click()
+    expect(console.get_by_role("button", name="Copied")).to_be_visible()
+    assert console.evaluate("navigator.clipboard.readText()") == f"{served}/webhooks/sendgrid"
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+@pytest.mark.parametrize("width", [360, 1280])
+def test_no_page_is_wider_than_the_screen_and_every_text_can_be_read(
+    console: Page, post: Post, served: str, width: int, scheme: str
+) -> None:
+    post(unsubscribe(f"{'a-rather-long-address' * 4}@example.com"), state="dead")
+    post({"event": "unsubscribe", "email": "x" * 500})
+    console.set_viewport_size({"width": width, "height": 800})
+    console.emulate_media(color_scheme=scheme)  # type: ignore[arg-type] # one of its literals
+    for path in ("", "events", "events/1", "quarantine", "replay?state=dead"):
+        console.goto(f"{served}/console/{path}")
+        assert console.evaluate("document.documentElement.scrollWidth") <= width, path
+        assert console.evaluate(POOR_CONTRAST) == [], path
+
+
+#: Texts whose contrast with what is behind them is below 4.5, the least that WCAG AA asks for.
+POOR_CONTRAST = """() => {
+  const parse = (text) => text.match(/[\\d.]+/g).map(Number);
+  const light = ([r, g, b]) => [r, g, b].map((c) => (c /= 255) <= 0.03928 ? c / 12.92 : ((c + 0.055) / 1.055) ** 2.4)
+    .reduce((sum, c, place) => sum + c * [0.2126, 0.7152, 0.0722][place], 0);
+  const behind = (element) => {
+    for (; element; element = element.parentElement) {
+      const colour = parse(getComputedStyle(element).backgroundColor);
+      if (colour.length < 4 || colour[3] > 0) return colour;
+    }
+    return [255, 255, 255];
+  };
+  return [...document.querySelectorAll("body *")]
+    .filter((element) => [...element.childNodes].some((node) => node.nodeType === 3 && node.textContent.trim()))
+    .filter((element) => element.checkVisibility() && !["SCRIPT", "OPTION"].includes(element.tagName))
+    .map((element) => {
+      const [one, two] = [light(parse(getComputedStyle(element).color)), light(behind(element))].sort((a, b) => b - a);
+      return [element.textContent.trim().slice(0, 30), (one + 0.05) / (two + 0.05)];
+    })
+    .filter(([, ratio]) => ratio < 4.5);
+}"""
+
+
+def test_a_table_is_still_a_table_on_a_phone(console: Page, post: Post, served: str) -> None:
+    post(unsubscribe("jane@example.com"))
+    console.set_viewport_size({"width": 360, "height": 800})
+    console.goto(f"{served}/console/events")
+    expect(console.get_by_role("rowheader")).to_have_text("#1")
+    expect(console.get_by_role("cell", name="jane@example.com")).to_be_visible()
+
+
+def test_every_field_and_button_has_a_name_and_every_page_its_landmarks(console: Page, post: Post, served: str) -> None:
+    post(unsubscribe("jane@example.com"), state="dead")
+    post({"event": "unsubscribe"})
+    for path in ("", "events", "events/1", "quarantine", "replay?state=dead"):
+        console.goto(f"{served}/console/{path}")
+        expect(console.get_by_role("main")).to_have_count(1)
+        expect(console.get_by_role("banner")).to_have_count(1)
+        expect(console.locator("h1")).to_have_count(1)
+        nameless = console.evaluate(
+            """() => [...document.querySelectorAll("input:not([type=hidden]), select, button, a")]
+              .filter((one) => !(one.labels?.length || one.textContent.trim() || one.ariaLabel))
+              .map((one) => one.outerHTML)"""
+        )
+        assert nameless == []
