@@ -1,0 +1,180 @@
+"""What nobody has to remember, because these tests read the code."""
+
+import ast
+import re
+
+import pytest
+
+from tests.processes import ROOT
+from tests.security.source import exists, imports, modules
+
+# ---------------------------------------------------------------- comparing secrets
+
+SECRET = re.compile(r"secret|password|token|signature|digest|api_key|credential|hmac|csrf|signed|mac\b", re.IGNORECASE)
+
+#: Comparisons that only sound like one of secrets, and why they leak nothing.
+HARMLESS = {
+    ("auth/sns.py", "message.get('Type') not in SIGNED_FIELDS"): "the names of message types",
+    ("destinations/answers.py", "secret.casefold() in text.casefold()"): "hides what we sent; nobody is let in by it",
+    ("outbox/intake.py", "one_time_tokens.c.token_hash == token['token_hash']"): "SQL, over keyed hashes",
+    (
+        "outbox/intake.py",
+        "connection.execute(first).scalar_one() == token['body_hash']",
+    ): "keyed hashes: no guess helps",
+    ("outbox/reconciliations.py", "reconciliations.c.lease == token"): "SQL, over a lease of our own",
+    ("providers/expressions.py", "token['type'] == 'quoted_identifier'"): "tokens of a grammar",
+    ("providers/expressions.py", "token['type'] == 'unquoted_identifier'"): "tokens of a grammar",
+    ("providers/ways_in.py", "'{body}' not in signed"): "the template of what is signed",
+    ("providers/ways_in.py", "'{form}' not in signed"): "the template of what is signed",
+    ("providers/ways_in.py", "f'{{{part}}}' in signed"): "the template of what is signed",
+    ("providers/ways_in.py", "f'{{{part}}}' not in signed"): "the template of what is signed",
+    ("sandbox/box.py", "given != self._api_key"): "a stand-in on this machine that guards nothing",
+}
+
+
+def comparisons(tree: ast.Module) -> list[str]:
+    """Comparisons by value in which something is named like a secret."""
+    found = []
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Compare) and any(
+            isinstance(operator, ast.Eq | ast.NotEq | ast.In | ast.NotIn) for operator in node.ops
+        ):
+            names = {inner.id for inner in ast.walk(node) if isinstance(inner, ast.Name)}
+            names |= {inner.attr for inner in ast.walk(node) if isinstance(inner, ast.Attribute)}
+            if any(map(SECRET.search, names)):
+                found.append(ast.unparse(node))
+    return found
+
+
+def test_no_secret_is_compared_with_an_operator() -> None:
+    found = {(path, comparison) for path, tree in modules().items() for comparison in comparisons(tree)}
+    # An operator stops at the first byte that differs, and the time it takes tells a guesser how far he got. Compare
+    # with `auth.matches_any`; or, if it is no secret after all, say so in the table above.
+    assert found - HARMLESS.keys() == set()
+    # The table holds nothing that is no longer there.
+    assert HARMLESS.keys() - found == set()
+
+
+def test_compare_digest_stands_in_one_place() -> None:
+    found = [
+        (path, function.name)
+        for path, tree in modules().items()
+        for function in ast.walk(tree)
+        if isinstance(function, ast.FunctionDef)
+        for node in ast.walk(function)
+        if isinstance(node, ast.Attribute | ast.Name) and ast.unparse(node).endswith("compare_digest")
+    ]
+    assert found == [("auth/__init__.py", "matches_any")]
+
+
+# ---------------------------------------------------------------- who talks to whom
+
+#: Everything that can open a connection.
+NETWORK = ("requests", "urllib.request", "urllib3", "http.client", "socket", "smtplib", "asyncio")
+#: Who does, and to whom. Nobody else's code can be talked into calling an address that a stranger chose.
+CALLERS = {
+    "auth/sns.py": "Amazon's own hosts, checked by pattern, no redirects",
+    "commands/__init__.py": "the URL that a person types after `flask simulate`",
+    "destinations/client.py": "Dynamic Yield: a base from the settings, no redirects",
+    "destinations/punctual.py": "the same",
+    "forwarder.py": "nobody: the host's name stands in the worker's",
+    "local.py": "nobody: looks for a free port",
+    "sandbox/faults.py": "answers only",
+    "sandbox/server.py": "answers only",
+    "sandbox/__init__.py": "answers only",
+    "sandbox/wire.py": "answers only",
+    "sendgrid_api.py": "SendGrid: a base from the settings",
+    "tunnel.py": "ngrok's agent on this machine",
+    "web_worker.py": "nobody: gives up whoever called us and never finishes",
+}
+
+
+def test_only_these_modules_open_connections() -> None:
+    callers = {
+        path
+        for path, tree in modules().items()
+        if any(name == module or name.startswith(f"{module}.") for name in imports(tree) for module in NETWORK)
+    }
+    assert callers == CALLERS.keys()
+
+
+# ---------------------------------------------------------------- rooms
+
+#: Room → the rooms it may import besides itself, as the design has it. Data runs one way: nothing on the right of
+#: receiver → providers → outbox → forwarder → destinations is known on the left.
+MAY_IMPORT: dict[str, set[str]] = {
+    "consent": set(),
+    "logs": set(),
+    "sandbox": set(),
+    "web_worker": set(),
+    "auth": set(),
+    # It reads keys as the schemes do, so that a mistake in one is told at boot.
+    "settings": {"auth"},
+    "signers": {"auth"},
+    "providers": {"consent", "auth", "settings"},
+    "outbox": {"consent"},
+    "destinations": {"consent", "settings"},
+    "receiver": {"auth", "consent", "providers", "outbox", "settings"},
+    "forwarder": {"outbox", "destinations"},
+    "health": {"outbox"},
+}
+#: Wires the others, or is an entrance of its own: nobody of the rooms above imports one of these.
+ENTRANCES = {"__init__", "commands", "console", "local"}
+
+
+def room(module: str) -> str:
+    """`webhook_app.auth.sns` → `auth`."""
+    return module.split(".")[1]
+
+
+def known_rooms(path: str, tree: ast.Module) -> set[str]:
+    """The rooms of ours that a module imports, its own left out."""
+    found = {name for name in imports(tree) if name.startswith("webhook_app.") and exists(name)}
+    return {room(name) for name in found} - {path.partition("/")[0].removesuffix(".py")}
+
+
+@pytest.mark.parametrize("name", MAY_IMPORT)
+def test_a_room_imports_only_what_the_design_allows(name: str) -> None:
+    used = set()
+    for path, tree in modules().items():
+        if path.partition("/")[0].removesuffix(".py") == name:
+            used |= known_rooms(path, tree)
+    assert used <= MAY_IMPORT[name]
+
+
+def test_nobody_imports_an_entrance() -> None:
+    for path, tree in modules().items():
+        own = path.partition("/")[0].removesuffix(".py")
+        if own not in ENTRANCES and own != "tunnel":
+            assert not known_rooms(path, tree) & ENTRANCES, path
+
+
+# ---------------------------------------------------------------- what is installed
+
+
+@pytest.mark.parametrize("name", ["requirements.txt", "requirements-dev.txt"])
+def test_every_requirement_is_pinned_to_one_version_and_its_hashes(name: str) -> None:
+    lines = (ROOT / name).read_text().replace("\\\n", " ").splitlines()
+    wanted = [line for line in lines if line.strip() and not line.lstrip().startswith("#")]
+    assert len(wanted) > 10
+    for line in wanted:
+        # Without a hash, whoever can replace a file on the index, or on the way, runs code with our secrets.
+        assert re.match(r"[A-Za-z0-9._-]+==\S+ +--hash=sha256:[0-9a-f]{64}", line), line
+
+
+def test_what_is_pinned_is_what_was_asked_for() -> None:
+    for name in ("requirements", "requirements-dev"):
+        pinned = {
+            found.lower().replace("_", "-")
+            for found in re.findall(r"^([\w.-]+)==", (ROOT / f"{name}.txt").read_text(), re.MULTILINE)
+        }
+        asked = re.findall(r"^([\w.-]+)", (ROOT / f"{name}.in").read_text(), re.MULTILINE)
+        assert {one.lower().replace("_", "-") for one in asked if not one.startswith("-")} <= pinned
+
+
+def test_nothing_is_run_from_text() -> None:
+    for path, tree in modules().items():
+        for node in ast.walk(tree):
+            if isinstance(node, ast.Call) and isinstance(node.func, ast.Name):
+                assert node.func.id not in ("eval", "exec", "compile", "__import__"), path
+        assert not {"pickle", "marshal", "shelve"} & set(imports(tree)), path
