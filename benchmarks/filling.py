@@ -1,0 +1,72 @@
+"""Many rows in a moment, made by the database itself."""
+
+import sqlite3
+from contextlib import closing
+
+import psycopg
+
+from benchmarks.product import Place
+
+_COLUMNS = (
+    "dedupe_key, identity_hash, identity_value, provider, state, action, identity_kind, reason, occurred_at, version,"
+    " received_at, due_at, settled_at, raw"
+)
+_SHARED = """'emarsys', '{state}', 'opt_out', 'external', 'opt_out', 1767607200000000 + i,
+    2 * (1767607200000000 + i) + 1, 1767607200000000 + i, {due_at}, {settled_at}, {raw}"""
+
+_SQLITE = """
+WITH RECURSIVE numbers(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM numbers WHERE i < {count})
+INSERT INTO events ({columns}) SELECT randomblob(20), randomblob(16), 'C-{state}-' || hex(randomblob(6)) || i, {shared}
+FROM numbers
+"""
+_POSTGRESQL = """
+INSERT INTO events ({columns})
+SELECT decode(md5(random()::text || i), 'hex'), decode(md5(random()::text || i), 'hex'),
+    'C-{state}-' || md5(random()::text || i), {shared}
+FROM generate_series(1, {count}) AS i
+"""
+_ATTEMPTS = """
+INSERT INTO attempts (event_id, started_at, duration, outcome, status)
+SELECT id, received_at, 10000, 'delivered', 204 FROM events WHERE state = 'delivered'
+"""
+
+
+def fill(place: Place, *, delivered: int = 0, pending: int = 0) -> None:
+    """Add so many rows in these states, as if they had come and gone long ago."""
+    for state, count in (("delivered", delivered), ("pending", pending)):
+        if count:
+            _execute(place, _statement(place.engine, state, count))
+    if delivered:
+        _execute(place, _ATTEMPTS)
+    _execute(place, "ANALYZE")
+
+
+def scalar(place: Place, query: str) -> int:
+    if place.engine == "sqlite":
+        with closing(sqlite3.connect(place.database_url.removeprefix("sqlite:///"), timeout=30)) as connection:
+            return int(connection.execute(query).fetchone()[0] or 0)
+    with psycopg.connect(place.database_url) as connection:
+        row = connection.execute(query.encode()).fetchone()
+        return int(row[0] or 0) if row else 0
+
+
+def _execute(place: Place, statement: str) -> None:
+    if place.engine == "sqlite":
+        with closing(sqlite3.connect(place.database_url.removeprefix("sqlite:///"), timeout=30)) as connection:
+            connection.execute(statement)
+            connection.commit()
+    else:
+        with psycopg.connect(place.database_url, autocommit=True) as connection:
+            connection.execute(statement.encode())
+
+
+def _statement(engine: str, state: str, count: int) -> str:
+    sqlite = engine == "sqlite"
+    shared = _SHARED.format(
+        state=state,
+        due_at="1767607200000000 + i" if state == "pending" else "NULL",
+        settled_at="NULL" if state == "pending" else "1767607200000000 + i",
+        raw="randomblob(120)" if sqlite else "decode(repeat(md5(i::text), 4), 'hex')",
+    )
+    template = _SQLITE if sqlite else _POSTGRESQL
+    return template.format(columns=_COLUMNS, shared=shared, state=state, count=count)

@@ -1,0 +1,310 @@
+"""What is measured: the product and its limit by turns, in the same run, on the same work."""
+
+import statistics
+import time
+from collections.abc import Callable
+from contextlib import ExitStack
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+import requests
+
+from benchmarks import filling, load, webhooks
+from benchmarks.limits import batches as batches_limit
+from benchmarks.limits import posting
+from benchmarks.limits.relaying import body_about
+from benchmarks.machine import apart, cpu_seconds, pss
+from benchmarks.product import Place, Served, gunicorn, place, sandbox, worker
+
+CONNECTIONS = 32
+BATCH_CONNECTIONS = 4
+THREADS = 16  # WORKER_CONCURRENCY's default
+LATENCY = 10  # ms that the sandbox takes for an answer
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Effort:
+    """How long and how often."""
+
+    rounds: int = 5
+    seconds: float = 2.0
+    drain_seconds: float = 6.0
+    batches: int = 40
+    backlog: int = 100_000
+    webhooks: int = 300
+    sizes: tuple[int, ...] = (10_000, 100_000, 1_000_000)
+    growth_rounds: int = 2
+
+
+QUICK = Effort(
+    rounds=1,
+    seconds=0.5,
+    drain_seconds=1.5,
+    batches=2,
+    backlog=4_000,
+    webhooks=10,
+    sizes=(1_000, 2_000),
+    growth_rounds=1,
+)
+
+
+@dataclass(slots=True)
+class Compared:
+    """One measure on one engine. `ratios` has the product's figure divided by the limit's for each round."""
+
+    measure: str
+    engine: str
+    unit: str
+    product: list[float] = field(default_factory=list)
+    limit: list[float] = field(default_factory=list)
+    #: By the clock instead of by CPU time, where the measure goes by CPU time, and the other way round.
+    other_product: list[float] = field(default_factory=list)
+    other_limit: list[float] = field(default_factory=list)
+    more: dict[str, float] = field(default_factory=dict)
+
+    def as_json(self) -> dict[str, Any]:
+        ratios = sorted(mine / its for mine, its in zip(self.product, self.limit, strict=True))
+        others = sorted(mine / its for mine, its in zip(self.other_product, self.other_limit, strict=True))
+        return asdict(self) | {
+            "ratio": statistics.median(ratios) if ratios else None,
+            "ratio_range": [ratios[0], ratios[-1]] if ratios else None,
+            "other_ratio": statistics.median(others) if others else None,
+        }
+
+
+Rate = tuple[float, float]
+
+
+def by_turns(compared: Compared, rounds: int, product: Callable[[], Rate], limit: Callable[[], Rate]) -> Compared:
+    """Measure product and limit alternately; each gives the figure that counts and the one that stands beside it."""
+    for number in range(rounds):
+        # Who begins changes: whatever slows the machine down meets both.
+        for measure_product in (number % 2 == 0, number % 2 == 1):
+            figure, other = product() if measure_product else limit()
+            if measure_product:
+                compared.product.append(figure)
+                compared.other_product.append(other)
+            else:
+                compared.limit.append(figure)
+                compared.other_limit.append(other)
+    return compared
+
+
+# ---------------------------------------------------------------- A
+
+
+def batches(where: Place, web: Served, effort: Effort, opt_outs: float) -> Compared:
+    """Signed SendGrid batches: events per CPU second of the web process; beside it, per second of the clock."""
+
+    def product() -> Rate:
+        requests_ = webhooks.signed_batches(where.signer, effort.batches, opt_outs)
+        before = cpu_seconds(web.pids)
+        done = load.run(web.port, requests_, connections=BATCH_CONNECTIONS)
+        events = done.answered * webhooks.BATCH
+        return events / (cpu_seconds(web.pids) - before or 0.01), events / done.seconds
+
+    def limit() -> Rate:
+        bodies = [webhooks.batch(opt_outs) for _ in range(effort.batches)]
+        signed = [(where.signer.headers(body), body) for body in bodies]
+        events, cpu, wall = apart(batches_limit.run, where.database_url, where.signer.public_key, signed)
+        return events / cpu, events / wall
+
+    product()
+    compared = Compared(f"A {opt_outs:.0%}", where.engine, "events/s per core")
+    return by_turns(compared, effort.rounds, product, limit)
+
+
+# ---------------------------------------------------------------- B
+
+
+def singles(where: Place, web: Served, nothing: Served, effort: Effort) -> Compared:
+    """Single webhooks over 32 connections: requests per second; beside it, per CPU second of the web process."""
+    foreseen = round(6000 * effort.seconds)
+    p99: dict[int, list[float]] = {web.port: [], nothing.port: []}
+
+    def one(server: Served) -> Rate:
+        requests_ = webhooks.singles(foreseen)
+        before = cpu_seconds(server.pids)
+        done = load.run(server.port, requests_, connections=CONNECTIONS, seconds=effort.seconds)
+        p99[server.port].append(quantile(done.latencies, 0.99) * 1000)
+        return done.rate, done.answered / (cpu_seconds(server.pids) - before or 0.01)
+
+    one(web)
+    one(nothing)
+    compared = Compared("B", where.engine, "requests/s")
+    by_turns(compared, effort.rounds, lambda: one(web), lambda: one(nothing))
+    compared.more = {
+        f"p99_ms_{name}": statistics.median(p99[port])
+        for name, port in (("product", web.port), ("limit", nothing.port))
+    }
+    return compared
+
+
+# ---------------------------------------------------------------- C
+
+
+def draining(where: Place, effort: Effort, *, rounds: int) -> Compared:
+    """A backlog, the sandbox answering in 10 ms: events per second of one worker process."""
+    compared = Compared("C", where.engine, "events/s")
+    with sandbox(where.folder) as box:
+        requests.put(f"http://127.0.0.1:{box.port}/sandbox/fault", json={"latency_ms": LATENCY}, timeout=10)
+        done = 0
+
+        def product() -> Rate:
+            nonlocal done
+            done += 1
+            with worker(where, box.port, name=f"worker-{done}") as program:
+                time.sleep(effort.drain_seconds / 4)  # claims, connections: what happens once
+                pid = program.process.pid
+                before, cpu, began = delivered(where), cpu_seconds([pid]), time.perf_counter()
+                time.sleep(effort.drain_seconds)
+                count, seconds = delivered(where) - before, time.perf_counter() - began
+                compared.more["worker_pss_mb"] = max(compared.more.get("worker_pss_mb", 0), pss(pid))
+                return count / seconds, count / (cpu_seconds([pid]) - cpu or 0.01)
+
+        def limit() -> Rate:
+            bodies = [body_about(f"C-pending-{number:032}") for number in range(round(1200 * effort.drain_seconds))]
+            count, cpu, wall = apart(posting.run, box.port, bodies, THREADS)
+            return count / wall, count / cpu
+
+        return by_turns(compared, rounds, product, limit)
+
+
+def delivered(where: Place) -> int:
+    return filling.scalar(where, "SELECT max(id) FROM attempts")
+
+
+# ---------------------------------------------------------------- D
+
+
+def latency(where: Place, web: Served, effort: Effort) -> Compared:
+    """Milliseconds from a webhook's sending to the arrival of the request at Dynamic Yield, nothing else going on."""
+    compared = Compared("D", where.engine, "ms")
+    with ExitStack() as stack:
+        box = stack.enter_context(sandbox(where.folder))
+        stack.enter_context(worker(where, box.port, name="worker-latency"))
+        env = where.env | {"SANDBOX_PORT": str(box.port)}
+        app = "benchmarks.limits.relaying:create_app()"
+        relay = stack.enter_context(gunicorn(where.folder, env, app=app, name="relay"))
+        for server, figures in ((web, compared.product), (relay, compared.limit)):
+            figures += lags(server.port, box.port, effort.webhooks)
+    return compared
+
+
+def lags(port: int, sandbox_port: int, count: int) -> list[float]:
+    office = f"http://127.0.0.1:{sandbox_port}/sandbox/received"
+    requests.delete(office, timeout=10)
+    sent_at = {}
+    with requests.Session() as session:
+        session.trust_env = False
+        for number in range(count):
+            time.sleep(0.02 + 0.037 * (number % 7) / 7)  # in no rhythm with the worker's
+            body = next(webhooks.emarsys_bodies())
+            headers = {"Content-Type": "application/json", "X-Api-Key": webhooks.EMARSYS_TOKEN}
+            person = body.partition(b'"external_id":"')[2].partition(b'"')[0].decode()
+            sent_at[person] = time.time()
+            session.post(f"http://127.0.0.1:{port}/webhooks/emarsys", data=body, headers=headers, timeout=10)
+    deadline = time.monotonic() + 30
+    while True:
+        received = requests.get(office, timeout=30).json()["received"]
+        if len(received) >= count or time.monotonic() > deadline:
+            break
+        time.sleep(0.1)
+    arrived = {one["body"]["events"][0]["properties"]["externalId"]: one["at"] for one in received}
+    return [(arrived[person] - sent_at[person]) * 1000 for person in sent_at]
+
+
+# ---------------------------------------------------------------- all of them
+
+
+def on_engine(engine: str, effort: Effort, say: Callable[[str], None]) -> dict[str, Any]:
+    """A to F on one engine."""
+    results: dict[str, Any] = {"compared": [], "growth": [], "memory": {}}
+
+    def keep(compared: Compared) -> None:
+        results["compared"].append(compared.as_json())
+        say(f"{engine}: {compared.measure} done")
+
+    with ExitStack() as stack:
+        where = stack.enter_context(place(engine))
+        web = stack.enter_context(gunicorn(where.folder, where.env))
+        app = "benchmarks.limits.nothing:create_app()"
+        nothing = stack.enter_context(gunicorn(where.folder, where.env, app=app, name="nothing"))
+        with ExitStack() as idle:
+            box = idle.enter_context(sandbox(where.folder))
+            forwarder = idle.enter_context(worker(where, box.port))
+            time.sleep(1)
+            results["memory"]["idle"] = memory(web, forwarder.process.pid)
+        keep(latency(where, web, effort))
+        keep(singles(where, web, nothing, effort))
+        for opt_outs in (0.05, 1.0):
+            keep(batches(where, web, effort, opt_outs))
+            results["memory"][f"under A {opt_outs:.0%}"] = {"web": [pss(pid) for pid in web.pids]}
+    with place(engine) as where:
+        filling.fill(where, pending=effort.backlog)
+        compared = draining(where, effort, rounds=max(1, effort.rounds // 2))
+        keep(compared)
+        results["memory"]["draining"] = {"worker": compared.more["worker_pss_mb"]}
+    return results
+
+
+def memory(web: Served, worker_pid: int) -> dict[str, Any]:
+    return {"web": [pss(pid) for pid in web.pids], "worker": pss(worker_pid)}
+
+
+def growth(engine: str, effort: Effort, say: Callable[[str], None]) -> list[dict[str, Any]]:
+    """E: A, B and C with more and more rows in the table. Absolute figures, and by CPU, which noise disturbs less."""
+    found = []
+    few = Effort(
+        rounds=effort.growth_rounds,
+        seconds=effort.seconds,
+        drain_seconds=effort.drain_seconds,
+        batches=max(2, effort.batches // 4),
+    )
+    with ExitStack() as stack:
+        places = []
+        for size in effort.sizes:
+            where = stack.enter_context(place(engine))
+            filling.fill(where, delivered=size)
+            web = stack.enter_context(gunicorn(where.folder, where.env))
+            nothing = stack.enter_context(
+                gunicorn(where.folder, where.env, app="benchmarks.limits.nothing:create_app()", name="nothing")
+            )
+            places.append((size, where, web, nothing))
+            say(f"{engine}: {size:,} rows made, {size_mb(where):.0f} MB")
+        for size, where, web, nothing in places:
+            row: dict[str, Any] = {"engine": engine, "rows": size, "database_mb": size_mb(where)}
+            for compared in (singles(where, web, nothing, few), batches(where, web, few, 1.0)):
+                row[compared.measure] = compared.as_json()
+            row["web_pss_mb"] = sum(pss(pid) for pid in web.pids)
+            filling.fill(where, pending=round(2500 * few.drain_seconds))
+            compared = draining(where, few, rounds=1)
+            row["C"] = compared.as_json()
+            row["worker_pss_mb"] = compared.more["worker_pss_mb"]
+            found.append(row)
+            say(f"{engine}: measured with {size:,} rows")
+    return found
+
+
+def connections(effort: Effort) -> dict[str, int]:
+    """How many connections to PostgreSQL a web process under B, and a worker that drains, have opened."""
+    count = "SELECT count(*) FROM pg_stat_activity WHERE application_name = 'esp-webhooks'"
+    with place("postgresql") as where, gunicorn(where.folder, where.env) as web, sandbox(where.folder) as box:
+        load.run(web.port, webhooks.singles(round(400 * effort.seconds)), connections=CONNECTIONS)
+        requests.get(f"http://127.0.0.1:{web.port}/readyz", timeout=10)
+        of_web = filling.scalar(where, count)
+        with worker(where, box.port):
+            time.sleep(effort.drain_seconds / 2)
+            return {"web": of_web, "worker": filling.scalar(where, count) - of_web}
+
+
+def size_mb(where: Place) -> float:
+    if where.engine == "sqlite":
+        return Path(where.database_url.removeprefix("sqlite:///")).stat().st_size / 2**20
+    return filling.scalar(where, "SELECT pg_database_size(current_database())") / 2**20
+
+
+def quantile(values: list[float], part: float) -> float:
+    ordered = sorted(values)
+    return ordered[min(len(ordered) - 1, int(part * len(ordered)))]
