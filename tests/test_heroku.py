@@ -112,7 +112,7 @@ def test_it_boots_serves_and_ends_as_heroku_wants_it(
         assert release.process.wait(timeout=60) == 0, release.output()
         web, worker = stage("web", **environ), stage("worker", **environ)
         wait_for_http(f"http://127.0.0.1:{port}/readyz")
-        assert len(web.descendants("gunicorn")) == 2, "WEB_CONCURRENCY is heeded"
+        wait_until(lambda: len(web.descendants("gunicorn")) == 2, "WEB_CONCURRENCY is heeded")
 
         def post(email: str) -> None:
             body = json.dumps([{"email": email, "event": "unsubscribe", "timestamp": int(time.time())}]).encode()
