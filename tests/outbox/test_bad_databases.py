@@ -19,7 +19,7 @@ from tests.outbox.world import change, rows
 from tests.processes import free_port
 from tests.signing import SendGridSigner
 from webhook_app.outbox import Database, Intake, OutboxUnavailable, Queue, open_database, schema
-from webhook_app.outbox import database as module
+from webhook_app.outbox.engines import postgresql, sqlite
 from webhook_app.sandbox import running
 from webhook_app.settings import ConfigurationError, Settings
 
@@ -78,11 +78,11 @@ def test_another_url_is_refused_with_the_cure(url: str) -> None:
 
 def test_what_the_url_says_about_tls_and_timeouts_is_passed_on() -> None:
     url = make_url("postgresql://h/n?sslmode=verify-full&connect_timeout=3&options=-c%20search_path%3Dours")
-    arguments = module._connect_args(url)
+    arguments = postgresql._connect_args(url)
     assert "connect_timeout" not in arguments  # the URL's own stands
     assert arguments["options"].endswith("-c search_path=ours")
     assert "statement_timeout=15000" in arguments["options"]
-    _, given = module.PostgreSQL(url.set(drivername="postgresql+psycopg"))._engine.dialect.create_connect_args(url)
+    _, given = postgresql.PostgreSQL(url.set(drivername="postgresql+psycopg"))._engine.dialect.create_connect_args(url)
     assert given["sslmode"] == "verify-full"
 
 
@@ -123,7 +123,7 @@ def test_a_full_disk_stores_nothing_by_halves_and_takes_it_when_there_is_room(ou
 
 
 def test_a_database_that_somebody_else_has_locked(ours: Database, path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(module, "LOCK_TIMEOUT", 0.2)
+    monkeypatch.setattr(sqlite, "LOCK_TIMEOUT", 0.2)
     impatient = open_database(f"sqlite:///{path}")
     rival = sqlite3.connect(path, isolation_level=None)
     rival.execute("BEGIN IMMEDIATE")
@@ -169,7 +169,7 @@ def test_a_server_that_is_not_postgresql() -> None:
 
 
 def test_a_server_that_never_answers(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(module, "CONNECT_TIMEOUT", 2)
+    monkeypatch.setattr(postgresql, "CONNECT_TIMEOUT", 2)
     with socket.create_server(("127.0.0.1", 0)) as silent:
         database = open_database(f"postgres://user:hunter2@127.0.0.1:{silent.getsockname()[1]}/name")
         began = time.monotonic()
@@ -192,7 +192,7 @@ def test_a_database_that_may_only_be_read(new_postgres_database: Callable[[], st
 def test_a_lock_that_somebody_else_holds_for_too_long(
     new_postgres_database: Callable[[], str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(module, "LOCK_TIMEOUT", 0.3)
+    monkeypatch.setattr(postgresql, "LOCK_TIMEOUT", 0.3)
     url = new_postgres_database()
     database = open_database(url)
     schema.upgrade(database)
@@ -206,7 +206,7 @@ def test_a_lock_that_somebody_else_holds_for_too_long(
 def test_a_statement_that_takes_too_long(
     new_postgres_database: Callable[[], str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(module, "STATEMENT_TIMEOUT", 0.2)
+    monkeypatch.setattr(postgresql, "STATEMENT_TIMEOUT", 0.2)
     database = open_database(new_postgres_database())
     with pytest.raises(OutboxUnavailable, match="statement timeout"), database.read() as connection:
         connection.exec_driver_sql("SELECT pg_sleep(5)")
@@ -243,7 +243,7 @@ def test_the_same_database_works_again_by_itself_after_postgresql_was_restarted(
         queue.wait(1.0)
     own_server.start()
 
-    time.sleep(module.PING_AFTER + 0.1)
+    time.sleep(postgresql.PING_AFTER + 0.1)
     assert intake.add("sendgrid", changes=[(change("after@example.com"), b"{}")]).accepted == 1
     assert [row.identity_value for row in rows(database)] == ["before@example.com", "after@example.com"]
     assert len(queue.claim(10)) == 2

@@ -13,7 +13,7 @@ from alembic.script import ScriptDirectory
 from tests.outbox.bulk import fill
 from tests.outbox.world import change, rows, send_all
 from webhook_app.outbox import Database, Intake, OutboxUnavailable, Queue, open_database, schema
-from webhook_app.outbox import database as module
+from webhook_app.outbox.engines import postgresql
 
 MILLION = 1_000_000
 
@@ -99,7 +99,7 @@ def test_a_table_that_is_busy_is_not_waited_for_in_front_of_everybody(
 ) -> None:
     """A long report holds a table that the migration needs for itself alone: whoever waits with it in hand makes all
     others queue behind."""
-    monkeypatch.setattr(module, "DDL_LOCK_TIMEOUT", 0.2)
+    monkeypatch.setattr(postgresql, "DDL_LOCK_TIMEOUT", 0.2)
     url = new_postgres_database()
     database, rival = open_database(url), open_database(url)
     schema.upgrade(database, "0001")

@@ -4,7 +4,8 @@
 indexes of `tables` carry the invariants.
 """
 
-from webhook_app.outbox.database import Database, OutboxUnavailable, open_database
+from webhook_app.outbox.database import Database, OutboxUnavailable
+from webhook_app.outbox.engines import open_database
 from webhook_app.outbox.intake import Added, Intake, TokenReused
 from webhook_app.outbox.queue import Queue, Settlement
 from webhook_app.outbox.rows import Claimed

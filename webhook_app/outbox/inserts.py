@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 from sqlalchemy import Connection
 
-from webhook_app.outbox.database import PostgreSQL
+from webhook_app.outbox.engines.postgresql import PostgreSQL
 from webhook_app.outbox.rows import NewRow
 from webhook_app.outbox.tables import events
 

@@ -1,0 +1,174 @@
+"""SQLite: nothing to set up, for one machine."""
+
+import fcntl
+import os
+import threading
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import Any
+
+from sqlalchemy import URL, Connection, Engine, create_engine, event
+
+from webhook_app.outbox.database import LOCK_TIMEOUT, OutboxUnavailable, unavailable
+
+POLL = 0.005  # seconds between two looks at whether another process has committed; 200 cost 1 % of a core
+
+
+class SQLite:
+    """One file. All writers of a process share one connection: with one each, they would starve each other.
+
+    Across processes a file lock does the same; SQLite's own waiting sleeps up to 100 ms between two tries.
+    """
+
+    dialect = "sqlite"
+
+    def __init__(self, url: URL) -> None:
+        if not url.database or url.database == ":memory:":
+            raise ValueError("must name a file, like sqlite:///instance/outbox.db: memory is lost with the process")
+        self.path = Path(url.database).absolute()
+        url = url.set(drivername="sqlite+pysqlite", database=str(self.path))
+        # FULL: a commit is on disk before we answer. WAL: readers and the one writer do not wait for each other; the
+        # file remembers it, and only under the lock of a writer it is safe to ask for.
+        pragmas = ("synchronous=FULL", "journal_mode=WAL", "foreign_keys=ON")
+        self._writer = _sqlite_engine(url, begin="BEGIN IMMEDIATE", pool_size=1, pragmas=pragmas)
+        self._reader = _sqlite_engine(url, begin="BEGIN", pool_size=8)
+        self._mutex = threading.Lock()
+        self._lock_file: int | None = None
+        #: Device and inode of the file that is open.
+        self._opened: tuple[int, int] | None = None
+        self._watch: Any = None
+        self._seen_version = -1
+
+    @contextmanager
+    def write(self) -> Iterator[Connection]:
+        with unavailable(), self._one_writer():
+            self._follow_file()
+            with self._writer.begin() as connection:
+                yield connection
+
+    @contextmanager
+    def read(self) -> Iterator[Connection]:
+        with unavailable():
+            self._follow_file()
+            with self._reader.begin() as connection:
+                yield connection
+
+    #: SQLite is a library: a transaction costs no messages.
+    write_at_once = write
+
+    #: One transaction from the first step to the last: SQLite takes back DDL, too.
+    alter = write
+
+    def lock_claims(self, connection: Connection) -> None:
+        """Nothing to do: a write transaction keeps every other writer out."""
+
+    def announce(self, connection: Connection) -> None:
+        """Nothing to do: whoever waits sees the commit itself."""
+
+    def wait(self, timeout: float) -> None:
+        deadline = time.monotonic() + timeout
+        with unavailable():
+            self._follow_file()
+            if self._watch is None:
+                self._watch = self._reader.raw_connection()
+            # The number changes whenever another connection has committed. What was committed between the
+            # worker's last look for work and this call has changed it too, so nothing is slept through.
+            cursor = self._watch.cursor()
+            while True:
+                (version,) = cursor.execute("PRAGMA data_version").fetchone()
+                if version != self._seen_version or time.monotonic() >= deadline:
+                    self._seen_version = version
+                    return
+                time.sleep(POLL)
+
+    def close(self) -> None:
+        self._forget_connections()
+        if self._lock_file is not None:
+            os.close(self._lock_file)
+            self._lock_file = None
+
+    def _follow_file(self) -> None:
+        """Make the file if there is none; let go of one that was deleted or replaced.
+
+        What we wrote into a deleted file would be acknowledged, and gone with the process.
+        """
+        try:
+            found = self.path.stat()
+        except FileNotFoundError:
+            _create_private(self.path)
+            found = self.path.stat()
+        if self._opened != (found.st_dev, found.st_ino):
+            self._forget_connections()
+            self._opened = found.st_dev, found.st_ino
+
+    def _forget_connections(self) -> None:
+        if self._watch is not None:
+            self._watch.close()
+            self._watch = None
+        self._writer.dispose()
+        self._reader.dispose()
+
+    @contextmanager
+    def _one_writer(self) -> Iterator[None]:
+        deadline = time.monotonic() + LOCK_TIMEOUT
+        if not self._mutex.acquire(timeout=LOCK_TIMEOUT):
+            raise OutboxUnavailable("the database is locked")
+        try:
+            if self._lock_file is None:
+                self.path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+                self._lock_file = os.open(f"{self.path}.lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+            while not _try_lock(self._lock_file):
+                if time.monotonic() >= deadline:
+                    raise OutboxUnavailable("the database is locked")
+                time.sleep(0.0002)
+            try:
+                yield
+            finally:
+                fcntl.flock(self._lock_file, fcntl.LOCK_UN)
+        finally:
+            self._mutex.release()
+
+
+def _sqlite_engine(url: URL, *, begin: str, pool_size: int, pragmas: Sequence[str] = ()) -> Engine:
+    engine = create_engine(
+        url,
+        pool_size=pool_size,
+        max_overflow=0,
+        pool_timeout=LOCK_TIMEOUT,
+        connect_args={"timeout": LOCK_TIMEOUT, "check_same_thread": False},
+    )
+
+    @event.listens_for(engine, "connect")
+    def _(connection: Any, _record: Any) -> None:
+        connection.isolation_level = None  # sqlite3 begins no transactions behind our back
+        cursor = connection.cursor()
+        for pragma in pragmas:
+            cursor.execute(f"PRAGMA {pragma}")
+        cursor.close()
+
+    @event.listens_for(engine, "begin")
+    def _(connection: Connection) -> None:
+        connection.connection.execute(begin)
+
+    return engine
+
+
+def _create_private(path: Path) -> None:
+    """Make a file for us alone: it will hold addresses, and SQLite would let everybody on the machine read it.
+
+    A file that exists is not opened: closing it again would drop every lock that SQLite holds on it in this process,
+    and another process could then take away the write-ahead log that we still write to.
+    """
+    path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+    with suppress(FileExistsError):
+        os.close(os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o600))
+
+
+def _try_lock(file: int) -> bool:
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    return True
