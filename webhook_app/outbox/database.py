@@ -1,15 +1,15 @@
 """What the outbox asks of a database, whichever engine it is."""
 
-import sqlite3
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any, Protocol
 
-import psycopg
 from sqlalchemy import Connection
 from sqlalchemy.exc import DBAPIError, SQLAlchemyError
 
 LOCK_TIMEOUT = 5.0  # seconds to wait for another writer
+#: On which PostgreSQL tells the waiting workers that something was stored.
+CHANNEL = "outbox"
 
 
 class OutboxUnavailable(Exception):
@@ -53,13 +53,13 @@ class Database(Protocol):
 
 
 @contextmanager
-def unavailable() -> Iterator[None]:
+def unavailable(driver_error: type[Exception]) -> Iterator[None]:
     """Whatever the driver raises means the same to the outbox; the parameters, which hold addresses, are left out."""
     try:
         yield
     except DBAPIError as error:
         raise OutboxUnavailable(summary(error.orig or error)) from None
-    except (SQLAlchemyError, psycopg.Error, sqlite3.Error, OSError) as error:
+    except (SQLAlchemyError, driver_error, OSError) as error:
         raise OutboxUnavailable(summary(error)) from None
 
 

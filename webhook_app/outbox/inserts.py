@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 from sqlalchemy import Connection
 
-from webhook_app.outbox.engines.postgresql import PostgreSQL
+from webhook_app.outbox.database import CHANNEL
 from webhook_app.outbox.rows import NewRow
 from webhook_app.outbox.tables import events
 
@@ -22,7 +22,7 @@ _ARRAYS = ", ".join(f"%b::{_TYPES[events.c[name].type.python_type]}[]" for name 
 #: Stores and announces in one message. Without new rows there is nothing to announce.
 _POSTGRESQL = (
     f"WITH stored AS (INSERT INTO events ({_COLUMNS}) SELECT * FROM unnest({_ARRAYS}) {_IGNORE} RETURNING dedupe_key) "  # noqa: S608
-    f"SELECT dedupe_key, pg_notify('{PostgreSQL.CHANNEL}', '') FROM stored"
+    f"SELECT dedupe_key, pg_notify('{CHANNEL}', '') FROM stored"
 )
 
 

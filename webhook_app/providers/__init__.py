@@ -144,7 +144,8 @@ def json_events(request: WebhookRequest) -> list[Any]:
 def dump_raw(event: Any) -> bytes:
     """A raw event as JSON bytes, which every database stores whatever they hold."""
     try:
-        return orjson.dumps(event)
+        # Copied: orjson's own bytes keep the room that they were written in, four kilobytes for every event.
+        return bytes(memoryview(orjson.dumps(event)))
     except TypeError:
         pass
     try:

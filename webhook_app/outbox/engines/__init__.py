@@ -4,8 +4,6 @@ from sqlalchemy import make_url
 from sqlalchemy.exc import ArgumentError
 
 from webhook_app.outbox.database import Database
-from webhook_app.outbox.engines.postgresql import PostgreSQL
-from webhook_app.outbox.engines.sqlite import SQLite
 
 
 def open_database(url: str) -> Database:
@@ -19,7 +17,12 @@ def open_database(url: str) -> Database:
         raise ValueError("is not a database URL; write it like postgres://user:password@host/name") from None
     match parsed.get_backend_name():
         case "postgres" | "postgresql":
+            # Only now: its driver takes 6 MB in each process, which nobody needs on SQLite.
+            from webhook_app.outbox.engines.postgresql import PostgreSQL
+
             return PostgreSQL(parsed.set(drivername="postgresql+psycopg"))
         case "sqlite":
+            from webhook_app.outbox.engines.sqlite import SQLite
+
             return SQLite(parsed)
     raise ValueError("must begin with postgres://, postgresql:// or sqlite:///")

@@ -11,7 +11,7 @@ from sqlalchemy import URL, Connection, Engine, create_engine, event
 from sqlalchemy.exc import InvalidatePoolError, SQLAlchemyError
 from sqlalchemy.pool import ConnectionPoolEntry
 
-from webhook_app.outbox.database import LOCK_TIMEOUT, OutboxUnavailable, summary, unavailable
+from webhook_app.outbox.database import CHANNEL, LOCK_TIMEOUT, OutboxUnavailable, summary, unavailable
 
 STATEMENT_TIMEOUT = 15.0  # seconds
 CONNECT_TIMEOUT = 5  # seconds
@@ -28,7 +28,6 @@ class PostgreSQL:
     #: Any number does, as long as every worker takes the same.
     CLAIM_LOCK = 0x6F7574626F78
     ALTER_LOCK = 0x6D6967726174
-    CHANNEL = "outbox"
 
     def __init__(self, url: URL) -> None:
         self._engine = create_engine(
@@ -40,19 +39,19 @@ class PostgreSQL:
 
     @contextmanager
     def write(self) -> Iterator[Connection]:
-        with unavailable(), self._engine.begin() as connection:
+        with unavailable(psycopg.Error), self._engine.begin() as connection:
             yield connection
 
     read = write
 
     @contextmanager
     def write_at_once(self) -> Iterator[Connection]:
-        with unavailable(), self._each_statement_alone.connect() as connection:
+        with unavailable(psycopg.Error), self._each_statement_alone.connect() as connection:
             yield connection
 
     @contextmanager
     def alter(self) -> Iterator[Connection]:
-        with unavailable(), self._engine.connect() as connection:
+        with unavailable(psycopg.Error), self._engine.connect() as connection:
             # Who waits for a table's lock makes everybody queue behind: better give up soon, and try again.
             connection.exec_driver_sql(f"SET statement_timeout = 0; SET lock_timeout = {DDL_LOCK_TIMEOUT * 1000:.0f}")
             self._become_the_only_one_to_alter(connection)
@@ -83,7 +82,7 @@ class PostgreSQL:
         )
 
     def announce(self, connection: Connection) -> None:
-        connection.exec_driver_sql(f"NOTIFY {self.CHANNEL}")
+        connection.exec_driver_sql(f"NOTIFY {CHANNEL}")
 
     def wait(self, timeout: float) -> None:
         try:
@@ -107,7 +106,7 @@ class PostgreSQL:
         # For good: it must never come back to the pool.
         connection.detach()
         driver.autocommit = True
-        driver.execute(f"LISTEN {self.CHANNEL}")
+        driver.execute(f"LISTEN {CHANNEL}")
         return driver
 
     def _forget_listener(self) -> None:

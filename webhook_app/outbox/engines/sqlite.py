@@ -2,6 +2,7 @@
 
 import fcntl
 import os
+import sqlite3
 import threading
 import time
 from collections.abc import Iterator, Sequence
@@ -43,14 +44,14 @@ class SQLite:
 
     @contextmanager
     def write(self) -> Iterator[Connection]:
-        with unavailable(), self._one_writer():
+        with unavailable(sqlite3.Error), self._one_writer():
             self._follow_file()
             with self._writer.begin() as connection:
                 yield connection
 
     @contextmanager
     def read(self) -> Iterator[Connection]:
-        with unavailable():
+        with unavailable(sqlite3.Error):
             self._follow_file()
             with self._reader.begin() as connection:
                 yield connection
@@ -69,7 +70,7 @@ class SQLite:
 
     def wait(self, timeout: float) -> None:
         deadline = time.monotonic() + timeout
-        with unavailable():
+        with unavailable(sqlite3.Error):
             self._follow_file()
             if self._watch is None:
                 self._watch = self._reader.raw_connection()
