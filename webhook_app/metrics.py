@@ -9,6 +9,7 @@ import time
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from typing import Any
 
 from flask import Blueprint, Flask, Response, g, request
 from prometheus_client import CollectorRegistry
@@ -208,20 +209,20 @@ def watch(app: Flask, tally: Tally) -> None:
 
     @app.after_request
     def _(response: Response) -> Response:
-        if request.blueprint == "webhooks" and request.method == "POST":
-            _count_webhook(tally, response.status_code, known=app.extensions["providers"])
+        # There is none where nobody of ours is called: whoever calls chooses the name, and it must not become a label.
+        webhook = g.get("webhook")
+        if webhook and request.method == "POST":
+            _count_webhook(tally, webhook, response.status_code)
+            tally.observe(Timing.RECEIVE, time.perf_counter() - g.started)
         return response
 
 
-def _count_webhook(tally: Tally, status_code: int, *, known: Mapping[str, object]) -> None:
-    told = g.get("webhook", {})
-    provider = (request.view_args or {}).get("name", "")
-    if provider not in known:
-        # Whoever calls chooses the name: it must not become a label.
-        return
+def _count_webhook(tally: Tally, told: Mapping[str, Any], status_code: int) -> None:
+    provider = told["provider"]
     tally.count(Count.WEBHOOKS, provider)
     for count in (Count.ACCEPTED, Count.DUPLICATES, Count.IGNORED, Count.QUARANTINED):
-        tally.count(count, provider, by=told.get(count, 0))
+        if by := told.get(count):
+            tally.count(count, provider, by=by)
     # What follows the colon is a sentence, and differs each time.
     reason = str(told.get("reason", "")).partition(":")[0]
     if status_code == 401:
@@ -229,7 +230,6 @@ def _count_webhook(tally: Tally, status_code: int, *, known: Mapping[str, object
     elif status_code >= 400:
         closed_or_broken = CLOSED if status_code == 404 else f"http_{status_code}"
         tally.count(Count.REFUSED, provider, reason or closed_or_broken)
-    tally.observe(Timing.RECEIVE, time.perf_counter() - g.started)
 
 
 def count_attempt(tally: Tally, settlement: Settlement, answer: Answer) -> None:

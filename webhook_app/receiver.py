@@ -29,9 +29,11 @@ def blueprint(providers: Mapping[str, Provider], intake: Intake, settings: Setti
     @receiver.route("/<name>/<url_secret>", methods=["GET", "POST"])
     def receive(name: str, url_secret: str | None = None) -> Response:
         provider = providers.get(name)
-        if provider is None or provider.scheme is None:
+        if provider is None:
             raise NotFound
         g.webhook = {"provider": provider.name}
+        if provider.scheme is None:
+            raise NotFound
         if request.method != "POST":
             return _answer_probe(provider)
         webhook = _webhook(request, url_secret, settings)

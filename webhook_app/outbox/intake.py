@@ -1,6 +1,7 @@
 """Storing what a webhook said, before it is answered."""
 
 import time
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any
@@ -122,13 +123,12 @@ class Intake:
 
 def _added(rows: list[NewRow], were_new: Iterator[bool]) -> Added:
     """Count what became of a webhook's rows; takes one answer for each."""
-    new, known = dict.fromkeys(State, 0), 0
-    for row, was_new in zip(rows, were_new, strict=False):
-        if was_new:
-            new[State(row.state)] += 1
-        elif row.state != State.TEST:
-            known += 1
-    return Added(accepted=new[State.PENDING], duplicates=known, quarantined=new[State.QUARANTINED])
+    ended = Counter((row.state, was_new) for row, was_new in zip(rows, were_new, strict=False))
+    return Added(
+        accepted=ended[State.PENDING, True],
+        duplicates=ended[State.PENDING, False] + ended[State.QUARANTINED, False],
+        quarantined=ended[State.QUARANTINED, True],
+    )
 
 
 def insert_or_ignore(dialect: str, table: Table, key: str) -> Insert:
