@@ -14,7 +14,7 @@ from werkzeug.serving import make_server
 from tests.processes import free_port
 from tests.sendgrid_api import ALL_SCOPES, SWITCHES, Account, SendGrid
 from tests.signing import SendGridSigner
-from webhook_app.connect import CannotConnect, webhook_url
+from webhook_app.catching_up.sendgrid_webhook import CannotConnect, webhook_url
 from webhook_app.outbox.tables import events
 
 URL = "https://hooks.example.com"

@@ -14,8 +14,8 @@ from click.testing import Result
 from flask import Flask
 from sqlalchemy import select
 
+from webhook_app.catching_up.importing import BATCH
 from webhook_app.consent import Action, ConsentChange, Identity, IdentityKind
-from webhook_app.importing import BATCH
 from webhook_app.outbox import Intake, OutboxUnavailable, Queue
 from webhook_app.outbox.tables import events
 
@@ -282,7 +282,7 @@ def test_an_import_that_was_cut_off_goes_on_where_it_stopped(
 def test_a_database_that_is_away_for_a_moment_is_waited_for(
     run: Run, app: Flask, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("webhook_app.importing.DATABASE_WAIT", 0)
+    monkeypatch.setattr("webhook_app.catching_up.importing.DATABASE_WAIT", 0)
     add, calls = Intake.add, Counter[str]()
 
     def flaky(self: Intake, *arguments: Any, **more: Any) -> Any:
@@ -308,7 +308,7 @@ def test_an_import_pauses_while_too_many_wait_and_somebody_works_them_off(
         with database.write() as connection:
             connection.execute(events.update().values(state="delivered"))
 
-    monkeypatch.setattr("webhook_app.importing.time.sleep", work)
+    monkeypatch.setattr("webhook_app.commands.importing.time.sleep", work)
     content = "email\n" + "".join(f"p{number}@example.com\n" for number in range(2 * BATCH + 1))
     assert run(content, "--yes", "--ahead", str(BATCH // 2)).exit_code == 0
     assert len(waits) == 2

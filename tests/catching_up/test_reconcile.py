@@ -13,14 +13,14 @@ from sqlalchemy import select, update
 
 from tests.processes import wait_until
 from tests.sendgrid_api import ALL_SCOPES, Account, Call, SendGrid
+from webhook_app.catching_up.reconciling import OVERLAP, Reconciler, Stopped, scheduled
+from webhook_app.catching_up.sendgrid_api import SendGridApi, SendGridError
 from webhook_app.consent import Action, ConsentChange, Identity, IdentityKind
 from webhook_app.outbox import Database, Intake, Queue
 from webhook_app.outbox.lookup import SLACK
 from webhook_app.outbox.reconciliations import Reconciled, Reconciliations
 from webhook_app.outbox.tables import events, reconciliations
 from webhook_app.outbox.upkeep import Upkeep
-from webhook_app.reconcile import OVERLAP, Reconciler, Stopped, scheduled
-from webhook_app.sendgrid_api import SendGridApi, SendGridError
 from webhook_app.settings import Settings
 
 NOON = datetime(2026, 1, 5, 12, tzinfo=UTC)

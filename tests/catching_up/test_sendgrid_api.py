@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from tests.sendgrid_api import ALL_SCOPES, Account, Call, SendGrid
-from webhook_app.sendgrid_api import LONGEST_WAIT, TRIES, SendGridApi, SendGridError
+from webhook_app.catching_up.sendgrid_api import LONGEST_WAIT, TRIES, SendGridApi, SendGridError
 
 UNSUBSCRIBES = "/v3/suppression/unsubscribes"
 

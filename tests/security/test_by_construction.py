@@ -83,7 +83,7 @@ CALLERS = {
     "sandbox/server.py": "answers only",
     "sandbox/__init__.py": "answers only",
     "sandbox/wire.py": "answers only",
-    "sendgrid_api.py": "SendGrid: a base from the settings",
+    "catching_up/sendgrid_api.py": "SendGrid: a base from the settings",
     "tunnel.py": "ngrok's agent on this machine",
     "web_worker.py": "nobody: gives up whoever called us and never finishes",
 }
@@ -116,6 +116,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "destinations": {"consent", "settings"},
     "receiver": {"auth", "consent", "providers", "outbox", "settings"},
     "forwarder": {"outbox", "destinations"},
+    "catching_up": {"auth", "consent", "providers", "outbox", "settings"},
     "health": {"outbox"},
 }
 #: Wires the others, or is an entrance of its own: nobody of the rooms above imports one of these.

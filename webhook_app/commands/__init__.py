@@ -14,10 +14,14 @@ from dotenv import dotenv_values
 from flask import Flask, current_app
 from flask.cli import AppGroup, with_appcontext
 
-from webhook_app import connect, importing, memory, reconcile
+from webhook_app import memory
+from webhook_app.catching_up.reconciling import scheduled
+from webhook_app.commands.connect import connect
 from webhook_app.commands.docs import docs
 from webhook_app.commands.events import events
+from webhook_app.commands.importing import import_file
 from webhook_app.commands.overview import check, providers, prune
+from webhook_app.commands.reconcile import reconcile
 from webhook_app.commands.shared import database as _database
 from webhook_app.commands.shared import settings as _settings
 from webhook_app.commands.shared import upkeep
@@ -34,7 +38,7 @@ SCHEMA_WAIT = 60.0  # seconds a worker waits for the release phase to migrate
 
 def register(app: Flask) -> None:
     own = (forward, sandbox, simulate_webhook, db, events, providers, check, prune, docs)
-    for command in (*own, connect.connect, importing.import_file, reconcile.reconcile):
+    for command in (*own, connect, import_file, reconcile):
         app.cli.add_command(command)
 
 
@@ -62,7 +66,7 @@ def forward() -> None:
 
     signal.signal(signal.SIGTERM, stop)
     signal.signal(signal.SIGINT, stop)
-    with reconcile.scheduled(settings, database):
+    with scheduled(settings, database):
         forwarder.run()
 
 

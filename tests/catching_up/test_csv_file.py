@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from webhook_app.csv_reading import NotCsv, look_through, rows
+from webhook_app.catching_up.csv_file import NotCsv, look_through, rows
 
 PEOPLE = [["email", "name"], ["jane@example.com", "Jane"], ["max@example.com", "Max Müller"]]
 
