@@ -24,8 +24,9 @@ from webhook_app.sandbox import Sandbox, running
 
 CHANGES = 8_000
 PEOPLE = 2_000
-KILL_EVERY = 1.0  # seconds
-SPREAD_OVER = 11.0  # seconds
+KILL_EVERY = 1.3  # seconds; a worker is up within one
+SPREAD_OVER = 8.0  # seconds
+LATENCY = 0.02  # seconds that Dynamic Yield takes, so that a kill meets what is under way
 
 
 class Crew:
@@ -76,7 +77,11 @@ def changes_of_many(dice: random.Random) -> list[ConsentChange]:
 
 @pytest.mark.slow
 @pytest.mark.timeout(400)
-@pytest.mark.parametrize("workers", [2, 4, 8])
+@pytest.mark.parametrize(
+    ("database_url", "workers"),
+    [("sqlite", 2), ("sqlite", 8), ("postgresql", 4), ("postgresql", 8)],
+    indirect=["database_url"],
+)
 def test_workers_killed_at_random_lose_nothing_and_the_newest_change_of_each_person_arrives_last(
     workers: int, database_url: str, database: Database, tmp_path: Path
 ) -> None:
@@ -86,6 +91,7 @@ def test_workers_killed_at_random_lose_nothing_and_the_newest_change_of_each_per
     intake = Intake(database)
     summary.count(summary.SENT, CHANGES)
     with running("key") as box:
+        box.latency = LATENCY
         crew = Crew(workers, tmp_path, database_url, box)
         began = next_kill = time.monotonic()
         for place in range(0, CHANGES, 20):
@@ -99,7 +105,7 @@ def test_workers_killed_at_random_lose_nothing_and_the_newest_change_of_each_per
         assert set(crew.stop()) <= {0, -signal.SIGTERM}
         received = box.received
 
-    assert crew.killed >= 10
+    assert crew.killed >= 5
     # Nothing is missing, nothing was given up.
     assert len(rows(database)) == CHANGES
     assert {row.state for row in rows(database)} == {State.DELIVERED, State.SUPERSEDED}
