@@ -74,7 +74,7 @@ NETWORK = ("requests", "urllib.request", "urllib3", "http.client", "socket", "sm
 #: Who does, and to whom. Nobody else's code can be talked into calling an address that a stranger chose.
 CALLERS = {
     "auth/sns.py": "Amazon's own hosts, checked by pattern, no redirects",
-    "commands/__init__.py": "the URL that a person types after `flask simulate`",
+    "commands/trying.py": "the URL that a person types after `flask simulate`",
     "destinations/client.py": "Dynamic Yield: a base from the settings, no redirects",
     "destinations/punctual.py": "the same",
     "forwarder.py": "nobody: the host's name stands in the worker's",

@@ -1,0 +1,66 @@
+"""`flask forward`: the worker."""
+
+import signal
+import time
+from datetime import timedelta
+from functools import partial
+from types import FrameType
+
+import click
+from flask import current_app
+from flask.cli import with_appcontext
+
+from webhook_app import memory
+from webhook_app.catching_up.reconciling import scheduled
+from webhook_app.commands import shared
+from webhook_app.destinations.client import Client
+from webhook_app.destinations.pacer import Pacer
+from webhook_app.forwarder import Forwarder
+from webhook_app.metrics import count_attempt
+from webhook_app.outbox import Database, OutboxUnavailable, Queue, schema
+from webhook_app.outbox.retention import Retention
+
+SCHEMA_WAIT = 60.0  # seconds a worker waits for the release phase to migrate
+
+
+@click.command
+@with_appcontext
+def forward() -> None:
+    """Send what the outbox holds to Dynamic Yield, until told to stop (the worker)."""
+    memory.use_few_heaps()
+    settings, database = shared.settings(), shared.database()
+    if not settings.events_api_key:
+        raise click.ClickException("EVENTS_API_KEY is not set: copy a server-side API key from Dynamic Yield")
+    _await_schema(database)
+    forwarder = Forwarder(
+        Queue(database),
+        current_app.extensions["form"],
+        Client(settings.events_api_base, settings.events_api_key).send,
+        concurrency=settings.worker_concurrency,
+        pace=Pacer(settings.requests_per_second).wait,
+        observe=partial(count_attempt, current_app.extensions["tally"]),
+        tidy=Retention(database, shared.upkeep(), keep=timedelta(days=settings.retention_days)).step,
+    )
+
+    def stop(_signal: int, _frame: FrameType | None) -> None:
+        forwarder.stop()
+
+    signal.signal(signal.SIGTERM, stop)
+    signal.signal(signal.SIGINT, stop)
+    with scheduled(settings, database):
+        forwarder.run()
+
+
+def _await_schema(database: Database) -> None:
+    """The worker may start before the release phase, or before the web process has made the SQLite file."""
+    deadline = time.monotonic() + SCHEMA_WAIT
+    while True:
+        try:
+            problem = schema.problem(database)
+        except OutboxUnavailable as error:
+            problem = f"the database cannot be used: {error}"
+        if problem is None:
+            return
+        if time.monotonic() > deadline:
+            raise click.ClickException(problem)
+        time.sleep(0.5)
