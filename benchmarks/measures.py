@@ -34,7 +34,7 @@ class Effort:
     backlog: int = 100_000
     webhooks: int = 300
     sizes: tuple[int, ...] = (10_000, 100_000, 1_000_000)
-    growth_rounds: int = 2
+    growth_rounds: int = 3
 
 
 QUICK = Effort(
@@ -259,7 +259,7 @@ def growth(engine: str, effort: Effort, say: Callable[[str], None]) -> list[dict
     few = Effort(
         rounds=effort.growth_rounds,
         seconds=effort.seconds,
-        drain_seconds=effort.drain_seconds,
+        drain_seconds=effort.drain_seconds / 2,
         batches=max(2, effort.batches // 4),
     )
     with ExitStack() as stack:
@@ -278,8 +278,8 @@ def growth(engine: str, effort: Effort, say: Callable[[str], None]) -> list[dict
             for compared in (singles(where, web, nothing, few), batches(where, web, few, 1.0)):
                 row[compared.measure] = compared.as_json()
             row["web_pss_mb"] = sum(pss(pid) for pid in web.pids)
-            filling.fill(where, pending=round(2500 * few.drain_seconds))
-            compared = draining(where, few, rounds=1)
+            filling.fill(where, pending=round(2500 * few.drain_seconds * few.rounds))
+            compared = draining(where, few, rounds=few.rounds)
             row["C"] = compared.as_json()
             row["worker_pss_mb"] = compared.more["worker_pss_mb"]
             found.append(row)
