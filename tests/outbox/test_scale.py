@@ -127,6 +127,26 @@ def test_a_burst_that_the_statistics_do_not_know_is_claimed_through_the_index_in
     assert "events_waiting" in plans
 
 
+def test_statistics_taken_when_nothing_was_leased_do_not_send_sqlite_through_all_that_waits(tmp_path: Path) -> None:
+    """They say nothing about leases then, and SQLite would look for those of dead workers among all that is due."""
+    clock = Clock()
+    database = open_database(f"sqlite:///{tmp_path}/outbox.db")
+    schema.upgrade(database)
+    fill(database, 50_000, people=PEOPLE)
+    add(Intake(database, clock=clock), *(change(f"u{number}@example.com") for number in range(300)))
+    with database.write() as connection:
+        connection.exec_driver_sql("ANALYZE")
+    database.close()  # connections read the statistics once
+    with Statements(database) as statements:
+        assert Queue(database, clock=clock).claim(1)
+    plans = [
+        plan for statement, plan in statements.plans if "SET lease = NULL" in statement or "SET lease=?" in statement
+    ]
+    assert len(plans) == 1
+    assert "events_leased" in plans[0]
+    database.close()
+
+
 @pytest.mark.parametrize(
     "which",
     [

@@ -3,11 +3,11 @@
 import json
 import time
 import uuid
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from sqlalchemy import bindparam, delete, exists, func, insert, select, tuple_, update
+from sqlalchemy import Executable, bindparam, delete, exists, func, insert, select, text, tuple_, update
 
 from webhook_app.outbox.database import Database
 from webhook_app.outbox.rows import Claimed, claimed_of_row
@@ -51,7 +51,16 @@ _is_outranked = exists().where(
 )
 
 #: What dead workers held can be claimed again.
-_RECLAIM = update(events).where(events.c.lease.is_not(None), events.c.due_at <= bindparam("now")).values(lease=None)
+_RECLAIM: Mapping[str, Executable] = {
+    "postgresql": update(events)
+    .where(events.c.lease.is_not(None), events.c.due_at <= bindparam("now"))
+    .values(lease=None),
+    # SQLite must be told by which index: statistics from a moment when nothing was leased, which is usual, make it
+    # look at all that waits.
+    "sqlite": text(
+        "UPDATE events INDEXED BY events_leased SET lease = NULL WHERE lease IS NOT NULL AND due_at <= :now"
+    ),
+}
 
 #: Only what is pending is due at any time. Asked for by its state as well, it would be looked up by that, and sorted.
 _DUE = (
@@ -143,7 +152,7 @@ class Queue:
             # Only now: while we waited for the lock, more has come due.
             now = seconds_to_micros(self._clock())
             token, until = uuid.uuid4().hex, now + seconds_to_micros(lease)
-            connection.execute(_RECLAIM, {"now": now})
+            connection.execute(_RECLAIM[self._database.dialect], {"now": now})
             ids = set(connection.execute(_DUE, {"now": now, "limit": limit}).scalars())
             if not ids:
                 return None
