@@ -1,5 +1,6 @@
 """Many rows in a moment, made by the database itself."""
 
+import os
 import sqlite3
 from contextlib import closing
 
@@ -39,6 +40,8 @@ def fill(place: Place, *, delivered: int = 0, pending: int = 0) -> None:
     if delivered:
         _execute(place, _ATTEMPTS)
     _execute(place, "ANALYZE")
+    # Hundreds of megabytes that the system still has to write would slow down every fsync of what is measured next.
+    os.sync()
 
 
 def scalar(place: Place, query: str) -> int:
