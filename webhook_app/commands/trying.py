@@ -9,7 +9,6 @@ import requests
 from dotenv import dotenv_values
 from flask.cli import with_appcontext
 
-from webhook_app import sandbox as stand_in
 from webhook_app.commands import shared
 from webhook_app.simulation import CannotSimulate, simulate
 
@@ -19,6 +18,9 @@ from webhook_app.simulation import CannotSimulate, simulate
 @click.option("--api-key", default=None, help="The only key it accepts.  [default: any]")
 def sandbox(port: int, api_key: str | None) -> None:
     """Stand in for Dynamic Yield on this machine: strict, and fails when ordered to."""
+    # Only now: the receiver and the worker, which load the commands too, have no use for it.
+    from webhook_app import sandbox as stand_in
+
     stand_in.serve("127.0.0.1", port, api_key=api_key)
 
 
