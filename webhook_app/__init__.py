@@ -4,18 +4,15 @@ import os
 import re
 import sys
 import time
-import uuid
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from typing import Any
+from functools import partial
 
-import orjson
 import structlog
-from flask import Flask, Response, g, jsonify, request
-from flask.json.provider import DefaultJSONProvider
+from flask import Flask, Response
 from werkzeug.exceptions import HTTPException
 
-from webhook_app import commands, console, health, logs, metrics, openapi, receiver
+from webhook_app import commands, console, health, logs, metrics, openapi, receiver, web
 from webhook_app.destinations.registry import build as build_form
 from webhook_app.outbox import Database, Intake, open_database
 from webhook_app.outbox.tally import FLUSH_EVERY, Tally
@@ -23,8 +20,6 @@ from webhook_app.providers.registry import build as build_providers
 from webhook_app.settings import ConfigurationError, Settings, near_misses
 
 log = structlog.get_logger()
-
-_REQUEST_ID = re.compile(r"[A-Za-z0-9-]{1,64}")
 
 
 def create_app() -> Flask:
@@ -54,30 +49,22 @@ def build_app(environ: Mapping[str, str]) -> Flask:
     if problems:
         raise ConfigurationError(problems)
 
-    app = Flask(__name__, static_folder=None)
-    app.json = _Json(app)
+    app = web.Application(__name__, static_folder=None)
     app.extensions["settings"] = settings
     app.extensions["database"] = database
     app.extensions["providers"] = providers
     app.extensions["form"] = form
-    app.extensions["tally"] = Tally(database)
+    app.extensions["tally"] = tally = Tally(database)
     app.register_blueprint(receiver.blueprint(providers, Intake(database), settings))
     app.register_blueprint(health.blueprint(database))
     app.register_blueprint(metrics.blueprint(database))
     app.register_blueprint(openapi.blueprint(providers, settings))
-    metrics.watch(app, app.extensions["tally"])
     console.install(app, settings=settings, database=database, providers=providers, form=form)
     commands.register(app)
-    app.before_request(_start)
-    app.after_request(_log)
+    app.after_request(partial(_finish, tally))
     app.register_error_handler(HTTPException, _explain)
     app.register_error_handler(Exception, _confess)
     return app
-
-
-class _Json(DefaultJSONProvider):
-    def dumps(self, obj: Any, **kwargs: Any) -> str:
-        return orjson.dumps(obj, option=orjson.OPT_SORT_KEYS).decode()
 
 
 @contextmanager
@@ -108,30 +95,28 @@ def _say_what_is_open(app: Flask) -> None:
     )
 
 
-def _start() -> None:
-    g.started = time.perf_counter()
-    given = request.headers.get("X-Request-ID", "")
-    g.request_id = given if _REQUEST_ID.fullmatch(given) else uuid.uuid4().hex
-
-
-def _log(response: Response) -> Response:
-    request_id = response.headers["X-Request-ID"] = g.request_id
+def _finish(tally: Tally, response: Response) -> Response:
+    request = web.current()
+    seconds = time.perf_counter() - request.began
+    response.headers["X-Request-ID"] = request.id
     rule = request.url_rule
     log.info(
         "request",
-        request_id=request_id,
+        request_id=request.id,
         method=request.method,
         # The route's pattern, not the path: the path may hold a secret.
         route=rule and rule.rule,
         status=response.status_code,
-        **g.get("webhook", {}),
-        duration_ms=round((time.perf_counter() - g.started) * 1000, 1),
+        **request.told,
+        duration_ms=round(seconds * 1000, 1),
     )
+    if request.told and request.method == "POST":
+        metrics.count_webhook(tally, request.told, response.status_code, seconds)
     return response
 
 
 def _explain(error: HTTPException) -> tuple[Response, int]:
-    return jsonify(error=error.name.lower()), error.code or 500
+    return web.answer({"error": error.name.lower()}), error.code or 500
 
 
 def _confess(error: Exception) -> tuple[Response, int]:
@@ -140,5 +125,5 @@ def _confess(error: Exception) -> tuple[Response, int]:
     while frame is not None and frame.tb_next is not None:
         frame = frame.tb_next
     place = f"{frame.tb_frame.f_code.co_filename}:{frame.tb_lineno}" if frame else None
-    log.error("unexpected_error", request_id=g.get("request_id"), error=type(error).__name__, place=place)
-    return jsonify(error="internal server error"), 500
+    log.error("unexpected_error", request_id=web.current().id, error=type(error).__name__, place=place)
+    return web.answer({"error": "internal server error"}), 500

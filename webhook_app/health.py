@@ -3,8 +3,9 @@
 import time
 from datetime import UTC, datetime, timedelta
 
-from flask import Blueprint, Response, jsonify
+from flask import Blueprint, Response
 
+from webhook_app import web
 from webhook_app.outbox import Database, OutboxUnavailable
 from webhook_app.outbox.schema import problem
 from webhook_app.outbox.status import status
@@ -18,12 +19,12 @@ def blueprint(database: Database) -> Blueprint:
 
     @health.get("/healthz")
     def healthz() -> Response:
-        return jsonify(status="ok")
+        return web.answer({"status": "ok"})
 
     @health.get("/readyz")
     def readyz() -> tuple[Response, int]:
         reasons = why_not_ready(database)
-        return jsonify(status="not ready" if reasons else "ready", reasons=reasons), 503 if reasons else 200
+        return web.answer({"status": "not ready" if reasons else "ready", "reasons": reasons}), 503 if reasons else 200
 
     return health
 

@@ -9,9 +9,10 @@ import time
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from functools import lru_cache
 from typing import Any
 
-from flask import Blueprint, Flask, Response, g, request
+from flask import Blueprint, Response, request
 from prometheus_client import CollectorRegistry
 from prometheus_client.exposition import choose_encoder
 from prometheus_client.metrics_core import (
@@ -27,7 +28,7 @@ from webhook_app.outbox import Database, OutboxUnavailable, Settlement, State
 from webhook_app.outbox.archive import count_by_state
 from webhook_app.outbox.reconciliations import Reconciliations
 from webhook_app.outbox.status import status
-from webhook_app.outbox.tally import ABOVE, BOUNDS, SUM, Count, Counted, Tally, Timing, counted
+from webhook_app.outbox.tally import LABELS, SUM, Count, Counted, Counting, Tally, Timing, counted
 
 PREFIX = "esp_webhooks_"
 
@@ -204,44 +205,39 @@ class _Collector(Collector):
         yield reconciled
 
 
-def watch(app: Flask, tally: Tally) -> None:
-    """Count every webhook of the app by its answer."""
-
-    @app.after_request
-    def _(response: Response) -> Response:
-        # There is none where nobody of ours is called: whoever calls chooses the name, and it must not become a label.
-        webhook = g.get("webhook")
-        if webhook and request.method == "POST":
-            _count_webhook(tally, webhook, response.status_code)
-            tally.observe(Timing.RECEIVE, time.perf_counter() - g.started)
-        return response
+def count_webhook(tally: Tally, told: Mapping[str, Any], status_code: int, seconds: float) -> None:
+    """Count one webhook by what the receiver told of it and by its answer."""
+    # What follows the colon of a reason is a sentence, and differs each time.
+    reason = told["reason"].partition(":")[0] if "reason" in told else ""
+    events = tuple(told.get(count, 0) for count in _EVENTS)
+    tally.add(_counts(told["provider"], status_code, reason, events), Timing.RECEIVE, seconds)
 
 
-def _count_webhook(tally: Tally, told: Mapping[str, Any], status_code: int) -> None:
-    provider = told["provider"]
-    tally.count(Count.WEBHOOKS, provider)
-    for count in (Count.ACCEPTED, Count.DUPLICATES, Count.IGNORED, Count.QUARANTINED):
-        if by := told.get(count):
-            tally.count(count, provider, by=by)
-    # What follows the colon is a sentence, and differs each time.
-    reason = str(told.get("reason", "")).partition(":")[0]
+_EVENTS = (Count.ACCEPTED, Count.DUPLICATES, Count.IGNORED, Count.QUARANTINED)
+
+
+@lru_cache
+def _counts(provider: str, status_code: int, reason: str, events: tuple[int, ...]) -> tuple[Counting, ...]:
+    counts: list[Counting] = [(Count.WEBHOOKS, provider, "", 1)]
+    counts += [(count, provider, "", by) for count, by in zip(_EVENTS, events, strict=True) if by]
     if status_code == 401:
-        tally.count(Count.UNAUTHENTICATED, provider, reason)
+        counts.append((Count.UNAUTHENTICATED, provider, reason, 1))
     elif status_code >= 400:
         closed_or_broken = CLOSED if status_code == 404 else f"http_{status_code}"
-        tally.count(Count.REFUSED, provider, reason or closed_or_broken)
+        counts.append((Count.REFUSED, provider, reason or closed_or_broken, 1))
+    return tuple(counts)
 
 
 def count_attempt(tally: Tally, settlement: Settlement, answer: Answer) -> None:
     """Count one attempt of a worker."""
     provider = settlement.claimed.provider
-    tally.count(Count.ATTEMPTS, provider, settlement.outcome)
+    attempt = (Count.ATTEMPTS, provider, settlement.outcome, 1)
     if answer.outcome is Outcome.DELIVERED:
-        tally.count(Count.DELIVERED, provider)
         ended_at = settlement.started_at + settlement.duration
-        tally.observe(Timing.DELIVERY, ended_at - settlement.claimed.received_at.timestamp())
+        took = ended_at - settlement.claimed.received_at.timestamp()
+        tally.add((attempt, (Count.DELIVERED, provider, "", 1)), Timing.DELIVERY, took)
     else:
-        tally.count(Count.FAILED, provider, answer.reason or answer.outcome)
+        tally.add((attempt, (Count.FAILED, provider, answer.reason or answer.outcome, 1)))
 
 
 def _gauge(described: Described, value: float) -> GaugeMetricFamily:
@@ -258,7 +254,7 @@ def _counter(described: Described, found: list[Counted]) -> CounterMetricFamily:
 def _histogram(timing: Timing, described: Described, found: list[Counted]) -> HistogramMetricFamily:
     values = {one.label: one.value for one in found}
     total, buckets = 0, []
-    for bound in (*map(str, BOUNDS[timing]), ABOVE):
+    for bound in LABELS[timing]:
         total += values.get(bound, 0)
         buckets.append((bound, float(total)))
     seconds = values.get(SUM, 0) / 1_000_000

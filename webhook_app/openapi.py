@@ -3,8 +3,9 @@
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-from flask import Blueprint, Response, jsonify
+from flask import Blueprint, Response
 
+from webhook_app import web
 from webhook_app.providers import Provider
 from webhook_app.settings import Settings
 
@@ -43,7 +44,7 @@ def blueprint(providers: Mapping[str, Provider], settings: Settings) -> Blueprin
 
     @openapi.get("/openapi.json")
     def description() -> Response:
-        return jsonify(describe(providers.values(), settings))
+        return web.answer(describe(providers.values(), settings))
 
     return openapi
 

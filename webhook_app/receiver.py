@@ -1,10 +1,12 @@
 """`POST /webhooks/<provider>`: authenticate, read, record, answer."""
 
 from collections.abc import Mapping
+from functools import partial
 
-from flask import Blueprint, Request, Response, g, jsonify, request
+from flask import Blueprint, Response
 from werkzeug.exceptions import ClientDisconnected, MethodNotAllowed, NotFound, RequestEntityTooLarge
 
+from webhook_app import web
 from webhook_app.auth import AuthenticationError, CannotVerify, WebhookRequest
 from webhook_app.consent import ConsentChange
 from webhook_app.outbox import Intake, OutboxUnavailable, TokenReused
@@ -24,41 +26,10 @@ class BodyBroken(Exception):
 
 def blueprint(providers: Mapping[str, Provider], intake: Intake, settings: Settings) -> Blueprint:
     receiver = Blueprint("webhooks", __name__, url_prefix="/webhooks")
-
-    @receiver.route("/<name>", methods=["GET", "POST"])
-    @receiver.route("/<name>/<url_secret>", methods=["GET", "POST"])
-    def receive(name: str, url_secret: str | None = None) -> Response:
-        provider = providers.get(name)
-        if provider is None:
-            raise NotFound
-        g.webhook = {"provider": provider.name}
-        if provider.scheme is None:
-            raise NotFound
-        if request.method != "POST":
-            return _answer_probe(provider)
-        webhook = _webhook(request, url_secret, settings)
-
-        if provider.greet and (handshake := provider.greet(webhook)):
-            return _shake(handshake)
-        token = provider.scheme.verify(webhook)
-        if provider.confirm and (handshake := provider.confirm(webhook)):
-            return _shake(handshake)
-        reading = read(provider, webhook, forward_opt_ins=settings.forward_opt_ins)
-        added = intake.add(
-            provider.name,
-            changes=reading.changes,
-            quarantined=reading.quarantined,
-            one_time_token=token,
-            body=webhook.body,
-        )
-        counts = {
-            "accepted": added.accepted,
-            "duplicates": added.duplicates,
-            "ignored": reading.ignored + _tests_among(reading.changes),
-            "quarantined": added.quarantined,
-        }
-        g.webhook |= counts
-        return jsonify(counts)
+    for name in providers:
+        receive = partial(_receive, providers, name, intake, settings)
+        for rule in (f"/{name}", f"/{name}/<url_secret>"):
+            receiver.add_url_rule(rule, name, receive, methods=["GET", "POST"])
 
     @receiver.errorhandler(AuthenticationError)
     def _(error: AuthenticationError) -> tuple[Response, int]:
@@ -93,20 +64,54 @@ def blueprint(providers: Mapping[str, Provider], intake: Intake, settings: Setti
 _LATER = {"Retry-After": str(RETRY_AFTER)}
 
 
-def _answer_probe(provider: Provider) -> Response:
+def _receive(
+    providers: Mapping[str, Provider], name: str, intake: Intake, settings: Settings, url_secret: str | None = None
+) -> Response:
+    request, provider = web.current(), providers[name]
+    request.told["provider"] = name
+    if provider.scheme is None:
+        raise NotFound
+    if request.method != "POST":
+        return _answer_probe(provider, request.method)
+    webhook = _webhook(request, url_secret, settings)
+
+    if provider.greet and (handshake := provider.greet(webhook)):
+        return _shake(handshake)
+    token = provider.scheme.verify(webhook)
+    if provider.confirm and (handshake := provider.confirm(webhook)):
+        return _shake(handshake)
+    reading = read(provider, webhook, forward_opt_ins=settings.forward_opt_ins)
+    added = intake.add(
+        provider.name,
+        changes=reading.changes,
+        quarantined=reading.quarantined,
+        one_time_token=token,
+        body=webhook.body,
+    )
+    counts = {
+        "accepted": added.accepted,
+        "duplicates": added.duplicates,
+        "ignored": reading.ignored + _tests_among(reading.changes),
+        "quarantined": added.quarantined,
+    }
+    request.told |= counts
+    return web.answer(counts)
+
+
+def _answer_probe(provider: Provider, method: str) -> Response:
     # 200: some ESPs look whether the URL is there before they let anybody save it.
-    if request.method in provider.probed_with:
+    if method in provider.probed_with:
         return Response()
     raise MethodNotAllowed(valid_methods=["POST", *sorted(provider.probed_with)])
 
 
 def _shake(handshake: Handshake) -> Response:
-    g.webhook["note"] = handshake.note
+    web.current().told["note"] = handshake.note
     return Response()
 
 
-def _webhook(request: Request, url_secret: str | None, settings: Settings) -> WebhookRequest:
-    query = request.query_string.decode("latin-1")
+def _webhook(request: web.Request, url_secret: str | None, settings: Settings) -> WebhookRequest:
+    query = request.environ.get("QUERY_STRING", "")
     url = None
     if settings.public_url:
         url = settings.public_url + request.environ.get("RAW_URI", request.full_path if query else request.path)
@@ -120,12 +125,14 @@ def _webhook(request: Request, url_secret: str | None, settings: Settings) -> We
     )
 
 
-def _body(request: Request, limit: int) -> bytes:
+def _body(request: web.Request, limit: int) -> bytes:
     """The raw body, read once. Its length is what was read, not what a header claims."""
     chunks: list[bytes] = []
     length = 0
+    # gunicorn's own stream ends where the body ends; others are cut off there by Flask's.
+    stream = request.environ["wsgi.input"] if "wsgi.input_terminated" in request.environ else request.stream
     try:
-        while chunk := request.stream.read(CHUNK):
+        while chunk := stream.read(CHUNK):
             length += len(chunk)
             if length <= limit:
                 chunks.append(chunk)
@@ -146,5 +153,5 @@ def _tests_among(changes: list[tuple[ConsentChange, bytes]]) -> int:
 
 
 def _refuse(status: int, error: str, reason: str) -> tuple[Response, int]:
-    g.webhook = g.get("webhook", {}) | {"reason": reason}
-    return jsonify(error=error), status
+    web.current().told["reason"] = reason
+    return web.answer({"error": error}), status

@@ -60,8 +60,8 @@ def test_the_overview_shows_what_each_esp_last_called_with(app: Flask, person: P
 
 def test_the_chart_counts_what_happened_in_the_time_asked_for(app: Flask, person: Person) -> None:
     tally = app.extensions["tally"]
-    tally.count(Count.ACCEPTED, "sendgrid", by=7)
-    tally.count(Count.FAILED, "sendgrid", "http_503", by=3)
+    tally.add(((Count.ACCEPTED, "sendgrid", "", 7),))
+    tally.add(((Count.FAILED, "sendgrid", "http_503", 3),))
     tally.flush()
     for length in ("24h", "7d", "30d", "weird"):
         page = person.get(f"/console/?range={length}").text

@@ -138,15 +138,15 @@ _LATER = {""",
         edits=(
             Edit(
                 RECEIVER,
-                "        added = intake.add(\n",
-                """        from flask import current_app
-        from webhook_app.destinations.client import Client
+                "    added = intake.add(\n",
+                """    from flask import current_app
+    from webhook_app.destinations.client import Client
 
-        client = Client(settings.events_api_base, settings.events_api_key)
-        for change, _ in reading.changes:
-            client.send(current_app.extensions["form"].call(change, pseudonym=""))
-        client.close()
-        added = intake.add(
+    client = Client(settings.events_api_base, settings.events_api_key)
+    for change, _ in reading.changes:
+        client.send(current_app.extensions["form"].call(change, pseudonym=""))
+    client.close()
+    added = intake.add(
 """,
             ),
         ),
@@ -203,9 +203,9 @@ _LATER = {""",
         edits=(
             Edit(
                 RECEIVER,
-                "        token = provider.scheme.verify(webhook)\n",
-                "        read(provider, webhook, forward_opt_ins=settings.forward_opt_ins)\n"
-                "        token = provider.scheme.verify(webhook)\n",
+                "    token = provider.scheme.verify(webhook)\n",
+                "    read(provider, webhook, forward_opt_ins=settings.forward_opt_ins)\n"
+                "    token = provider.scheme.verify(webhook)\n",
             ),
         ),
         caught_by=(f"{PROMISE}::test_nothing_of_a_body_is_read_before_its_sender_is_known",),

@@ -106,6 +106,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "consent": set(),
     "logs": set(),
     "sandbox": set(),
+    "web": set(),
     "web_worker": set(),
     "auth": set(),
     # It reads keys as the schemes do, so that a mistake in one is told at boot.
@@ -114,10 +115,10 @@ MAY_IMPORT: dict[str, set[str]] = {
     "providers": {"consent", "auth", "settings"},
     "outbox": {"consent"},
     "destinations": {"consent", "settings"},
-    "receiver": {"auth", "consent", "providers", "outbox", "settings"},
+    "receiver": {"auth", "consent", "providers", "outbox", "settings", "web"},
     "forwarder": {"outbox", "destinations"},
     "catching_up": {"auth", "consent", "providers", "outbox", "settings"},
-    "health": {"outbox"},
+    "health": {"outbox", "web"},
 }
 #: Wires the others, or is an entrance of its own: nobody of the rooms above imports one of these.
 ENTRANCES = {"__init__", "commands", "console", "local"}

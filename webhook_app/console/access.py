@@ -21,6 +21,7 @@ from webhook_app.outbox import Database, OutboxUnavailable
 from webhook_app.outbox.hashing import load_hasher
 from webhook_app.outbox.tables import login_failures
 from webhook_app.outbox.times import seconds_to_micros
+from webhook_app.web import NoSessions
 
 PREFIX = "/console"
 SESSION_LIFETIME = timedelta(hours=12)
@@ -59,7 +60,7 @@ class Sessions(SecureCookieSessionInterface):
 
     def open_session(self, app: Flask, request: Request) -> Any:
         if not request.path.startswith(f"{PREFIX}/"):
-            return None
+            return NoSessions.nobody
         try:
             return super().open_session(app, request)
         except OutboxUnavailable:

@@ -69,8 +69,12 @@ BOUNDS: Mapping[Timing, tuple[float, ...]] = {
     Timing.RECEIVE: (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 10.0),
     Timing.DELIVERY: (0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 15.0, 60.0, 300.0, 900.0, 3600.0, 21600.0, 86400.0),
 }
-ABOVE = "+Inf"
 SUM = "sum"
+#: What the buckets are called.
+LABELS: Mapping[Timing, tuple[str, ...]] = {timing: (*map(str, bounds), "+Inf") for timing, bounds in BOUNDS.items()}
+
+#: What happened, the provider, a label, and how often.
+Counting = tuple[str, str, str, int]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -87,6 +91,10 @@ class Counted:
 _Key = tuple[str, str, str]
 
 
+#: A stretch of time, and what happened together in it: counts, and a timing's bucket.
+_Seen = tuple[int, tuple[Counting, ...], Timing | None, int]
+
+
 class Tally:
     """Counts from any thread. `every` seconds a thread of its own writes them down; without it, only `flush` does.
 
@@ -101,53 +109,46 @@ class Tally:
         self._clock = clock
         self.every = every
         self._lock = threading.Lock()
-        self._values: Counter[_Key] = Counter()
-        self._last_at: dict[_Key, int] = {}
-        self._stretches: Counter[tuple[int, str]] = Counter()
+        #: What is not written down yet: how often, when last, and microseconds.
+        self._times: Counter[_Seen] = Counter()
+        self._last_at: dict[_Seen, int] = {}
+        self._sums: Counter[Timing] = Counter()
         self._thread: threading.Thread | None = None
         self._swept = 0
         self._failing = False
 
-    def count(self, name: Count, provider: str, label: str = "", *, by: int = 1) -> None:
-        if by:
-            self._add(((name.value, provider, label), by), charted=name.value if name in CHARTED else None)
-
-    def observe(self, timing: Timing, seconds: float) -> None:
-        bounds = BOUNDS[timing]
-        place = bisect_left(bounds, seconds)
-        bucket = str(bounds[place]) if place < len(bounds) else ABOVE
-        self._add(((timing.value, "", bucket), 1), ((timing.value, "", SUM), seconds_to_micros(max(seconds, 0))))
-
-    def flush(self) -> None:
-        """Write down what was counted since the last time. Raises `OutboxUnavailable`; the counts are kept then."""
-        with self._lock:
-            values, self._values = self._values, Counter()
-            last_at, self._last_at = self._last_at, {}
-            stretches, self._stretches = self._stretches, Counter()
-        if not values:
-            return
-        try:
-            self._write(values, last_at, stretches)
-        except OutboxUnavailable:
-            with self._lock:
-                self._values.update(values)
-                self._last_at = last_at | self._last_at
-                self._stretches.update(stretches)
-            raise
-
-    def _add(self, *counts: tuple[_Key, int], charted: str | None = None) -> None:
+    def add(self, counts: tuple[Counting, ...], timing: Timing | None = None, seconds: float = 0.0) -> None:
+        """Count several things that happened together, and what took so long."""
         now = seconds_to_micros(self._clock())
+        # Added up when it is written down: what happens thousands of times a second is nearly always the same.
+        seen = _stretch(now), counts, timing, bisect_left(BOUNDS[timing], seconds) if timing else 0
         with self._lock:
-            for key, by in counts:
-                self._values[key] += by
-                self._last_at[key] = now
-                if charted:
-                    self._stretches[_stretch(now), charted] += by
+            self._times[seen] += 1
+            self._last_at[seen] = now
+            if timing:
+                self._sums[timing] += seconds_to_micros(max(seconds, 0))
             if self.every is not None and self._thread is None:
                 self._thread = threading.Thread(target=self._keep_flushing, name="tally", daemon=True)
                 self._thread.start()
                 # gunicorn's workers and `flask forward` end by returning, and lose nothing then.
                 atexit.register(self._flush_or_log)
+
+    def flush(self) -> None:
+        """Write down what was counted since the last time. Raises `OutboxUnavailable`; the counts are kept then."""
+        with self._lock:
+            times, self._times = self._times, Counter()
+            last_at, self._last_at = self._last_at, {}
+            sums, self._sums = self._sums, Counter()
+        if not times:
+            return
+        try:
+            self._write(times, last_at, sums)
+        except OutboxUnavailable:
+            with self._lock:
+                self._times.update(times)
+                self._last_at = last_at | self._last_at
+                self._sums.update(sums)
+            raise
 
     def _keep_flushing(self) -> None:
         while True:
@@ -164,16 +165,22 @@ class Tally:
         else:
             self._failing = False
 
-    def _write(self, values: Counter[_Key], last_at: dict[_Key, int], stretches: Counter[tuple[int, str]]) -> None:
+    def _write(self, times: Counter[_Seen], last_at: dict[_Seen, int], sums: Counter[Timing]) -> None:
+        values: Counter[_Key] = Counter({(timing.value, "", SUM): micros for timing, micros in sums.items()})
+        last = dict.fromkeys(values, max(last_at.values()))
+        stretches: Counter[tuple[int, str]] = Counter()
+        for seen, often in times.items():
+            stretch, counts, timing, bucket = seen
+            timings = ((timing, "", LABELS[timing][bucket], 1),) if timing else ()
+            for name, provider, label, by in counts + timings:
+                key = str(name), provider, str(label)
+                values[key] += by * often
+                last[key] = max(last.get(key, 0), last_at[seen])
+                if name in CHARTED:
+                    stretches[stretch, str(name)] += by * often
         # In order: two processes that took the same rows in different orders would deadlock on PostgreSQL.
         rows = [
-            {
-                "name": name,
-                "provider": provider,
-                "label": label,
-                "value": value,
-                "last_at": last_at[name, provider, label],
-            }
+            {"name": name, "provider": provider, "label": label, "value": value, "last_at": last[name, provider, label]}
             for (name, provider, label), value in sorted(values.items())
         ]
         charted = [

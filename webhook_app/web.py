@@ -1,0 +1,85 @@
+"""Flask, as this product uses it: every request has an id, and nothing is done that no request of ours needs."""
+
+import random
+import re
+import time
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import flask
+import orjson
+from flask.sessions import NullSession, SessionInterface
+from werkzeug.datastructures import Headers
+from werkzeug.routing import MapAdapter
+
+_REQUEST_ID = re.compile(r"[A-Za-z0-9-]{1,64}")
+
+
+class Request(flask.Request):
+    """Numbered and timed. Whoever learns something of it that the log and the metrics should know writes it down."""
+
+    def __init__(self, environ: dict[str, Any], *arguments: Any, **options: Any) -> None:
+        super().__init__(environ, *arguments, **options)
+        #: On the clock of `time.perf_counter`.
+        self.began = time.perf_counter()
+        given = environ.get("HTTP_X_REQUEST_ID")
+        #: The sender's own, or one of ours. Nobody's secret: it need not be hard to guess.
+        self.id = given if given and _REQUEST_ID.fullmatch(given) else f"{random.getrandbits(128):032x}"
+        #: Of a webhook: `provider`, what became of its events, and `reason` where it was refused.
+        self.told: dict[str, Any] = {}
+
+
+def current() -> Request:
+    """The request that is being served, itself and not Flask's stand-in, which looks it up anew at each use."""
+    request: Request = flask.request._get_current_object()  # type: ignore[attr-defined]
+    return request
+
+
+class Answer(flask.Response):
+    """A short answer that goes nowhere else: nothing in its headers is left to be worked out."""
+
+    def get_wsgi_headers(self, environ: dict[str, Any]) -> Headers:
+        return self.headers
+
+
+def answer(fields: Mapping[str, Any]) -> flask.Response:
+    """What a program reads, as JSON."""
+    return Answer(
+        orjson.dumps(fields, option=orjson.OPT_SORT_KEYS | orjson.OPT_APPEND_NEWLINE), content_type="application/json"
+    )
+
+
+class NoSessions(SessionInterface):
+    """Every request has one and the same empty session, which nothing can be written to."""
+
+    nobody = NullSession()
+
+    def open_session(self, app: flask.Flask, request: flask.Request) -> NullSession:
+        return self.nobody
+
+
+class Application(flask.Flask):
+    """Leaves out what Flask does for each request and this product never asks for."""
+
+    request_class = Request
+    session_interface = NoSessions()
+
+    def create_url_adapter(self, request: flask.Request | None) -> MapAdapter | None:
+        """One map of URLs for every host, instead of a look at which host is meant."""
+        if request is None:
+            return None
+        environ = request.environ
+        return MapAdapter(
+            self.url_map,
+            server_name=environ.get("HTTP_HOST", ""),
+            script_name=request.root_path,
+            subdomain="",
+            url_scheme=request.scheme,
+            path_info=request.path,
+            default_method=request.method,
+            query_args=environ.get("QUERY_STRING", ""),
+        )
+
+    def ensure_sync(self, func: Callable[..., Any]) -> Callable[..., Any]:
+        """No view and no hook of ours is a coroutine."""
+        return func
