@@ -63,6 +63,10 @@ class Visitor:
     session_id: str = field(default="", repr=False)
 
 
+#: As nearly always.
+NO_VISITOR = Visitor()
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ConsentChange:
     """One person's opt-out or opt-in, as an ESP reported it.
@@ -79,7 +83,7 @@ class ConsentChange:
     #: The ESP's ids of the event and of the message that led to it, empty where it has none.
     event_id: str = ""
     message_id: str = ""
-    visitor: Visitor = Visitor()
+    visitor: Visitor = NO_VISITOR
     #: Which kind of push an opt-in is for; None where the ESP does not say.
     push_channel: PushChannel | None = None
     #: Made up by the ESP's own test button: shown, never forwarded.

@@ -4,6 +4,7 @@ import json
 import logging
 import sys
 from contextlib import suppress
+from datetime import UTC, datetime
 from typing import Any, BinaryIO
 
 import orjson
@@ -30,12 +31,8 @@ class _Output:
 
 def configure() -> None:
     """Send structlog's lines, and those of libraries from WARNING on, to standard output as JSON."""
-    shared: list[structlog.typing.Processor] = [
-        structlog.processors.add_log_level,
-        structlog.processors.TimeStamper(fmt="iso", utc=True),
-    ]
     structlog.configure(
-        processors=[*shared, _render],
+        processors=[_render],
         logger_factory=lambda *_: _Output(sys.stdout.buffer),
         wrapper_class=structlog.make_filtering_bound_logger(logging.INFO),
         cache_logger_on_first_use=True,
@@ -43,7 +40,7 @@ def configure() -> None:
     handler = logging.StreamHandler(sys.stdout)
     handler.setFormatter(
         structlog.stdlib.ProcessorFormatter(
-            foreign_pre_chain=[structlog.stdlib.add_logger_name, *shared],
+            foreign_pre_chain=[structlog.stdlib.add_logger_name],
             processors=[
                 structlog.stdlib.ProcessorFormatter.remove_processors_meta,
                 lambda *line: _render(*line).decode(),
@@ -55,9 +52,12 @@ def configure() -> None:
     root.setLevel(logging.WARNING)
 
 
-def _render(_logger: Any, _method: str, fields: structlog.typing.EventDict) -> bytes:
+def _render(_logger: Any, level: str, fields: structlog.typing.EventDict) -> bytes:
+    fields["level"] = level
+    fields["timestamp"] = datetime.now(UTC)
     try:
-        return orjson.dumps(fields, default=repr)
+        return orjson.dumps(fields, default=repr, option=orjson.OPT_UTC_Z)
     except TypeError:
         # Text that is no Unicode, or a huge number: no reason to lose the line.
+        fields["timestamp"] = fields["timestamp"].isoformat()
         return json.dumps(fields, default=repr).encode()

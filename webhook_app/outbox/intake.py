@@ -1,7 +1,6 @@
 """Storing what a webhook said, before it is answered."""
 
 import time
-from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any
@@ -123,12 +122,17 @@ class Intake:
 
 def _added(rows: list[NewRow], were_new: Iterator[bool]) -> Added:
     """Count what became of a webhook's rows; takes one answer for each."""
-    ended = Counter((row.state, was_new) for row, was_new in zip(rows, were_new, strict=False))
-    return Added(
-        accepted=ended[State.PENDING, True],
-        duplicates=ended[State.PENDING, False] + ended[State.QUARANTINED, False],
-        quarantined=ended[State.QUARANTINED, True],
-    )
+    accepted = duplicates = quarantined = 0
+    for row, was_new in zip(rows, were_new, strict=False):
+        if row.state == State.TEST:
+            continue
+        if not was_new:
+            duplicates += 1
+        elif row.state == State.QUARANTINED:
+            quarantined += 1
+        else:
+            accepted += 1
+    return Added(accepted=accepted, duplicates=duplicates, quarantined=quarantined)
 
 
 def insert_or_ignore(dialect: str, table: Table, key: str) -> Insert:

@@ -5,12 +5,12 @@ from dataclasses import asdict, dataclass, field
 from datetime import datetime
 from typing import Any, NamedTuple
 
-from webhook_app.consent import Action, ConsentChange, Identity, IdentityKind, PushChannel, Visitor
+from webhook_app.consent import NO_VISITOR, Action, ConsentChange, Identity, IdentityKind, PushChannel, Visitor
 from webhook_app.outbox.hashing import Hasher
 from webhook_app.outbox.tables import State
 from webhook_app.outbox.times import from_micros, to_micros
 
-_NO_VISITOR = Visitor()
+_TEST, _PENDING = str(State.TEST), str(State.PENDING)
 
 
 class NewRow(NamedTuple):
@@ -66,15 +66,15 @@ def row_of_change(provider: str, change: ConsentChange, raw: bytes, hasher: Hash
     return NewRow(
         dedupe_key=hasher.change(provider, change),
         provider=provider,
-        state=State.TEST.value if change.is_test else State.PENDING.value,
+        state=_TEST if change.is_test else _PENDING,
         received_at=now,
         raw=raw,
-        action=change.action.value,
-        identity_kind=change.identity.kind.value,
+        action=str(change.action),
+        identity_kind=str(change.identity.kind),
         identity_hash=hasher.identity(change.identity),
         identity_value=change.identity.value,
         visitor=_dump_visitor(change.visitor),
-        push_channel=change.push_channel and change.push_channel.value,
+        push_channel=change.push_channel and str(change.push_channel),
         reason=change.reason,
         esp_event_id=change.event_id or None,
         esp_message_id=change.message_id or None,
@@ -127,14 +127,14 @@ def change_of_row(row: Any) -> ConsentChange:
         occurred_at=from_micros(row.occurred_at),
         event_id=row.esp_event_id or "",
         message_id=row.esp_message_id or "",
-        visitor=_NO_VISITOR if row.visitor is None else Visitor(**json.loads(row.visitor)),
+        visitor=NO_VISITOR if row.visitor is None else Visitor(**json.loads(row.visitor)),
         push_channel=None if row.push_channel is None else PushChannel(row.push_channel),
         is_test=row.state == State.TEST,
     )
 
 
 def _dump_visitor(visitor: Visitor) -> str | None:
-    if visitor == _NO_VISITOR:
-        return None  # as nearly always
+    if visitor is NO_VISITOR:
+        return None
     known = {name: value for name, value in asdict(visitor).items() if value}
-    return json.dumps(known)
+    return json.dumps(known) if known else None

@@ -6,7 +6,7 @@ https://help.emarsys.com/hc/en-us/articles/4408457148177-Nodes-Webhook-node
 """
 
 import json
-from collections.abc import Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 from urllib.parse import parse_qs
@@ -20,7 +20,7 @@ from webhook_app.auth.token import Token
 from webhook_app.auth.url_secret import UrlSecret
 from webhook_app.consent import Action, ConsentChange, Identity, IdentityKind
 from webhook_app.providers import Provider, Sample, json_events
-from webhook_app.providers.fields import Address, Text, Timestamp, is_given
+from webhook_app.providers.fields import Address, Strict, Text, Timestamp, is_given
 from webhook_app.settings import Settings
 
 #: Opt-in value, as lower-case text → what it says. Emarsys' own are 1, 2, True and False; the others are the
@@ -44,7 +44,7 @@ IDENTIFIERS: dict[IdentityKind, tuple[str, type[fields.Field[Any]]]] = {
 }
 
 
-class OptIn(fields.Field[Action | None]):
+class OptIn(Strict[Action | None]):
     """An opt-in value; None for null and the empty text, which say that Emarsys does not know."""
 
     def _deserialize(self, value: Any, attr: str | None, data: Any, **kwargs: Any) -> Action | None:
@@ -67,21 +67,19 @@ class Translator:
     #: What an opt-in value that says nothing means; None: nothing.
     unknown: Action | None
     schemas: Mapping[IdentityKind, Schema]
+    #: The keys that may be paths, like `event_data.email`.
+    paths: tuple[str, ...]
 
     def __call__(self, event: Any, request: WebhookRequest) -> ConsentChange | None:
         if not isinstance(event, dict):
             raise ValidationError("is not a JSON object")
-        values = {key: value for key in self.keys.values() if (value := _lookup(event, key)) is not _ABSENT}
+        values = event | dict(_found(event, self.paths)) if self.paths else event
         unsaid = None
         if not is_given(values.get(self.keys["opt_in"])):
             unsaid = self._where_the_body_does_not_say(values, request)
             if unsaid is None:
                 return None
-        # The first that is there; where none is, the wanted one's absence is what gets reported.
-        kind = next(
-            (kind for kind in self.identifiers if is_given(values.get(self.keys[IDENTIFIERS[kind][0]]))),
-            self.identifiers[0],
-        )
+        kind = self._identifier_in(values)
         loaded = self.schemas[kind].load(values)
         action = unsaid or loaded["opt_in"]
         return ConsentChange(
@@ -92,6 +90,13 @@ class Translator:
             occurred_at=loaded["event_time"],
             event_id=loaded["event_id"] or "",
         )
+
+    def _identifier_in(self, values: Mapping[str, Any]) -> IdentityKind:
+        for kind in self.identifiers:
+            if is_given(values.get(self.keys[IDENTIFIERS[kind][0]])):
+                return kind
+        # The wanted one's absence is what gets reported.
+        return self.identifiers[0]
 
     def _where_the_body_does_not_say(self, values: Mapping[str, Any], request: WebhookRequest) -> Action | None:
         said_by_url = _action_of(request)
@@ -129,6 +134,7 @@ def provider(settings: Settings) -> Provider:
             identifiers=identifiers,
             unknown=Action.OPT_OUT if settings.emarsys_unknown_opt_in == "opt_out" else None,
             schemas={kind: schema(keys, kind) for kind in identifiers},
+            paths=tuple(key for key in keys.values() if "." in key),
         ),
         sample=_sample(keys, wanted),
     )
@@ -166,19 +172,15 @@ def _scheme(settings: Settings) -> Scheme | None:
     return any_of(ways)
 
 
-_ABSENT = object()
-
-
-def _lookup(event: Mapping[str, Any], key: str) -> Any:
-    """A key's value; `event_data.email` is first a key of that very name, then a path."""
-    if key in event:
-        return event[key]
-    inner: Any = event
-    for step in key.split("."):
-        if not isinstance(inner, dict) or step not in inner:
-            return _ABSENT
-        inner = inner[step]
-    return inner
+def _found(event: Mapping[str, Any], paths: Iterable[str]) -> Iterator[tuple[str, Any]]:
+    """What stands at the end of each path. `event_data.email` is first a key of that very name, then a path."""
+    for path in paths:
+        inner: Any = event
+        steps = [path] if path in event else path.split(".")
+        while steps and isinstance(inner, dict) and steps[0] in inner:
+            inner = inner[steps.pop(0)]
+        if not steps:
+            yield path, inner
 
 
 def _action_of(request: WebhookRequest) -> Action | None:

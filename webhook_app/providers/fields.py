@@ -4,13 +4,15 @@ import math
 import re
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta, tzinfo
-from typing import Any
+from typing import Any, TypeVar
 
 from marshmallow import ValidationError, fields
 
 #: RFC 5321 allows 254; longer ones are seen with VERP, none over this.
 MAX_ADDRESS_LENGTH = 320
 MAX_TEXT_LENGTH = 1024
+
+Read = TypeVar("Read")
 
 #: What a required field says of itself when it is absent; the field's name stands before it.
 MISSING: dict[str, Any] = {"required": "is missing", "null": "is missing"}
@@ -28,15 +30,25 @@ def is_given(value: Any) -> bool:
     return value is not None and not (isinstance(value, str) and not value.strip())
 
 
-class Text(fields.Field[str]):
-    """An id or a name as the ESP wrote it, trimmed. Numbers are taken too; ESPs send ids either way."""
+class Strict(fields.Field[Read]):
+    """A field that judges its value as it reads it: marshmallow's second look, at a list of validators, is left out."""
 
     default_error_messages = MISSING
 
+    def _validate(self, value: Any) -> None:
+        pass
+
+
+class Text(Strict[str]):
+    """An id or a name as the ESP wrote it, trimmed. Numbers are taken too; ESPs send ids either way."""
+
     def _deserialize(self, value: Any, attr: str | None, data: Any, **kwargs: Any) -> str:
-        if isinstance(value, bool) or not isinstance(value, str | int):
+        if isinstance(value, str):
+            text = value.strip()
+        elif isinstance(value, int) and not isinstance(value, bool):
+            text = str(value) if abs(value) < 2**64 else ""
+        else:
             raise ValidationError("is not a text")
-        text = str(value).strip() if isinstance(value, str) or abs(value) < 2**64 else ""
         if _UNSTORABLE.search(text):
             raise ValidationError("holds characters that cannot be stored")
         if len(text) > MAX_TEXT_LENGTH:
@@ -46,13 +58,11 @@ class Text(fields.Field[str]):
         return text
 
 
-class Address(fields.Field[str]):
+class Address(Strict[str]):
     """An email address, trimmed, otherwise as the ESP wrote it.
 
     Only what cannot be an address at all is refused: the ESP has already delivered to it.
     """
-
-    default_error_messages = MISSING
 
     def _deserialize(self, value: Any, attr: str | None, data: Any, **kwargs: Any) -> str:
         if not isinstance(value, str):
@@ -66,13 +76,11 @@ class Address(fields.Field[str]):
         return address
 
 
-class Timestamp(fields.Field[datetime]):
+class Timestamp(Strict[datetime]):
     """When it happened: Unix seconds or milliseconds, as a number or a string, or ISO 8601. Always aware.
 
     `pattern` is another way a text may be written, as `strptime` reads it; `zone` is that of a time without one.
     """
-
-    default_error_messages = MISSING
 
     def __init__(self, *, pattern: str | None = None, zone: tzinfo = UTC, **kwargs: Any) -> None:
         super().__init__(**kwargs)
@@ -84,9 +92,12 @@ class Timestamp(fields.Field[datetime]):
             text = value.strip()
             if self.pattern:
                 return self._aware(lambda: datetime.strptime(text, self.pattern or ""))  # noqa: DTZ007 (_aware)
+            # Nearly every text is ISO 8601, and finding that out by an exception is dear.
             try:
-                value = float(text)
+                value = None if text[4:5] == "-" else float(text)
             except ValueError:
+                value = None
+            if value is None:
                 return self._aware(lambda: datetime.fromisoformat(text))
         if isinstance(value, bool) or not isinstance(value, int | float):
             raise ValidationError("is not a time")
