@@ -2,11 +2,13 @@
 
 import csv
 import os
+import time
 import tracemalloc
 from collections import Counter
 from collections.abc import Callable
 from datetime import UTC, datetime
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -308,7 +310,7 @@ def test_an_import_pauses_while_too_many_wait_and_somebody_works_them_off(
         with database.write() as connection:
             connection.execute(events.update().values(state="delivered"))
 
-    monkeypatch.setattr("webhook_app.commands.importing.time.sleep", work)
+    monkeypatch.setattr("webhook_app.commands.importing.time", SimpleNamespace(sleep=work, time=time.time))
     content = "email\n" + "".join(f"p{number}@example.com\n" for number in range(2 * BATCH + 1))
     assert run(content, "--yes", "--ahead", str(BATCH // 2)).exit_code == 0
     assert len(waits) == 2

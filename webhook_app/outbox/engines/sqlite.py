@@ -35,6 +35,9 @@ class SQLite:
         pragmas = ("synchronous=FULL", "journal_mode=WAL", "foreign_keys=ON")
         self._writer = _sqlite_engine(url, begin="BEGIN IMMEDIATE", pool_size=1, pragmas=pragmas)
         self._reader = _sqlite_engine(url, begin="BEGIN", pool_size=8)
+        self._writing: Connection | None = None
+        #: The file it writes to, like `_opened`.
+        self._written: tuple[int, int] | None = None
         self._mutex = threading.Lock()
         self._lock_file: int | None = None
         #: Device and inode of the file that is open.
@@ -46,8 +49,13 @@ class SQLite:
     def write(self) -> Iterator[Connection]:
         with unavailable(sqlite3.Error), self._one_writer():
             self._follow_file()
-            with self._writer.begin() as connection:
-                yield connection
+            connection = self._for_writing()
+            try:
+                with connection.begin():
+                    yield connection
+            except BaseException:
+                self._forget_writing()
+                raise
 
     @contextmanager
     def read(self) -> Iterator[Connection]:
@@ -85,6 +93,7 @@ class SQLite:
                 time.sleep(POLL)
 
     def close(self) -> None:
+        self._forget_writing()
         self._forget_connections()
         if self._lock_file is not None:
             os.close(self._lock_file)
@@ -110,6 +119,20 @@ class SQLite:
             self._watch = None
         self._writer.dispose()
         self._reader.dispose()
+
+    def _for_writing(self) -> Connection:
+        """The one connection that writes, kept: to take it out of a pool and put it back costs as much as to use it."""
+        if self._writing is None or self._written != self._opened:
+            self._forget_writing()
+            self._writing, self._written = self._writer.connect(), self._opened
+        return self._writing
+
+    def _forget_writing(self) -> None:
+        """Whatever state it is in, the next one is a fresh one."""
+        if self._writing is not None:
+            self._writing.invalidate()
+            self._writing.close()
+            self._writing = None
 
     @contextmanager
     def _one_writer(self) -> Iterator[None]:
