@@ -4,6 +4,7 @@ import itertools
 import time
 import uuid
 from collections.abc import Iterator
+from datetime import UTC, datetime
 
 import orjson
 
@@ -49,14 +50,15 @@ def signed_batches(signer: SendGridSigner, count: int, opt_outs: float) -> list[
 
 
 def emarsys_bodies() -> Iterator[bytes]:
-    run = uuid.uuid4().hex[:12]
+    # All at about the same time, as a program's contacts are.
+    run, now = uuid.uuid4().hex[:12], datetime.now(UTC).isoformat(timespec="seconds")
     for number in itertools.count():
         yield orjson.dumps(
             {
                 "external_id": f"C-{run}-{number}",
                 "email": f"person.{run}.{number}@example.com",
                 "optin": 2,
-                "event_time": "2026-01-05T10:00:00Z",
+                "event_time": now,
             }
         )
 
