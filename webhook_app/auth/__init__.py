@@ -61,13 +61,13 @@ class AnyOf:
     schemes: tuple[Scheme, ...]
 
     def verify(self, request: WebhookRequest) -> bytes | None:
-        failure = AuthenticationError("no_scheme")
+        failure: AuthenticationError | None = None
         for scheme in self.schemes:
             try:
                 return scheme.verify(request)
             except AuthenticationError as error:
                 failure = error
-        raise failure
+        raise failure or AuthenticationError("no_scheme")
 
 
 def any_of(schemes: Sequence[Scheme]) -> Scheme | None:
