@@ -128,11 +128,11 @@ def _webhook(request: web.Request, url_secret: str | None, settings: Settings) -
 def _body(request: web.Request, limit: int) -> bytes:
     """The raw body, read once. Its length is what was read, not what a header claims."""
     chunks: list[bytes] = []
-    length = 0
+    length, expected = 0, request.environ.get("CONTENT_LENGTH")
     # gunicorn's own stream ends where the body ends; others are cut off there by Flask's.
     stream = request.environ["wsgi.input"] if "wsgi.input_terminated" in request.environ else request.stream
     try:
-        while chunk := stream.read(CHUNK):
+        while str(length) != expected and (chunk := stream.read(CHUNK)):
             length += len(chunk)
             if length <= limit:
                 chunks.append(chunk)

@@ -170,7 +170,7 @@ def show(database: Database, number: int) -> Life | None:
             _columns().where(same_person).order_by(events.c.version.desc(), events.c.id.desc()).limit(PAGE)
         ).all()
     try:
-        change = change_of_row(row)
+        change = change_of_row(row._mapping)
     except (ValueError, TypeError):
         change = None
     return Life(

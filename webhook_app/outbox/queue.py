@@ -5,6 +5,7 @@ import time
 import uuid
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from operator import itemgetter
 from typing import Any
 
 from sqlalchemy import Executable, bindparam, delete, exists, func, insert, select, text, tuple_, update
@@ -159,8 +160,8 @@ class Queue:
             ids -= set(connection.execute(_SUPERSEDE, {"ids": list(ids), "now": now}).scalars())
             if not ids:
                 return []
-            rows = connection.execute(_LEASE, {"ids": list(ids), "token": token, "until": until}).all()
-        return [claimed_of_row(row) for row in sorted(rows, key=lambda row: row.id)]
+            rows = connection.execute(_LEASE, {"ids": list(ids), "token": token, "until": until}).mappings().all()
+        return [claimed_of_row(row) for row in sorted(rows, key=itemgetter("id"))]
 
     def renew(self, claimed: Iterable[Claimed], *, lease: float = LEASE) -> set[Claimed]:
         """Keep changes whose sending is slow for another `lease` seconds; returns those that are still ours.

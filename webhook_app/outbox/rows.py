@@ -1,6 +1,7 @@
 """Between the domain's values and the rows that keep them."""
 
 import json
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from datetime import datetime
 from typing import Any, NamedTuple
@@ -96,7 +97,7 @@ def row_of_quarantined(provider: str, reason: str, raw: bytes, hasher: Hasher, n
     )
 
 
-def claimed_of_row(row: Any) -> Claimed:
+def claimed_of_row(row: Mapping[str, Any]) -> Claimed:
     change, unreadable = None, ""
     try:
         change = change_of_row(row)
@@ -104,32 +105,32 @@ def claimed_of_row(row: Any) -> Claimed:
         # Whatever a damaged row holds, it must not stop its neighbours. The error's text may hold the address.
         unreadable = f"the stored change cannot be read: {type(error).__name__}"
     return Claimed(
-        id=row.id,
-        lease=row.lease,
-        provider=row.provider,
+        id=row["id"],
+        lease=row["lease"],
+        provider=row["provider"],
         change=change,
         unreadable=unreadable,
-        pseudonym=(row.identity_hash or b"").hex(),
-        attempts=row.attempts,
-        received_at=from_micros(row.received_at),
-        retrying_since=None if row.retrying_since is None else from_micros(row.retrying_since),
+        pseudonym=(row["identity_hash"] or b"").hex(),
+        attempts=row["attempts"],
+        received_at=from_micros(row["received_at"]),
+        retrying_since=None if row["retrying_since"] is None else from_micros(row["retrying_since"]),
     )
 
 
-def change_of_row(row: Any) -> ConsentChange:
+def change_of_row(row: Mapping[str, Any]) -> ConsentChange:
     """Raises whatever comes of it where the row does not hold a change (any more)."""
-    if row.identity_value is None:
+    if row["identity_value"] is None:
         raise ValueError("emptied by retention")
     return ConsentChange(
-        action=Action(row.action),
-        identity=Identity(kind=IdentityKind(row.identity_kind), value=row.identity_value),
-        reason=row.reason,
-        occurred_at=from_micros(row.occurred_at),
-        event_id=row.esp_event_id or "",
-        message_id=row.esp_message_id or "",
-        visitor=NO_VISITOR if row.visitor is None else Visitor(**json.loads(row.visitor)),
-        push_channel=None if row.push_channel is None else PushChannel(row.push_channel),
-        is_test=row.state == State.TEST,
+        action=Action(row["action"]),
+        identity=Identity(kind=IdentityKind(row["identity_kind"]), value=row["identity_value"]),
+        reason=row["reason"],
+        occurred_at=from_micros(row["occurred_at"]),
+        event_id=row["esp_event_id"] or "",
+        message_id=row["esp_message_id"] or "",
+        visitor=NO_VISITOR if row["visitor"] is None else Visitor(**json.loads(row["visitor"])),
+        push_channel=None if row["push_channel"] is None else PushChannel(row["push_channel"]),
+        is_test=row["state"] == State.TEST,
     )
 
 
