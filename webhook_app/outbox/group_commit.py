@@ -1,7 +1,6 @@
 """Many small writes, one commit: whoever finds nobody committing commits for all who came meanwhile."""
 
 import threading
-import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Generic, TypeVar
@@ -67,7 +66,6 @@ class GroupCommit(Generic[Work, Done]):
         raise TimeoutError
 
     def _lead(self) -> None:
-        self._let_others_join()
         with self._mutex:
             tickets, self._waiting = self._waiting, []
         try:
@@ -79,13 +77,6 @@ class GroupCommit(Generic[Work, Done]):
                 ticket.error = error
         finally:
             self._hand_over(tickets)
-
-    def _let_others_join(self) -> None:
-        """Give way as long as that brings more work: threads that are nearly there come along, each of them once."""
-        known = 0
-        while known < len(self._waiting):
-            known = len(self._waiting)
-            time.sleep(0)
 
     def _hand_over(self, tickets: list[_Ticket[Work, Done]]) -> None:
         """Wake those whose work is done, and one of those who came meanwhile: it commits for all of them."""
