@@ -5,6 +5,7 @@ Written for each engine's driver: SQLAlchemy's own insert costs more for each ro
 
 from collections.abc import Sequence
 from functools import lru_cache
+from itertools import compress
 from typing import Any
 
 from sqlalchemy import Connection
@@ -13,34 +14,24 @@ from webhook_app.outbox.database import CHANNEL
 from webhook_app.outbox.rows import NewRow
 from webhook_app.outbox.tables import events
 
-_COLUMNS = ", ".join(NewRow._fields)
 _IGNORE = "ON CONFLICT (dedupe_key) DO NOTHING"
-
-#: A column is an array, in binary form: one parameter instead of one for each row, and one way there and back.
 _TYPES = {bytes: "bytea", str: "text", int: "bigint"}
-_ARRAYS = ", ".join(f"%b::{_TYPES[events.c[name].type.python_type]}[]" for name in NewRow._fields)
-#: Stores and announces in one message. Without new rows there is nothing to announce.
-_POSTGRESQL = (
-    f"WITH stored AS (INSERT INTO events ({_COLUMNS}) SELECT * FROM unnest({_ARRAYS}) {_IGNORE} RETURNING dedupe_key) "  # noqa: S608
-    f"SELECT dedupe_key, pg_notify('{CHANNEL}', '') FROM stored"
-)
 
 
 def insert_events(connection: Connection, rows: Sequence[NewRow]) -> list[bool]:
     """Store the rows in the transaction of `connection`, and tell the waiting workers; for each, whether it was new."""
-    if connection.dialect.name == "sqlite":
-        # A call for each row, for only that tells which of them were new; SQLite's are calls of a function.
-        cursor = connection.connection.cursor()
-        try:
-            return [cursor.execute(*_for_sqlite(row)).rowcount == 1 for row in rows]
-        finally:
-            cursor.close()
     if not rows:
         return []
-    # Sorted: two transactions with the same events wait for each other in one direction, never in a ring.
-    columns = tuple(map(list, zip(*sorted(rows, key=_dedupe_key), strict=True)))
-    new = {bytes(key) for key, _ in connection.exec_driver_sql(_POSTGRESQL, columns)}
-    return [_take(new, row.dedupe_key) for row in rows]
+    cursor = connection.connection.cursor()
+    try:
+        if connection.dialect.name == "sqlite":
+            # A call for each row, for only that tells which of them were new; SQLite's are calls of a function.
+            return [cursor.execute(*_for_sqlite(row)).rowcount == 1 for row in rows]
+        cursor.execute(*_for_postgresql(rows))
+        new = {bytes(key) for key, _ in cursor.fetchall()}
+        return [_take(new, row.dedupe_key) for row in rows]
+    finally:
+        cursor.close()
 
 
 def _for_sqlite(row: NewRow) -> tuple[str, list[Any]]:
@@ -55,8 +46,27 @@ def _for_sqlite(row: NewRow) -> tuple[str, list[Any]]:
 
 @lru_cache
 def _insert_into_sqlite(given: tuple[bool, ...]) -> str:
-    columns = [name for name, is_given in zip(NewRow._fields, given, strict=True) if is_given]
+    columns = list(compress(NewRow._fields, given))
     return f"INSERT INTO events ({', '.join(columns)}) VALUES ({', '.join('?' * len(columns))}) {_IGNORE}"  # noqa: S608
+
+
+def _for_postgresql(rows: Sequence[NewRow]) -> tuple[str, list[Any]]:
+    # Sorted: two transactions with the same events wait for each other in one direction, never in a ring.
+    columns = [list(column) for column in zip(*sorted(rows, key=_dedupe_key), strict=True)]
+    given = tuple([column.count(None) < len(rows) for column in columns])
+    return _insert_into_postgresql(given), list(compress(columns, given))
+
+
+@lru_cache
+def _insert_into_postgresql(given: tuple[bool, ...]) -> str:
+    """Stores and announces in one message. Without new rows there is nothing to announce.
+
+    A column is an array, in binary form: one parameter instead of one for each row, and one way there and back.
+    """
+    columns = list(compress(NewRow._fields, given))
+    arrays = ", ".join(f"%b::{_TYPES[events.c[name].type.python_type]}[]" for name in columns)
+    insert = f"INSERT INTO events ({', '.join(columns)}) SELECT * FROM unnest({arrays}) {_IGNORE}"  # noqa: S608
+    return f"WITH stored AS ({insert} RETURNING dedupe_key) SELECT dedupe_key, pg_notify('{CHANNEL}', '') FROM stored"  # noqa: S608
 
 
 def _dedupe_key(row: NewRow) -> bytes:
