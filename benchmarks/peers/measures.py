@@ -128,7 +128,7 @@ def _anymail(where: Place) -> Iterator[Served]:
     port = free_port()
     # As the product's gunicorn.conf.py has it.
     command = [str(VENV / "bin" / "gunicorn"), "anymail_app:application", "--bind", f"127.0.0.1:{port}", "--preload"]
-    command += ["--worker-class", "gthread", "--threads", "16", "--keep-alive", "75", "--no-control-socket"]
+    command += ["--worker-class", "gthread", "--threads", "32", "--keep-alive", "75", "--no-control-socket"]
     with running(command, cwd=folder, env=env, log="anymail") as program:
         wait_for_http(f"http://127.0.0.1:{port}/healthz")
         yield Served(port, program)

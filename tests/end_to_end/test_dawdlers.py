@@ -1,5 +1,6 @@
 """Senders that never finish: without any secret, they must not keep the others out."""
 
+import re
 import socket
 import threading
 from collections.abc import Iterator
@@ -8,13 +9,13 @@ from contextlib import ExitStack, suppress
 import pytest
 import requests
 
-from tests.processes import wait_until
+from tests.processes import ROOT, wait_until
 from tests.product import Product, opt_out
 from webhook_app.web_worker import READ_WITHIN
 
 pytestmark = [pytest.mark.slow, pytest.mark.parametrize("shared_product", ["sqlite"], indirect=True)]
 
-THREADS = 16
+THREADS = int(re.findall(r"^threads = (\d+)$", (ROOT / "gunicorn.conf.py").read_text(), re.MULTILINE)[0])
 
 HEAD = b"POST /webhooks/sendgrid HTTP/1.1\r\nHost: localhost\r\n"
 #: What each sends before it stops.

@@ -31,12 +31,14 @@ def is_given(value: Any) -> bool:
 
 
 class Strict(fields.Field[Read]):
-    """A field that judges its value as it reads it: marshmallow's second look, at a list of validators, is left out."""
+    """A field that judges its value as it reads it, and so has no validators as a rule."""
 
     default_error_messages = MISSING
 
     def _validate(self, value: Any) -> None:
-        pass
+        # Marshmallow makes a validator of all of them anew for each value, even of none.
+        if self.validators:
+            super()._validate(value)
 
 
 class Text(Strict[str]):
