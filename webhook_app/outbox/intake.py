@@ -100,15 +100,16 @@ class Intake:
         return self._hasher
 
     def _store(self, webhooks: list[_Webhook]) -> list[Added | TokenReused]:
-        only_rows = all(webhook.token is None for webhook in webhooks)
-        with self._database.write_at_once() if only_rows else self._database.write() as connection:
-            reused = self._with_reused_tokens(connection, webhooks)
+        signed = [(webhook, webhook.token) for webhook in webhooks if webhook.token is not None]
+        with self._database.write() if signed else self._database.write_at_once() as connection:
+            reused = self._with_reused_tokens(connection, signed)
             good = [webhook for webhook in webhooks if webhook not in reused]
             were_new = iter(insert_events(connection, [row for webhook in good for row in webhook.rows]))
         return [TokenReused() if webhook in reused else _added(webhook.rows, were_new) for webhook in webhooks]
 
-    def _with_reused_tokens(self, connection: Connection, webhooks: list[_Webhook]) -> set[_Webhook]:
-        signed = [(webhook, webhook.token) for webhook in webhooks if webhook.token is not None]
+    def _with_reused_tokens(
+        self, connection: Connection, signed: list[tuple[_Webhook, dict[str, Any]]]
+    ) -> set[_Webhook]:
         # In order: two processes that hold one token each, and wait for the other's, would wait for ever.
         signed.sort(key=lambda pair: pair[1]["token_hash"])
         return {webhook for webhook, token in signed if not self._is_good_for_body(connection, token)}
