@@ -4,10 +4,12 @@ import random
 import re
 import time
 from collections.abc import Callable, Mapping
+from functools import cached_property
 from typing import Any
 
 import flask
 import orjson
+from flask.globals import request_ctx
 from flask.sessions import NullSession, SessionInterface
 from werkzeug.datastructures import Headers
 from werkzeug.routing import MapAdapter
@@ -63,6 +65,39 @@ class Application(flask.Flask):
 
     request_class = Request
     session_interface = NoSessions()
+
+    def full_dispatch_request(self) -> flask.Response:
+        """The view, and the app's own finishing touch. The console, which has hooks and sessions, takes Flask's way."""
+        context = request_ctx._get_current_object()  # type: ignore[attr-defined] # itself, as in `current`
+        if context._session is not NoSessions.nobody or context.request.endpoint in self._hooked:
+            return super().full_dispatch_request()
+        try:
+            said = self.dispatch_request()
+        except Exception as error:
+            said = self.handle_user_exception(error)
+        response = self.make_response(said)
+        for finish in self.after_request_funcs[None]:
+            response = finish(response)  # type: ignore[assignment] # none is a coroutine
+        return response
+
+    @cached_property
+    def _hooked(self) -> frozenset[str | None]:
+        """The endpoints that have more around them than the app's finishing touch."""
+        hooked = self.url_value_preprocessors.keys() | self.before_request_funcs.keys()
+        hooked |= self.after_request_funcs.keys() - {None}
+        if None in hooked:
+            return frozenset({*self.view_functions, None})
+        return frozenset(
+            endpoint for endpoint in self.view_functions for name in hooked if endpoint.startswith(f"{name}.")
+        )
+
+    def do_teardown_request(self, exc: BaseException | None = None) -> None:
+        if self.teardown_request_funcs:
+            super().do_teardown_request(exc)
+
+    def do_teardown_appcontext(self, exc: BaseException | None = None) -> None:
+        if self.teardown_appcontext_funcs:
+            super().do_teardown_appcontext(exc)
 
     def create_url_adapter(self, request: flask.Request | None) -> MapAdapter | None:
         """One map of URLs for every host, instead of a look at which host is meant."""

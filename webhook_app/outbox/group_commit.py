@@ -1,9 +1,12 @@
 """Many small writes, one commit: whoever finds nobody committing commits for all who came meanwhile."""
 
 import threading
+import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Generic, TypeVar
+
+GIVE_WAY = 0.0002  # seconds; a reader of a webhook needs that long
 
 Work = TypeVar("Work")
 Done = TypeVar("Done")
@@ -66,6 +69,7 @@ class GroupCommit(Generic[Work, Done]):
         raise TimeoutError
 
     def _lead(self) -> None:
+        self._let_others_join()
         with self._mutex:
             tickets, self._waiting = self._waiting, []
         try:
@@ -77,6 +81,13 @@ class GroupCommit(Generic[Work, Done]):
                 ticket.error = error
         finally:
             self._hand_over(tickets)
+
+    def _let_others_join(self) -> None:
+        """Give way as long as that brings more work: threads that are nearly there come along, each of them once."""
+        known = 0
+        while known < len(self._waiting):
+            known = len(self._waiting)
+            time.sleep(GIVE_WAY)
 
     def _hand_over(self, tickets: list[_Ticket[Work, Done]]) -> None:
         """Wake those whose work is done, and one of those who came meanwhile: it commits for all of them."""

@@ -3,7 +3,7 @@
 Written for each engine's driver: SQLAlchemy's own insert costs more for each row than the row itself.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from functools import lru_cache
 from itertools import compress
 from typing import Any
@@ -15,6 +15,8 @@ from webhook_app.outbox.rows import NewRow
 from webhook_app.outbox.tables import events
 
 _IGNORE = "ON CONFLICT (dedupe_key) DO NOTHING"
+#: Rows in one statement. SQLite takes 32,766 parameters at most, and keeps each form of a statement prepared.
+AT_ONCE = 100
 _TYPES = {bytes: "bytea", str: "text", int: "bigint"}
 
 
@@ -25,40 +27,51 @@ def insert_events(connection: Connection, rows: Sequence[NewRow]) -> list[bool]:
     cursor = connection.connection.cursor()
     try:
         if connection.dialect.name == "sqlite":
-            # A call for each row, for only that tells which of them were new; SQLite's are calls of a function.
-            return [cursor.execute(*_for_sqlite(row)).rowcount == 1 for row in rows]
+            portions = (rows[start : start + AT_ONCE] for start in range(0, len(rows), AT_ONCE))
+            return [was_new for portion in portions for was_new in _insert_into_sqlite(cursor, portion)]
         cursor.execute(*_for_postgresql(rows))
-        new = {bytes(key) for key, _ in cursor.fetchall()}
-        return [_take(new, row.dedupe_key) for row in rows]
+        return _new_ones(rows, cursor.fetchall())
     finally:
         cursor.close()
 
 
-def _for_sqlite(row: NewRow) -> tuple[str, list[Any]]:
+def _insert_into_sqlite(cursor: Any, rows: Sequence[NewRow]) -> list[bool]:
+    cursor.execute(*_for_sqlite(rows))
+    if cursor.rowcount == len(rows):
+        return [True] * len(rows)
+    # Nobody else writes meanwhile: what is new has the numbers that end with the last one.
+    known_before = cursor.lastrowid - cursor.rowcount
+    return _new_ones(rows, cursor.execute("SELECT dedupe_key FROM events WHERE id > ?", (known_before,)).fetchall())
+
+
+def _for_sqlite(rows: Sequence[NewRow]) -> tuple[str, list[Any]]:
     """A statement and its parameters.
 
-    What is None is left out, and bytes become a bytearray: the driver takes that, texts and integers as they are, and
-    looks for an adapter, by way of an exception, for anything else. It was a tenth of the insert.
+    One statement for many rows: the driver lets go of the interpreter's lock for each, and each time another thread
+    takes it. Bytes become a bytearray: the driver takes that, texts and integers as they are, and looks for an adapter,
+    by way of an exception, for anything else.
     """
-    given = [bytearray(value) if type(value) is bytes else value for value in row if value is not None]
-    return _insert_into_sqlite(tuple([value is not None for value in row])), given
+    given = _given(rows)
+    values = [bytearray(value) if type(value) is bytes else value for row in rows for value in compress(row, given)]
+    return _insertion_into_sqlite(given, len(rows)), values
 
 
-@lru_cache
-def _insert_into_sqlite(given: tuple[bool, ...]) -> str:
+@lru_cache(maxsize=2 * AT_ONCE)
+def _insertion_into_sqlite(given: tuple[bool, ...], count: int) -> str:
     columns = list(compress(NewRow._fields, given))
-    return f"INSERT INTO events ({', '.join(columns)}) VALUES ({', '.join('?' * len(columns))}) {_IGNORE}"  # noqa: S608
+    row = f"({', '.join('?' * len(columns))})"
+    return f"INSERT INTO events ({', '.join(columns)}) VALUES {', '.join([row] * count)} {_IGNORE}"  # noqa: S608
 
 
 def _for_postgresql(rows: Sequence[NewRow]) -> tuple[str, list[Any]]:
     # Sorted: two transactions with the same events wait for each other in one direction, never in a ring.
     columns = [list(column) for column in zip(*sorted(rows, key=_dedupe_key), strict=True)]
-    given = tuple([column.count(None) < len(rows) for column in columns])
-    return _insert_into_postgresql(given), list(compress(columns, given))
+    given = _given(rows)
+    return _insertion_into_postgresql(given), list(compress(columns, given))
 
 
 @lru_cache
-def _insert_into_postgresql(given: tuple[bool, ...]) -> str:
+def _insertion_into_postgresql(given: tuple[bool, ...]) -> str:
     """Stores and announces in one message. Without new rows there is nothing to announce.
 
     A column is an array, in binary form: one parameter instead of one for each row, and one way there and back.
@@ -69,12 +82,22 @@ def _insert_into_postgresql(given: tuple[bool, ...]) -> str:
     return f"WITH stored AS ({insert} RETURNING dedupe_key) SELECT dedupe_key, pg_notify('{CHANNEL}', '') FROM stored"  # noqa: S608
 
 
+def _given(rows: Sequence[NewRow]) -> tuple[bool, ...]:
+    """For each column whether any row has a value for it."""
+    return tuple([column.count(None) < len(rows) for column in zip(*rows, strict=True)])
+
+
 def _dedupe_key(row: NewRow) -> bytes:
     return row.dedupe_key
 
 
+def _new_ones(rows: Sequence[NewRow], stored: Iterable[Sequence[Any]]) -> list[bool]:
+    """For each row whether it is among those that were stored. Of two rows with one key the first is the new one."""
+    keys = {bytes(key) for key, *_ in stored}
+    return [_take(keys, row.dedupe_key) for row in rows]
+
+
 def _take(new: set[bytes], key: bytes) -> bool:
-    """Whether a key is among the new ones. Of two rows with one key the first is the new one."""
     if key not in new:
         return False
     new.remove(key)
