@@ -13,8 +13,13 @@ from webhook_app.outbox.tables import metadata
 
 
 def test_the_migrations_make_the_tables_that_the_code_describes(database: Database) -> None:
+    # Alembic compares without heeding for which engine an index is.
+    only_for_sqlite = set() if database.dialect == "sqlite" else {"events_person_waiting"}
     with database.read() as connection:
-        assert compare_metadata(MigrationContext.configure(connection), metadata) == []
+        context = MigrationContext.configure(
+            connection, opts={"include_object": lambda item, *_: item.name not in only_for_sqlite}
+        )
+        assert compare_metadata(context, metadata) == []
 
 
 def test_upgrading_twice_changes_nothing(database: Database) -> None:

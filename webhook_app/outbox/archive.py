@@ -18,7 +18,7 @@ from webhook_app.consent import Action, ConsentChange, Identity, IdentityKind
 from webhook_app.outbox.database import Database
 from webhook_app.outbox.hashing import HASH_BYTES, load_hasher
 from webhook_app.outbox.rows import change_of_row
-from webhook_app.outbox.tables import State, attempts, events
+from webhook_app.outbox.tables import State, attempts, events, is_about
 from webhook_app.outbox.times import from_micros, to_micros
 
 PAGE = 50  # rows
@@ -165,9 +165,12 @@ def show(database: Database, number: int) -> Life | None:
         if row is None:
             return None
         tried = connection.execute(select(attempts).where(attempts.c.event_id == number).order_by(attempts.c.id)).all()
-        same_person = and_(events.c.identity_hash == row.identity_hash, events.c.id != number)
+        person = [] if row.identity_hash is None else [row.identity_hash]
         others = connection.execute(
-            _columns().where(same_person).order_by(events.c.version.desc(), events.c.id.desc()).limit(PAGE)
+            _columns()
+            .where(is_about(person), events.c.id != number)
+            .order_by(events.c.version.desc(), events.c.id.desc())
+            .limit(PAGE)
         ).all()
     try:
         change = change_of_row(row._mapping)
@@ -274,8 +277,8 @@ def _is_person(database: Database, person: str) -> ColumnElement[bool]:
             hashes.append(bytes.fromhex(person))
     number = person.removeprefix("#")
     if number.isascii() and number.isdecimal() and 0 < int(number[:20]) <= _LARGEST:
-        return or_(events.c.identity_hash.in_(hashes), events.c.id == int(number[:20]))
-    return events.c.identity_hash.in_(hashes)
+        return or_(is_about(hashes), events.c.id == int(number[:20]))
+    return is_about(hashes)
 
 
 def _first_since(connection: Connection, moment: int) -> int:

@@ -37,8 +37,8 @@ def insert_events(connection: Connection, rows: Sequence[NewRow]) -> list[bool]:
 
 def _insert_into_sqlite(cursor: Any, rows: Sequence[NewRow]) -> list[bool]:
     cursor.execute(*_for_sqlite(rows))
-    if cursor.rowcount == len(rows):
-        return [True] * len(rows)
+    if cursor.rowcount in (0, len(rows)):
+        return [cursor.rowcount > 0] * len(rows)
     # Nobody else writes meanwhile: what is new has the numbers that end with the last one.
     known_before = cursor.lastrowid - cursor.rowcount
     return _new_ones(rows, cursor.execute("SELECT dedupe_key FROM events WHERE id > ?", (known_before,)).fetchall())

@@ -10,7 +10,7 @@ from webhook_app.consent import Action, Identity
 from webhook_app.outbox.database import Database
 from webhook_app.outbox.hashing import Hasher
 from webhook_app.outbox.status import status
-from webhook_app.outbox.tables import State, events
+from webhook_app.outbox.tables import State, events, is_about
 from webhook_app.outbox.times import from_micros
 
 #: In these states a row says nothing about a real person.
@@ -47,7 +47,7 @@ def newest_changes(database: Database, hasher: Hasher, identities: Iterable[Iden
         return {}
     newest = (
         select(events.c.identity_hash, func.max(events.c.version).label("version"))
-        .where(events.c.identity_hash.in_(keys), events.c.state.not_in(NOBODY))
+        .where(is_about(keys), events.c.state.not_in(NOBODY))
         .group_by(events.c.identity_hash)
     )
     with database.read() as connection:

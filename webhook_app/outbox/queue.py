@@ -74,12 +74,20 @@ _DUE = (
 )
 
 #: Of two changes of one person that are due, one outranks the other: what is left is one of each person.
-_SUPERSEDE = (
+_supersede = (
     update(events)
-    .where(is_one_of("ids"), _is_outranked)
+    .where(is_one_of("ids"))
     .values(state=State.SUPERSEDED, due_at=None, settled_at=bindparam("now"))
     .returning(events.c.id)
 )
+_SUPERSEDE: Mapping[str, Sequence[Executable]] = {
+    "postgresql": [_supersede.where(_is_outranked)],
+    # By what waits, and by what has ended: two statements, as SQLite has two indexes of people.
+    "sqlite": [
+        _supersede.where(_is_outranked.where(_other.c.due_at.is_not(None))),
+        _supersede.where(_is_outranked.where(_other.c.due_at.is_(None))),
+    ],
+}
 
 _LEASE = (
     update(events)
@@ -157,7 +165,8 @@ class Queue:
             ids = set(connection.execute(_DUE, {"now": now, "limit": limit}).scalars())
             if not ids:
                 return None
-            ids -= set(connection.execute(_SUPERSEDE, {"ids": list(ids), "now": now}).scalars())
+            for supersede in _SUPERSEDE[self._database.dialect]:
+                ids -= set(connection.execute(supersede, {"ids": list(ids), "now": now}).scalars())
             if not ids:
                 return []
             rows = connection.execute(_LEASE, {"ids": list(ids), "token": token, "until": until}).mappings().all()

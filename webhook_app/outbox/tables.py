@@ -25,7 +25,9 @@ from sqlalchemy import (
     Text,
     bindparam,
     literal_column,
+    select,
     text,
+    union_all,
 )
 from sqlalchemy.dialects import postgresql
 from sqlalchemy.ext.compiler import compiles
@@ -110,8 +112,12 @@ events = Table(
         sqlite_where=text("due_at IS NOT NULL"),
         postgresql_where=text("due_at IS NOT NULL"),
     ),
-    # Is there a newer change of this person?
-    Index("events_person", "identity_hash", "state", "version", "id"),
+    # Is there a newer change of this person? SQLite has an index of what has ended and one of what waits: a new change
+    # goes into the one that is as small as the queue, not into one as large as all of history.
+    Index("events_person", "identity_hash", "state", "version", "id", sqlite_where=text("due_at IS NULL")),
+    Index(
+        "events_person_waiting", "identity_hash", "state", "version", "id", sqlite_where=text("due_at IS NOT NULL")
+    ).ddl_if(dialect="sqlite"),
     # Whose worker has died?
     Index(
         "events_leased",
@@ -273,6 +279,16 @@ def in_states(states: Iterable[State], table: FromClause = events) -> ColumnElem
     written: list[ColumnElement[str]] = [literal_column(f"'{state}'") for state in states]
     column: ColumnElement[str] = table.c.state
     return column == written[0] if len(written) == 1 else column.in_(written)
+
+
+def is_about(people: Iterable[bytes]) -> ColumnElement[bool]:
+    """Whether an event is about one of these people, by their keyed hashes.
+
+    Asked for in two parts, as SQLite has two indexes of people.
+    """
+    one = events.alias("about")
+    of_them = select(one.c.id).where(one.c.identity_hash.in_(list(people)))
+    return events.c.id.in_(union_all(of_them.where(one.c.due_at.is_(None)), of_them.where(one.c.due_at.is_not(None))))
 
 
 class _Numbers(TypeDecorator[list[int]]):
