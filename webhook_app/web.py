@@ -9,10 +9,11 @@ from typing import Any
 
 import flask
 import orjson
+from flask.ctx import RequestContext
 from flask.globals import request_ctx
 from flask.sessions import NullSession, SessionInterface
 from werkzeug.datastructures import Headers
-from werkzeug.routing import MapAdapter
+from werkzeug.routing import MapAdapter, Rule
 
 _REQUEST_ID = re.compile(r"[A-Za-z0-9-]{1,64}")
 
@@ -60,11 +61,35 @@ class NoSessions(SessionInterface):
         return self.nobody
 
 
+class Context(RequestContext):
+    """Of a request. Where its path leads is looked up once for each path without a variable part."""
+
+    app: "Application"
+
+    def match_request(self) -> None:
+        request = self.request
+        place = request.method, request.path
+        if (rule := self.app.fixed_places.get(place)) is not None:
+            request.url_rule, request.view_args = rule, {}
+            return
+        super().match_request()
+        if request.url_rule is not None and not request.url_rule.arguments:
+            self.app.fixed_places[place] = request.url_rule
+
+
 class Application(flask.Flask):
     """Leaves out what Flask does for each request and this product never asks for."""
 
     request_class = Request
     session_interface = NoSessions()
+
+    def __init__(self, *arguments: Any, **options: Any) -> None:
+        super().__init__(*arguments, **options)
+        #: Method and path → rule.
+        self.fixed_places: dict[tuple[str, str], Rule] = {}
+
+    def request_context(self, environ: dict[str, Any]) -> Context:
+        return Context(self, environ)
 
     def full_dispatch_request(self) -> flask.Response:
         """The view, and the app's own finishing touch. The console, which has hooks and sessions, takes Flask's way."""
