@@ -2,6 +2,7 @@
 
 import threading
 import time
+from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Generic, TypeVar
@@ -43,6 +44,8 @@ class GroupCommit(Generic[Work, Done]):
         self._mutex = threading.Lock()
         self._waiting: list[_Ticket[Work, Done]] = []
         self._committing = False
+        #: How many shared each of the last commits.
+        self._lately = deque([0], maxlen=16)
 
     def __call__(self, work: Work) -> Done:
         ticket: _Ticket[Work, Done] = _Ticket(work)
@@ -72,6 +75,7 @@ class GroupCommit(Generic[Work, Done]):
         self._let_others_join()
         with self._mutex:
             tickets, self._waiting = self._waiting, []
+            self._lately.append(len(tickets))
         try:
             results = self._commit([ticket.work for ticket in tickets])
             for ticket, result in zip(tickets, results, strict=True):
@@ -83,9 +87,12 @@ class GroupCommit(Generic[Work, Done]):
             self._hand_over(tickets)
 
     def _let_others_join(self) -> None:
-        """Give way as long as that brings more work: threads that are nearly there come along, each of them once."""
-        known = 0
-        while known < len(self._waiting):
+        """Give way as long as that brings more work: threads that are nearly there come along, each of them once.
+
+        Where as many are here as ever came together lately, nobody else is expected.
+        """
+        known, expected = 0, max(self._lately)
+        while known < len(self._waiting) < expected:
             known = len(self._waiting)
             time.sleep(GIVE_WAY)
 
