@@ -3,7 +3,7 @@
 import gc
 import logging
 
-from webhook_app import logs, memory
+from webhook_app import logs, many_threads
 from webhook_app.outbox import open_database, schema
 from webhook_app.settings import Settings
 
@@ -29,7 +29,7 @@ def pre_fork(server: object, worker: object) -> None:
 
 def on_starting(server: object) -> None:
     """SQLite needs no set-up by anybody: make and migrate the file while no worker can race for it."""
-    memory.use_few_heaps()
+    many_threads.use_few_heaps()
     logs.configure()
     logging.getLogger("gunicorn.error").handlers = []
     logging.getLogger("gunicorn.error").propagate = True

@@ -160,6 +160,7 @@ def test_the_log_shows_what_arrived_newest_last_and_never_the_key(box: Sandbox) 
         post(box, EVENTS, web(**PUSH))
     log = requests.get(box.url + "/sandbox/received", timeout=5).json()
     assert log["counts"] == {"arrived": 3, "taken": 1, "refused": 1, "faults": 1}
+    assert requests.get(box.url + "/sandbox/counts", timeout=5).json() == {"counts": log["counts"]}
     assert [one["became"] for one in log["received"]] == ["taken", "refused", "reset"]
     assert [one["number"] for one in log["received"]] == [1, 2, 3]
     assert log["received"][0]["body"] == web(**EMAIL)

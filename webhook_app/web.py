@@ -85,7 +85,7 @@ class Application(flask.Flask):
 
     def __init__(self, *arguments: Any, **options: Any) -> None:
         super().__init__(*arguments, **options)
-        #: Method and path → rule.
+        #: Method and path → rule; no more of them than there are rules without a variable part.
         self.fixed_places: dict[tuple[str, str], Rule] = {}
 
     def request_context(self, environ: dict[str, Any]) -> Context:

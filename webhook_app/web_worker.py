@@ -1,6 +1,5 @@
 """gunicorn's worker, made discreet and impatient."""
 
-import os
 import socket
 import threading
 import time
@@ -8,6 +7,8 @@ from contextlib import suppress
 from typing import Any
 
 from gunicorn.workers.gthread import ThreadWorker
+
+from webhook_app import many_threads
 
 #: A request that has not come whole by then is given up. ESPs send two megabytes within one.
 READ_WITHIN = 15.0  # seconds
@@ -25,7 +26,7 @@ class Worker(ThreadWorker):  # type: ignore[misc] # gunicorn has no types
     def init_process(self) -> None:
         #: Connection → when a thread began to serve it, on the monotonic clock.
         self._served: dict[Any, float] = {}
-        _wake_politely()
+        many_threads.wake_politely()
         threading.Thread(target=self._watch, daemon=True).start()
         super().init_process()
 
@@ -54,18 +55,6 @@ class Worker(ThreadWorker):  # type: ignore[misc] # gunicorn has no types
                     # only its answer takes time, nothing happens but that the connection is not used again.
                     with suppress(OSError):
                         conn.sock.shutdown(socket.SHUT_RD)
-
-
-def _wake_politely() -> None:
-    """Let no thread that wakes up, of this process and those to come, displace the one that runs.
-
-    Whoever wakes needs the interpreter's lock, which the running thread holds: it would look, and go to sleep again.
-    https://man7.org/linux/man-pages/man7/sched.7.html
-    """
-    if hasattr(os, "SCHED_BATCH"):
-        # Where a container forbids it, everything works as well, only with more steps.
-        with suppress(OSError):
-            os.sched_setscheduler(0, os.SCHED_BATCH, os.sched_param(0))
 
 
 def _wordless(error: BaseException) -> BaseException:

@@ -71,6 +71,23 @@ def test_ten_thousand_duplicates_from_sixteen_threads_make_one_row(database_url:
         one.close()
 
 
+def test_of_hundreds_of_events_those_that_were_known_are_told_from_those_that_are_new(
+    database_url: str, intake: Intake, database: Database
+) -> None:
+    """Across the borders of the statements, twice in one batch, and where another process has stored in between."""
+    people = [change(f"u{number}@example.com") for number in range(350)]
+    other = open_database(database_url)
+    add(intake, people[0], change("ours@example.com"))
+    add(Intake(other), *people[90:110], *people[340:])
+    other.close()
+    again = [*people, people[5], people[349]]
+    added = intake.add("sendgrid", changes=[(one, b"{}") for one in again])
+    assert (added.accepted, added.duplicates) == (350 - 31, 31 + 2)
+    added = intake.add("sendgrid", changes=[(one, b"{}") for one in again])
+    assert (added.accepted, added.duplicates) == (0, 352)
+    assert len(rows(database)) == 351
+
+
 def test_the_same_events_in_every_order_from_many_threads_never_wait_for_each_other(
     database_url: str, database: Database
 ) -> None:

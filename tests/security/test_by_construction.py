@@ -107,7 +107,8 @@ MAY_IMPORT: dict[str, set[str]] = {
     "logs": set(),
     "sandbox": set(),
     "web": set(),
-    "web_worker": set(),
+    "many_threads": set(),
+    "web_worker": {"many_threads"},
     "auth": set(),
     # It reads keys as the schemes do, so that a mistake in one is told at boot.
     "settings": {"auth"},

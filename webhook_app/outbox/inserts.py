@@ -47,9 +47,9 @@ def _insert_into_sqlite(cursor: Any, rows: Sequence[NewRow]) -> list[bool]:
 def _for_sqlite(rows: Sequence[NewRow]) -> tuple[str, list[Any]]:
     """A statement and its parameters.
 
-    One statement for many rows: the driver lets go of the interpreter's lock for each, and each time another thread
-    takes it. Bytes become a bytearray: the driver takes that, texts and integers as they are, and looks for an adapter,
-    by way of an exception, for anything else.
+    One statement for many rows: the driver lets go of the interpreter's lock for each, and another thread may take it.
+    Bytes become a bytearray: the driver takes that, texts and integers as they are, and looks for an adapter, by way of
+    an exception, for anything else.
     """
     given = _given(rows)
     values = [bytearray(value) if type(value) is bytes else value for row in rows for value in compress(row, given)]

@@ -4,6 +4,7 @@ It keeps its own log of what arrived, which is what tests and people believe; it
 
     POST /v2/collect/user/event, /v2/userdata/channels/{channel}/opt-out|opt-in    as Dynamic Yield documents them
     GET, DELETE /sandbox/received        what arrived, newest last · forget it
+    GET /sandbox/counts                  how much of it there is
     GET, POST, PUT, DELETE /sandbox/fault  the faults to come · add · replace · none
     GET /                                the same for people
 

@@ -17,6 +17,8 @@ def office(box: Sandbox, request: Request) -> bytes:
             return render(200, page(box).encode(), {"Content-Type": "text/html; charset=utf-8"})
         case "GET", "/sandbox/received":
             return render(200, orjson.dumps({"counts": box.counts, "received": box.received}))
+        case "GET", "/sandbox/counts":
+            return render(200, orjson.dumps({"counts": box.counts}))
         case "DELETE", "/sandbox/received":
             box.forget()
         case "GET", "/sandbox/fault":
