@@ -43,7 +43,7 @@ class Place:
 
 
 @contextmanager
-def place(engine: str) -> Iterator[Place]:
+def place(engine: str, *, on: set[int] = OTHERS) -> Iterator[Place]:
     """A fresh database with tables. PostgreSQL runs with its defaults: every commit waits for the disk."""
     with ExitStack() as stack:
         folder = checkout(Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="bench-"))))
@@ -52,7 +52,7 @@ def place(engine: str) -> Iterator[Place]:
         else:
             server = stack.enter_context(postgres.server(durable=True))
             assert server.process is not None  # told to mypy
-            os.sched_setaffinity(server.process.pid, OTHERS)
+            os.sched_setaffinity(server.process.pid, on)
             with psycopg.connect(server.url) as connection:
                 for setting in ("fsync", "full_page_writes", "synchronous_commit"):
                     assert connection.execute(f"SHOW {setting}").fetchone() == ("on",)
@@ -123,8 +123,8 @@ def sandbox(folder: Path, *, on: set[int] = OTHERS) -> Iterator[Served]:
 
 
 @contextmanager
-def worker(where: Place, sandbox_port: int, *, name: str = "worker", **settings: str) -> Iterator[Program]:
-    env = where.env | {"EVENTS_API_URL": f"http://127.0.0.1:{sandbox_port}"} | settings
-    with running([find("flask"), "forward"], cwd=where.folder, env=env, log=name) as program:
+def worker(where: Place, sandbox_port: int, *, name: str = "worker", on: set[int] = MEASURED) -> Iterator[Program]:
+    env = where.env | {"EVENTS_API_URL": f"http://127.0.0.1:{sandbox_port}"}
+    with running([find("flask"), "forward"], cwd=where.folder, env=env, log=name, on=on) as program:
         program.wait_for("worker_started")
         yield program

@@ -192,6 +192,9 @@ def page(results: dict[str, Any]) -> str:
         a_clock=_others(results, "A 5%", "A 100%"),
         b_cpu=_others(results, "B"),
         c_cpu=_others(results, "C"),
+        g_cpu=", ".join(
+            f"{one['other_ratio']:.2f} ({ENGINE[one['engine']]})" for one in results["peers"] if "other_ratio" in one
+        ),
         memory="; ".join(
             f"{ENGINE[engine]} {_states(result['memory'])}" for engine, result in results["engines"].items()
         ),
