@@ -80,12 +80,12 @@ _LATER = {""",
             Edit(INSERTS, INSERT_OR_IGNORE, '_IGNORE = ""'),
             Edit(
                 INTAKE,
-                "        only_rows = all(",
+                "        signed = [(",
                 """        with self._database.read() as looking:
             known = {bytes(key) for (key,) in looking.exec_driver_sql("SELECT dedupe_key FROM events").all()}
         for webhook in webhooks:
             webhook.rows[:] = [row for row in webhook.rows if row.dedupe_key not in known]
-        only_rows = all(""",
+        signed = [(""",
             ),
             Edit(
                 "webhook_app/outbox/migrations/versions/0001_outbox.py",
