@@ -112,11 +112,11 @@ def gunicorn(
 
 
 @contextmanager
-def sandbox(folder: Path, *, on: set[int] = OTHERS) -> Iterator[Served]:
+def sandbox(folder: Path) -> Iterator[Served]:
     port = free_port()
     command = [find("flask"), "sandbox", "--port", str(port)]
     with running(
-        command, cwd=folder, env=environment(DATABASE_URL="sqlite:///unused.db"), log="sandbox", on=on
+        command, cwd=folder, env=environment(DATABASE_URL="sqlite:///unused.db"), log="sandbox", on=OTHERS
     ) as program:
         wait_for_http(f"http://127.0.0.1:{port}/")
         yield Served(port, program)

@@ -1,10 +1,14 @@
 """What `web.Application` leaves out of Flask is left out only where nobody asked for it."""
 
+from collections.abc import Callable
+
 import pytest
-from flask import Blueprint, Flask
+from flask import Blueprint, Flask, Response, after_this_request
 from flask.testing import FlaskClient
 
 from webhook_app import web
+
+AfterRequest = Callable[[Response], Response]
 
 
 @pytest.fixture
@@ -46,6 +50,23 @@ def test_a_hook_of_the_whole_app_guards_everything(app: Flask, path: str) -> Non
 @pytest.mark.parametrize("path", ["/plain", "/guarded", "/nowhere"])
 def test_every_answer_is_finished(client: FlaskClient, path: str) -> None:
     assert client.get(path).headers["X-Finished"] == "yes"
+
+
+def test_answers_are_finished_in_flasks_order(app: Flask) -> None:
+    order: list[str] = []
+
+    def note(name: str) -> AfterRequest:
+        def finish(response: Response) -> Response:
+            order.append(name)
+            return response
+
+        return finish
+
+    app.after_request(note("second"))
+    app.after_request(note("first"))
+    app.add_url_rule("/asks", "asks", lambda: after_this_request(note("the view's own")) and web.answer({}))
+    assert app.test_client().get("/asks").headers["X-Finished"] == "yes"
+    assert order == ["the view's own", "first", "second"]
 
 
 def test_what_is_to_be_done_when_a_request_ends_is_done(app: Flask) -> None:

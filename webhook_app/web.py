@@ -101,8 +101,8 @@ class Application(flask.Flask):
         except Exception as error:
             said = self.handle_user_exception(error)
         response = self.make_response(said)
-        for finish in self.after_request_funcs[None]:
-            response = finish(response)  # type: ignore[assignment] # none is a coroutine
+        for finish in (*context._after_request_functions, *reversed(self.after_request_funcs[None])):
+            response = finish(response)
         return response
 
     @cached_property

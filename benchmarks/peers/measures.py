@@ -71,19 +71,19 @@ def _end_to_end(engine: str, effort: Effort) -> dict[str, Any]:
         peer = stack.enter_context(_node_red(where, theirs.port))
         per_cpu: dict[str, list[float]] = {"product": [], "peer": []}
 
-        def rate(side: str, server: Served, box: Served, pids: Callable[[], list[int]]) -> float:
+        def rate(side: str, server: Served, box: Served, pids: list[int]) -> float:
             office = f"http://127.0.0.1:{box.port}/sandbox"
             requests.delete(f"{office}/received", timeout=10)
-            cpu, began = cpu_seconds(pids()), time.perf_counter()
+            cpu, began = cpu_seconds(pids), time.perf_counter()
             load.run(server.port, webhooks.singles(count), connections=CONNECTIONS)
             wait_until(lambda: _taken(office) >= count, "all have arrived")
             seconds = time.perf_counter() - began
-            per_cpu[side].append(count / (cpu_seconds(pids()) - cpu))
+            per_cpu[side].append(count / (cpu_seconds(pids) - cpu))
             return count / seconds
 
         sides = {
-            "product": lambda: rate("product", web, ours, lambda: [*web.pids, forwarder.process.pid]),
-            "peer": lambda: rate("peer", peer, theirs, lambda: peer.pids),
+            "product": lambda: rate("product", web, ours, [*web.pids, forwarder.process.pid]),
+            "peer": lambda: rate("peer", peer, theirs, peer.pids),
         }
         # Node-RED's compiler has most of its work behind it after some thousand requests.
         found = _by_turns("Node-RED", "end to end, a core for each process", engine, effort.rounds, sides, warm_up=4)
