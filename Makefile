@@ -5,11 +5,11 @@ BIN := .venv/bin
 .PHONY: run tunnel test bench check lock
 
 run: .venv/ready
-	@$(BIN)/python -m webhook_app.local
+	@$(BIN)/python -m webhook_app.dev.run
 
 # A public address for the receiver on this machine; in a second terminal.
 tunnel: .venv/ready
-	@$(BIN)/python -m webhook_app.tunnel
+	@$(BIN)/python -m webhook_app.dev.tunnel
 
 test: .venv/ready-for-tests
 	@$(BIN)/python -m tests.browser

@@ -3,7 +3,8 @@
 import gc
 import logging
 
-from webhook_app import logs, many_threads
+from webhook_app import many_threads
+from webhook_app.ops import logs
 from webhook_app.outbox import open_database, schema
 from webhook_app.settings import Settings
 

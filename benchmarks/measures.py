@@ -193,8 +193,8 @@ def latency(where: Place, web: Served, effort: Effort) -> Compared:
 
 
 def lags(port: int, sandbox_port: int, count: int) -> list[float]:
-    office = f"http://127.0.0.1:{sandbox_port}/sandbox/received"
-    requests.delete(office, timeout=10)
+    admin = f"http://127.0.0.1:{sandbox_port}/sandbox/received"
+    requests.delete(admin, timeout=10)
     sent_at = {}
     with requests.Session() as session:
         session.trust_env = False
@@ -207,7 +207,7 @@ def lags(port: int, sandbox_port: int, count: int) -> list[float]:
             session.post(f"http://127.0.0.1:{port}/webhooks/emarsys", data=body, headers=headers, timeout=10)
     deadline = time.monotonic() + 30
     while True:
-        received = requests.get(office, timeout=30).json()["received"]
+        received = requests.get(admin, timeout=30).json()["received"]
         if len(received) >= count or time.monotonic() > deadline:
             break
         time.sleep(0.1)
@@ -233,9 +233,9 @@ def on_engine(engine: str, effort: Effort, say: Callable[[str], None]) -> dict[s
         nothing = stack.enter_context(gunicorn(where.folder, where.env, app=app, name="nothing"))
         with ExitStack() as idle:
             box = idle.enter_context(sandbox(where.folder))
-            forwarder = idle.enter_context(worker(where, box.port))
+            ours = idle.enter_context(worker(where, box.port))
             time.sleep(1)
-            results["memory"]["idle"] = memory(web, forwarder.process.pid)
+            results["memory"]["idle"] = memory(web, ours.process.pid)
         keep(latency(where, web, effort))
         keep(singles(where, web, nothing, effort))
         for opt_outs in (0.05, 1.0):

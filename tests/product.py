@@ -38,8 +38,8 @@ from tests.processes import (
     wait_until,
 )
 from tests.signing import SendGridSigner
-from webhook_app import sandbox
-from webhook_app.sandbox import Sandbox
+from webhook_app.dev import sandbox
+from webhook_app.dev.sandbox import Sandbox
 
 API_KEY = "server-side-key"
 

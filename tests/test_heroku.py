@@ -25,7 +25,7 @@ from tests.processes import (
     wait_until,
 )
 from tests.signing import SendGridSigner
-from webhook_app import sandbox
+from webhook_app.dev import sandbox
 from webhook_app.heroku import HEROKU_SETS, app_json, rendered
 from webhook_app.settings import variables
 

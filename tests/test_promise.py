@@ -21,11 +21,11 @@ from tests.processes import wait_until
 from tests.signing import SendGridSigner
 from webhook_app.auth import WebhookRequest
 from webhook_app.consent import Action
-from webhook_app.destinations import Answer, Call, Outcome
-from webhook_app.destinations.events_api import EventsApi
-from webhook_app.forwarder import Forwarder
+from webhook_app.delivery import Answer, Call, Outcome
+from webhook_app.delivery.events_api import EventsApi
+from webhook_app.delivery.worker import Worker
+from webhook_app.dev.sandbox import Sandbox, running
 from webhook_app.outbox import Database, Intake, Queue, TokenReused, open_database
-from webhook_app.sandbox import Sandbox, running
 
 MakeApp = Callable[..., Flask]
 
@@ -34,9 +34,9 @@ TAKEN = Answer(outcome=Outcome.DELIVERED, status=204)
 
 
 @contextmanager
-def working(database: Database, send: Callable[[Call], Answer]) -> Iterator[Forwarder]:
+def working(database: Database, send: Callable[[Call], Answer]) -> Iterator[Worker]:
     """A worker in a thread of its own."""
-    worker = Forwarder(Queue(database), EventsApi(), send, concurrency=2)
+    worker = Worker(Queue(database), EventsApi(), send, concurrency=2)
     thread = threading.Thread(target=worker.run)
     thread.start()
     try:

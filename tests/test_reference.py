@@ -3,7 +3,7 @@
 import re
 
 from tests.processes import ROOT
-from webhook_app import metrics
+from webhook_app.ops import metrics
 from webhook_app.outbox import State
 from webhook_app.reference import TABLES, explained, filled, pages
 

@@ -12,10 +12,11 @@ import structlog
 from flask import Flask, Response
 from werkzeug.exceptions import HTTPException
 
-from webhook_app import commands, console, health, logs, metrics, openapi, receiver, web
-from webhook_app.destinations.registry import build as build_form
+from webhook_app import cli, console, openapi, receiver, web
+from webhook_app.delivery.registry import build as build_form
+from webhook_app.ops import health, logs, metrics
 from webhook_app.outbox import Database, Intake, open_database
-from webhook_app.outbox.tally import FLUSH_EVERY, Tally
+from webhook_app.outbox.counters import FLUSH_EVERY, Counters
 from webhook_app.providers.registry import build as build_providers
 from webhook_app.settings import ConfigurationError, Settings, near_misses
 
@@ -30,7 +31,7 @@ def create_app() -> Flask:
     except ConfigurationError as error:
         sys.exit(f"Cannot start, please mend:\n{error}")
     # Not in `build_app`: tests write statistics down when they want them.
-    app.extensions["tally"].every = FLUSH_EVERY
+    app.extensions["counters"].every = FLUSH_EVERY
     if "FLASK_RUN_FROM_CLI" not in os.environ:
         _say_what_is_open(app)
     return app
@@ -54,14 +55,14 @@ def build_app(environ: Mapping[str, str]) -> Flask:
     app.extensions["database"] = database
     app.extensions["providers"] = providers
     app.extensions["form"] = form
-    app.extensions["tally"] = tally = Tally(database)
+    app.extensions["counters"] = counters = Counters(database)
     app.register_blueprint(receiver.blueprint(providers, Intake(database), settings))
     app.register_blueprint(health.blueprint(database))
     app.register_blueprint(metrics.blueprint(database))
     app.register_blueprint(openapi.blueprint(providers, settings))
     console.install(app, settings=settings, database=database, providers=providers, form=form)
-    commands.register(app)
-    app.after_request(partial(_finish, tally))
+    cli.register(app)
+    app.after_request(partial(_finish, counters))
     app.register_error_handler(HTTPException, _explain)
     app.register_error_handler(Exception, _confess)
     return app
@@ -95,7 +96,7 @@ def _say_what_is_open(app: Flask) -> None:
     )
 
 
-def _finish(tally: Tally, response: Response) -> Response:
+def _finish(counters: Counters, response: Response) -> Response:
     request = web.current()
     seconds = time.perf_counter() - request.began
     response.headers["X-Request-ID"] = request.id
@@ -111,7 +112,7 @@ def _finish(tally: Tally, response: Response) -> Response:
         duration_ms=round(seconds * 1000, 1),
     )
     if request.told and request.method == "POST":
-        metrics.count_webhook(tally, request.told, response.status_code, seconds)
+        metrics.count_webhook(counters, request.told, response.status_code, seconds)
     return response
 
 

@@ -11,7 +11,7 @@ from enum import StrEnum
 from pathlib import Path
 from typing import Any
 
-from webhook_app import metrics
+from webhook_app.ops import metrics
 from webhook_app.outbox import State
 from webhook_app.providers.registry import build
 from webhook_app.settings import Settings, variables

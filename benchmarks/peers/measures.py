@@ -66,23 +66,23 @@ def _end_to_end(engine: str, effort: Effort) -> dict[str, Any]:
     with place(engine, on=MEASURED | OTHERS) as where, ExitStack() as stack:
         ours = stack.enter_context(sandbox(where.folder))
         web = stack.enter_context(gunicorn(where.folder, where.env))
-        forwarder = stack.enter_context(worker(where, ours.port, on=OTHERS))
+        sender = stack.enter_context(worker(where, ours.port, on=OTHERS))
         theirs = stack.enter_context(sandbox(where.folder))
         peer = stack.enter_context(_node_red(where, theirs.port))
         per_cpu: dict[str, list[float]] = {"product": [], "peer": []}
 
         def rate(side: str, server: Served, box: Served, pids: list[int]) -> float:
-            office = f"http://127.0.0.1:{box.port}/sandbox"
-            requests.delete(f"{office}/received", timeout=10)
+            admin = f"http://127.0.0.1:{box.port}/sandbox"
+            requests.delete(f"{admin}/received", timeout=10)
             cpu, began = cpu_seconds(pids), time.perf_counter()
             load.run(server.port, webhooks.singles(count), connections=CONNECTIONS)
-            wait_until(lambda: _taken(office) >= count, "all have arrived")
+            wait_until(lambda: _taken(admin) >= count, "all have arrived")
             seconds = time.perf_counter() - began
             per_cpu[side].append(count / (cpu_seconds(pids) - cpu))
             return count / seconds
 
         sides = {
-            "product": lambda: rate("product", web, ours, [*web.pids, forwarder.process.pid]),
+            "product": lambda: rate("product", web, ours, [*web.pids, sender.process.pid]),
             "peer": lambda: rate("peer", peer, theirs, peer.pids),
         }
         # Node-RED's compiler has most of its work behind it after some thousand requests.
@@ -91,8 +91,8 @@ def _end_to_end(engine: str, effort: Effort) -> dict[str, Any]:
         return found | {"other_ratio": medians["product"] / medians["peer"]}
 
 
-def _taken(office: str) -> int:
-    return int(requests.get(f"{office}/counts", timeout=30).json()["counts"]["taken"])
+def _taken(admin: str) -> int:
+    return int(requests.get(f"{admin}/counts", timeout=30).json()["counts"]["taken"])
 
 
 def _by_turns(

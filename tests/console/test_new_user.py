@@ -37,7 +37,7 @@ class Product:
 def product(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Product]:
     folder, port = checkout(tmp_path_factory.mktemp("product")), free_port()
     env = environment(PORT=str(port), WEB_CONCURRENCY="2")
-    with running([sys.executable, "-m", "webhook_app.local"], cwd=folder, env=env) as program:
+    with running([sys.executable, "-m", "webhook_app.dev.run"], cwd=folder, env=env) as program:
         url = f"http://localhost:{port}"
         wait_for_http(f"{url}/readyz")
         found = re.search(r"forwards to +(\S+) \(the sandbox\)", program.output())

@@ -14,11 +14,11 @@ from sqlalchemy import update
 from tests.console.person import PASSWORD, Person
 from tests.signing import SendGridSigner
 from webhook_app.consent import Identity, IdentityKind
-from webhook_app.outbox import Queue, State, archive
-from webhook_app.outbox.archive import Filter
+from webhook_app.outbox import Queue, State, queries
+from webhook_app.outbox.counters import Count
 from webhook_app.outbox.hashing import load_hasher
+from webhook_app.outbox.queries import Filter
 from webhook_app.outbox.tables import events
-from webhook_app.outbox.tally import Count
 
 Post = Callable[..., None]
 
@@ -28,7 +28,7 @@ def unsubscribe(email: str = "jane@example.com", **more: object) -> dict[str, ob
 
 
 def states(app: Flask) -> list[State]:
-    return [event.state for event in archive.search(app.extensions["database"], Filter(), ascending=True).events]
+    return [event.state for event in queries.search(app.extensions["database"], Filter(), ascending=True).events]
 
 
 def test_the_overview_says_why_it_is_not_working(person: Person) -> None:
@@ -50,7 +50,7 @@ def test_the_overview_says_it_works_and_what_to_look_at(app: Flask, person: Pers
 def test_the_overview_shows_what_each_esp_last_called_with(app: Flask, person: Person, post: Post) -> None:
     post(unsubscribe())
     app.test_client().post("/webhooks/emarsys", data=b"{}")
-    app.extensions["tally"].flush()
+    app.extensions["counters"].flush()
     page = person.get("/console/").text
     assert "http://localhost/webhooks/sendgrid" in page
     assert "new changes" in page
@@ -59,10 +59,10 @@ def test_the_overview_shows_what_each_esp_last_called_with(app: Flask, person: P
 
 
 def test_the_chart_counts_what_happened_in_the_time_asked_for(app: Flask, person: Person) -> None:
-    tally = app.extensions["tally"]
-    tally.add(((Count.ACCEPTED, "sendgrid", "", 7),))
-    tally.add(((Count.FAILED, "sendgrid", "http_503", 3),))
-    tally.flush()
+    counters = app.extensions["counters"]
+    counters.add(((Count.ACCEPTED, "sendgrid", "", 7),))
+    counters.add(((Count.FAILED, "sendgrid", "http_503", 3),))
+    counters.flush()
     for length in ("24h", "7d", "30d", "weird"):
         page = person.get(f"/console/?range={length}").text
         assert "7 received" in page
@@ -130,7 +130,7 @@ def test_every_page_works_on_either_engine(
     app = make_app(CONSOLE_PASSWORD=PASSWORD, DATABASE_URL=database_url)
     body = json.dumps([unsubscribe(), unsubscribe("joe@example.com"), {"event": "unsubscribe"}]).encode()
     app.test_client().post("/webhooks/sendgrid", data=body, headers=sendgrid_signer.headers(body))
-    app.extensions["tally"].flush()
+    app.extensions["counters"].flush()
     person = Person(app.test_client())
     person.log_in("wrong")
     person.log_in()

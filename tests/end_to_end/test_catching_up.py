@@ -17,8 +17,8 @@ import requests
 
 from tests import sendgrid_api
 from tests.processes import Program, checkout, environment, find, free_port, running, wait_for_http, wait_until
-from webhook_app import sandbox
-from webhook_app.sandbox import Sandbox
+from webhook_app.dev import sandbox
+from webhook_app.dev.sandbox import Sandbox
 
 OLD = 100_000
 LIVE = 200

@@ -12,7 +12,7 @@ from tests import postgres, summary
 from tests.end_to_end.test_faults import down, locked
 from tests.processes import PATIENCE, wait_until
 from tests.product import Product
-from webhook_app.forwarder import LEASE
+from webhook_app.delivery.worker import LEASE
 
 SECONDS = 60 * float(os.environ.get("SOAK") or 0.25)
 #: What is tried again waits for longer after each failure, ten minutes at most.

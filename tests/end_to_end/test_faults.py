@@ -19,7 +19,7 @@ import requests
 from tests import postgres, summary
 from tests.processes import PATIENCE, wait_until
 from tests.product import Product, disk_full, opt_out, people
-from webhook_app.forwarder import LEASE
+from webhook_app.delivery.worker import LEASE
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(300)]
 

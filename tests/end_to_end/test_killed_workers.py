@@ -19,8 +19,8 @@ from tests import summary
 from tests.outbox.world import START, change, rows
 from tests.processes import checkout, environment, find, wait_until
 from webhook_app.consent import Action, ConsentChange, Visitor
+from webhook_app.dev.sandbox import Sandbox, running
 from webhook_app.outbox import Database, Intake, State
-from webhook_app.sandbox import Sandbox, running
 
 CHANGES = 8_000
 PEOPLE = 2_000

@@ -17,8 +17,8 @@ import requests
 
 from tests.processes import Program, checkout, environment, free_port, running, wait_for_http, wait_until
 from tests.signing import SendGridSigner
-from webhook_app import sandbox
-from webhook_app.sandbox import Sandbox
+from webhook_app.dev import sandbox
+from webhook_app.dev.sandbox import Sandbox
 
 pytestmark = pytest.mark.slow
 
@@ -45,7 +45,7 @@ def product(tmp_path: Path, port: int, dynamic_yield: Sandbox, sendgrid_signer: 
         EVENTS_API_KEY="server-side-key",
         SENDGRID_VERIFICATION_KEYS=sendgrid_signer.public_key,
     )
-    command = [sys.executable, "-m", "webhook_app.local"]
+    command = [sys.executable, "-m", "webhook_app.dev.run"]
     with running(command, cwd=checkout(tmp_path), env=env) as program:
         wait_for_http(f"http://127.0.0.1:{port}/readyz")
         yield program
@@ -160,7 +160,7 @@ def test_make_run_says_what_it_made_up_and_simulate_uses_it(tmp_path: Path) -> N
     """The README's first screen, as a newcomer types it."""
     port = free_port()
     folder = checkout(tmp_path)
-    command = [sys.executable, "-m", "webhook_app.local"]
+    command = [sys.executable, "-m", "webhook_app.dev.run"]
     with running(command, cwd=folder, env=environment(PORT=str(port))) as program:
         wait_for_http(f"http://127.0.0.1:{port}/readyz")
         assert f"http://localhost:{port}/webhooks/sendgrid" in program.output()
@@ -182,7 +182,7 @@ def test_make_run_says_what_it_made_up_and_simulate_uses_it(tmp_path: Path) -> N
 def test_a_port_in_use_costs_one_clear_line(tmp_path: Path, product: Program, port: int) -> None:
     other = tmp_path / "other"
     other.mkdir()
-    command = [sys.executable, "-m", "webhook_app.local"]
+    command = [sys.executable, "-m", "webhook_app.dev.run"]
     with running(command, cwd=checkout(other), env=environment(PORT=str(port))) as program:
         assert program.process.wait(timeout=30) == 1
         assert f"PORT {port} is in use; try PORT=" in program.output()

@@ -7,7 +7,7 @@ INTAKE = "webhook_app/outbox/intake.py"
 INSERTS = "webhook_app/outbox/inserts.py"
 HASHING = "webhook_app/outbox/hashing.py"
 ROWS = "webhook_app/outbox/rows.py"
-FORWARDER = "webhook_app/forwarder.py"
+FORWARDER = "webhook_app/delivery/worker.py"
 APP = "webhook_app/__init__.py"
 
 PROMISE = "tests/test_promise.py"
@@ -140,7 +140,7 @@ _LATER = {""",
                 RECEIVER,
                 "    added = intake.add(\n",
                 """    from flask import current_app
-    from webhook_app.destinations.client import Client
+    from webhook_app.delivery.client import Client
 
     client = Client(settings.events_api_base, settings.events_api_key)
     for change, _ in reading.changes:

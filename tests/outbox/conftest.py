@@ -4,7 +4,7 @@ import pytest
 
 from tests.outbox.world import Clock
 from webhook_app.outbox import Database, Intake, Queue
-from webhook_app.outbox.upkeep import Upkeep
+from webhook_app.outbox.maintenance import Maintenance
 
 
 @pytest.fixture
@@ -23,5 +23,5 @@ def queue(database: Database, clock: Clock) -> Queue:
 
 
 @pytest.fixture
-def upkeep(database: Database, clock: Clock) -> Upkeep:
-    return Upkeep(database, clock)
+def maintenance(database: Database, clock: Clock) -> Maintenance:
+    return Maintenance(database, clock)

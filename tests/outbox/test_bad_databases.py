@@ -18,9 +18,9 @@ from tests import postgres
 from tests.outbox.world import change, rows
 from tests.processes import free_port
 from tests.signing import SendGridSigner
+from webhook_app.dev.sandbox import running
 from webhook_app.outbox import Database, Intake, OutboxUnavailable, Queue, open_database, schema
 from webhook_app.outbox.engines import postgresql, sqlite
-from webhook_app.sandbox import running
 from webhook_app.settings import ConfigurationError, Settings
 
 MakeApp = Callable[..., Flask]

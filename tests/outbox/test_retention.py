@@ -6,8 +6,8 @@ import pytest
 
 from tests.outbox.world import Clock, add, change, rows, send_all
 from webhook_app.outbox import Database, Intake, Queue
+from webhook_app.outbox.maintenance import Maintenance
 from webhook_app.outbox.retention import TURN, Retention
-from webhook_app.outbox.upkeep import Upkeep
 
 DAY = 86_400.0  # seconds
 
@@ -21,7 +21,7 @@ def finished(intake: Intake, queue: Queue, clock: Clock) -> None:
 
 
 def retention(database: Database, clock: Clock, *, batch: int = 100) -> Retention:
-    return Retention(database, Upkeep(database, clock), keep=timedelta(days=1), clock=clock)
+    return Retention(database, Maintenance(database, clock), keep=timedelta(days=1), clock=clock)
 
 
 def test_a_worker_prunes_when_it_starts_and_then_once_a_day(

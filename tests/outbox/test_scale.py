@@ -13,10 +13,10 @@ from sqlalchemy import event
 from tests import postgres
 from tests.outbox.bulk import fill
 from tests.outbox.world import Clock, add, change, ending
-from webhook_app.outbox import Database, Intake, Queue, State, archive, open_database, schema
-from webhook_app.outbox.archive import Filter
+from webhook_app.outbox import Database, Intake, Queue, State, open_database, queries, schema
+from webhook_app.outbox.maintenance import Maintenance
+from webhook_app.outbox.queries import Filter
 from webhook_app.outbox.status import status
-from webhook_app.outbox.upkeep import Upkeep
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(300)]
 
@@ -161,10 +161,10 @@ def test_statistics_taken_when_nothing_was_leased_do_not_send_sqlite_through_all
 )
 def test_the_consoles_lists_use_an_index(which: Filter, database: Database) -> None:
     with Statements(database) as statements:
-        first = archive.search(database, which)
-        archive.search(database, which, after=first.next or "")
+        first = queries.search(database, which)
+        queries.search(database, which, after=first.next or "")
         if first.events:
-            archive.show(database, first.events[0].id)
+            queries.show(database, first.events[0].id)
     assert statements.whole_tables_read() == []
 
 
@@ -172,9 +172,9 @@ def test_the_consoles_counts_and_the_retention_use_an_index(database: Database) 
     clock = Clock()
     with Statements(database) as statements:
         # Of what nearly every row is, the first thousand are found wherever one begins.
-        archive.count_by_state(database, (State.PENDING, State.DEAD, State.QUARANTINED), limit=1000)
-        Upkeep(database, clock).prune_some(clock.moment)
-        Upkeep(database, clock).replay(range(1, 400))
+        queries.count_by_state(database, (State.PENDING, State.DEAD, State.QUARANTINED), limit=1000)
+        Maintenance(database, clock).prune_some(clock.moment)
+        Maintenance(database, clock).replay(range(1, 400))
     assert statements.whole_tables_read() == []
 
 

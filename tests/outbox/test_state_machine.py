@@ -20,9 +20,9 @@ from sqlalchemy import delete
 from tests.outbox.world import Clock, change, ending, rows
 from webhook_app.consent import Action
 from webhook_app.outbox import Claimed, Database, Intake, Queue, State
+from webhook_app.outbox.maintenance import Maintenance
 from webhook_app.outbox.queue import LEASE
 from webhook_app.outbox.tables import attempts, events
-from webhook_app.outbox.upkeep import Upkeep
 
 PEOPLE = st.sampled_from(["jane@example.com", "Joe@example.com", "ann@example.com"])
 ACTIONS = st.sampled_from(list(Action))
@@ -64,7 +64,7 @@ class OutboxMachine(RuleBasedStateMachine):
         self.clock = Clock()
         self.intake = Intake(self.database, clock=self.clock)
         self.queue = Queue(self.database, clock=self.clock)
-        self.upkeep = Upkeep(self.database, self.clock)
+        self.maintenance = Maintenance(self.database, self.clock)
         self.model = Model()
         self.leases: dict[int, Held] = {}
 
@@ -127,7 +127,7 @@ class OutboxMachine(RuleBasedStateMachine):
     @rule()
     def replay_all(self) -> None:
         before = {row.id: row.state for row in rows(self.database)}
-        self.upkeep.replay(events.c.id > 0)
+        self.maintenance.replay(events.c.id > 0)
         for row in rows(self.database):
             if row.state != before[row.id]:
                 assert row.state == State.PENDING
@@ -136,7 +136,7 @@ class OutboxMachine(RuleBasedStateMachine):
 
     @rule()
     def prune(self) -> None:
-        self.upkeep.prune(self.clock.moment - KEEP)
+        self.maintenance.prune(self.clock.moment - KEEP)
 
     @rule()
     def a_healthy_worker_sends_everything(self) -> None:

@@ -19,10 +19,10 @@ from werkzeug.datastructures import Headers
 
 from tests.auth.amazon import CERTIFICATE_URL, TOPIC, Amazon, signed
 from webhook_app.auth import Scheme, WebhookRequest
+from webhook_app.dev.signers import Signer
 from webhook_app.providers import Provider, registry
 from webhook_app.providers.declared import EventReader
 from webhook_app.settings import Settings
-from webhook_app.signers import Signer
 
 PAYLOADS = Path(__file__).parents[1] / "payloads"
 PUBLIC_URL = "https://hooks.example.net"

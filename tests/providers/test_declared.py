@@ -14,8 +14,8 @@ from werkzeug.datastructures import Headers
 from webhook_app.auth import WebhookRequest
 from webhook_app.consent import Action, IdentityKind, PushChannel, Visitor
 from webhook_app.providers import Provider, Reading, read, registry
+from webhook_app.providers.auth_config import TABLES
 from webhook_app.providers.declaration import Mistakes, ProviderTable, check
-from webhook_app.providers.ways_in import TABLES
 from webhook_app.settings import ConfigurationError, Settings
 
 Declare = Callable[..., Provider]

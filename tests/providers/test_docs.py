@@ -13,8 +13,8 @@ from flask import Flask
 
 from tests.providers.cases import cases
 from webhook_app.providers import Provider, registry
+from webhook_app.providers.auth_config import TABLES
 from webhook_app.providers.declaration import ProviderTable, VisitorTable
-from webhook_app.providers.ways_in import TABLES
 from webhook_app.settings import Settings
 
 PAGES = Path(__file__).parents[2] / "docs" / "esps"

@@ -15,7 +15,7 @@ SECRET = re.compile(r"secret|password|token|signature|digest|api_key|credential|
 #: Comparisons that only sound like one of secrets, and why they leak nothing.
 HARMLESS = {
     ("auth/sns.py", "message.get('Type') not in SIGNED_FIELDS"): "the names of message types",
-    ("destinations/answers.py", "secret.casefold() in text.casefold()"): "hides what we sent; nobody is let in by it",
+    ("delivery/answers.py", "secret.casefold() in text.casefold()"): "hides what we sent; nobody is let in by it",
     ("outbox/intake.py", "one_time_tokens.c.token_hash == token['token_hash']"): "SQL, over keyed hashes",
     (
         "outbox/intake.py",
@@ -24,11 +24,11 @@ HARMLESS = {
     ("outbox/reconciliations.py", "reconciliations.c.lease == token"): "SQL, over a lease of our own",
     ("providers/expressions.py", "token['type'] == 'quoted_identifier'"): "tokens of a grammar",
     ("providers/expressions.py", "token['type'] == 'unquoted_identifier'"): "tokens of a grammar",
-    ("providers/ways_in.py", "'{body}' not in signed"): "the template of what is signed",
-    ("providers/ways_in.py", "'{form}' not in signed"): "the template of what is signed",
-    ("providers/ways_in.py", "f'{{{part}}}' in signed"): "the template of what is signed",
-    ("providers/ways_in.py", "f'{{{part}}}' not in signed"): "the template of what is signed",
-    ("sandbox/box.py", "given != self._api_key"): "a stand-in on this machine that guards nothing",
+    ("providers/auth_config.py", "'{body}' not in signed"): "the template of what is signed",
+    ("providers/auth_config.py", "'{form}' not in signed"): "the template of what is signed",
+    ("providers/auth_config.py", "f'{{{part}}}' in signed"): "the template of what is signed",
+    ("providers/auth_config.py", "f'{{{part}}}' not in signed"): "the template of what is signed",
+    ("dev/sandbox/state.py", "given != self._api_key"): "a stand-in on this machine that guards nothing",
 }
 
 
@@ -74,17 +74,17 @@ NETWORK = ("requests", "urllib.request", "urllib3", "http.client", "socket", "sm
 #: Who does, and to whom. Nobody else's code can be talked into calling an address that a stranger chose.
 CALLERS = {
     "auth/sns.py": "Amazon's own hosts, checked by pattern, no redirects",
-    "commands/trying.py": "the URL that a person types after `flask simulate`",
-    "destinations/client.py": "Dynamic Yield: a base from the settings, no redirects",
-    "destinations/punctual.py": "the same",
-    "forwarder.py": "nobody: the host's name stands in the worker's",
-    "local.py": "nobody: looks for a free port",
-    "sandbox/faults.py": "answers only",
-    "sandbox/server.py": "answers only",
-    "sandbox/__init__.py": "answers only",
-    "sandbox/wire.py": "answers only",
-    "catching_up/sendgrid_api.py": "SendGrid: a base from the settings",
-    "tunnel.py": "ngrok's agent on this machine",
+    "cli/simulate.py": "the URL that a person types after `flask simulate`",
+    "delivery/client.py": "Dynamic Yield: a base from the settings, no redirects",
+    "delivery/punctual.py": "the same",
+    "delivery/worker.py": "nobody: the host's name stands in the worker's",
+    "dev/run.py": "nobody: looks for a free port",
+    "dev/sandbox/faults.py": "answers only",
+    "dev/sandbox/server.py": "answers only",
+    "dev/sandbox/__init__.py": "answers only",
+    "dev/sandbox/wire.py": "answers only",
+    "sync/sendgrid_api.py": "SendGrid: a base from the settings",
+    "dev/tunnel.py": "ngrok's agent on this machine",
     "web_worker.py": "nobody: gives up whoever called us and never finishes",
 }
 
@@ -101,28 +101,25 @@ def test_only_these_modules_open_connections() -> None:
 # ---------------------------------------------------------------- rooms
 
 #: Room → the rooms it may import besides itself, as the design has it. Data runs one way: nothing on the right of
-#: receiver → providers → outbox → forwarder → destinations is known on the left.
+#: receiver → providers → outbox → delivery is known on the left.
 MAY_IMPORT: dict[str, set[str]] = {
     "consent": set(),
-    "logs": set(),
-    "sandbox": set(),
     "web": set(),
     "many_threads": set(),
     "web_worker": {"many_threads"},
     "auth": set(),
     # It reads keys as the schemes do, so that a mistake in one is told at boot.
     "settings": {"auth"},
-    "signers": {"auth"},
     "providers": {"consent", "auth", "settings"},
     "outbox": {"consent"},
-    "destinations": {"consent", "settings"},
+    "delivery": {"consent", "outbox", "settings"},
     "receiver": {"auth", "consent", "providers", "outbox", "settings", "web"},
-    "forwarder": {"outbox", "destinations"},
-    "catching_up": {"auth", "consent", "providers", "outbox", "settings"},
-    "health": {"outbox", "web"},
+    "redelivery": {"auth", "outbox", "providers"},
+    "sync": {"auth", "consent", "providers", "outbox", "settings"},
+    "ops": {"delivery", "outbox", "web"},
 }
 #: Wires the others, or is an entrance of its own: nobody of the rooms above imports one of these.
-ENTRANCES = {"__init__", "commands", "console", "local"}
+ENTRANCES = {"__init__", "cli", "console", "dev"}
 
 
 def room(module: str) -> str:
@@ -148,7 +145,7 @@ def test_a_room_imports_only_what_the_design_allows(name: str) -> None:
 def test_nobody_imports_an_entrance() -> None:
     for path, tree in modules().items():
         own = path.partition("/")[0].removesuffix(".py")
-        if own not in ENTRANCES and own != "tunnel":
+        if own not in ENTRANCES:
             assert not known_rooms(path, tree) & ENTRANCES, path
 
 

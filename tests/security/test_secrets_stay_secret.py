@@ -10,14 +10,14 @@ from tests.outbox.world import change
 from tests.signing import SendGridSigner
 from webhook_app.auth import WebhookRequest
 from webhook_app.consent import Identity, IdentityKind, Visitor
-from webhook_app.destinations import Answer, Call, Outcome
-from webhook_app.destinations.client import Client
+from webhook_app.delivery import Answer, Call, Outcome
+from webhook_app.delivery.client import Client
+from webhook_app.dev.simulation import SignedRequest
 from webhook_app.outbox import Claimed, OutboxUnavailable, open_database
 from webhook_app.outbox.database import Database
 from webhook_app.outbox.hashing import Hasher
 from webhook_app.providers import registry
 from webhook_app.settings import ConfigurationError, Settings, variables
-from webhook_app.simulation import SignedRequest
 
 SECRET = "canary-5f1c0b9e"
 ADDRESS = "canary.5f1c0b9e@example.com"

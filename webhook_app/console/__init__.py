@@ -8,7 +8,7 @@ from flask.typing import ResponseReturnValue
 from werkzeug.exceptions import HTTPException
 
 from webhook_app.console import access, formatting, pages
-from webhook_app.destinations import WireForm
+from webhook_app.delivery import WireForm
 from webhook_app.outbox import Database, OutboxUnavailable, State
 from webhook_app.providers import Provider
 from webhook_app.settings import Settings

@@ -4,7 +4,7 @@ import csv
 import io
 from collections.abc import Iterable, Iterator
 
-from webhook_app.outbox.archive import Event
+from webhook_app.outbox.queries import Event
 
 COLUMNS = (
     "id",

@@ -9,7 +9,7 @@ from urllib.parse import urlencode
 from marshmallow import EXCLUDE, Schema, ValidationError, fields, validate
 
 from webhook_app.outbox import State
-from webhook_app.outbox.archive import Filter, Sort
+from webhook_app.outbox.queries import Filter, Sort
 
 _UNDERSTANDABLE = validate.Length(max=400, error="is too long")
 

@@ -4,12 +4,12 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 
-from webhook_app.health import why_not_ready
+from webhook_app.ops.health import why_not_ready
 from webhook_app.outbox import Database, State
-from webhook_app.outbox.archive import count_by_state
+from webhook_app.outbox.counters import CHARTED, Count, Counted, activity_since, counted
+from webhook_app.outbox.queries import count_by_state
 from webhook_app.outbox.reconciliations import Reconciliation, Reconciliations
 from webhook_app.outbox.status import status
-from webhook_app.outbox.tally import CHARTED, Count, Counted, activity_since, counted
 from webhook_app.providers import Provider
 
 #: What the chart can show: its name, how far back, and the width of a step.

@@ -10,12 +10,12 @@ from flask import Blueprint, Response, abort, redirect, render_template, request
 from flask.typing import ResponseReturnValue
 
 from webhook_app.console import access, export, filters, overview
-from webhook_app.destinations import Call, Undeliverable, WireForm
-from webhook_app.outbox import Database, State, archive
-from webhook_app.outbox.archive import Filter, Life
-from webhook_app.outbox.upkeep import DISCARDABLE, REPLAYABLE
+from webhook_app.delivery import Call, Undeliverable, WireForm
+from webhook_app.outbox import Database, State, queries
+from webhook_app.outbox.maintenance import DISCARDABLE, REPLAYABLE
+from webhook_app.outbox.queries import Filter, Life
 from webhook_app.providers import Provider
-from webhook_app.second_try import SecondTry, Verb
+from webhook_app.redelivery import Redelivery, Verb
 from webhook_app.settings import Settings
 
 QUARANTINE_PAGE = 20  # events
@@ -33,8 +33,8 @@ class Shown:
     form: WireForm
 
     @property
-    def second_try(self) -> SecondTry:
-        return SecondTry(self.database, self.providers, forward_opt_ins=self.settings.forward_opt_ins)
+    def redelivery(self) -> Redelivery:
+        return Redelivery(self.database, self.providers, forward_opt_ins=self.settings.forward_opt_ins)
 
     def sorted_providers(self) -> list[Provider]:
         return sorted(self.providers.values(), key=lambda provider: provider.title.casefold())
@@ -86,7 +86,7 @@ def _add_lists(console: Blueprint, shown: Shown) -> None:
         asked = filters.read(request.args)
         page = None
         if not asked.problems:
-            page = archive.search(
+            page = queries.search(
                 shown.database,
                 asked.filter,
                 sort=asked.sort,
@@ -100,7 +100,7 @@ def _add_lists(console: Blueprint, shown: Shown) -> None:
     @console.get("/events.csv")
     def export_events() -> Response:
         asked = _understood(request.args)
-        batches = archive.stream(shown.database, asked.filter)
+        batches = queries.stream(shown.database, asked.filter)
         # Taken before the answer begins: a database that is down is a 503 and not an empty file.
         first = next(batches, [])
         return Response(
@@ -111,7 +111,7 @@ def _add_lists(console: Blueprint, shown: Shown) -> None:
 
     @console.get("/events/<int:number>")
     def show_event(number: int) -> str:
-        life = archive.show(shown.database, number) or abort(404)
+        life = queries.show(shown.database, number) or abort(404)
         call, why_none = shown.call(life)
         return render_template(
             "console/event.html",
@@ -126,14 +126,14 @@ def _add_lists(console: Blueprint, shown: Shown) -> None:
 
     @console.get("/quarantine")
     def quarantine() -> str:
-        page = archive.search(
+        page = queries.search(
             shown.database,
             Filter(state=State.QUARANTINED),
             limit=QUARANTINE_PAGE,
             after=request.args.get("after", ""),
             before=request.args.get("before", ""),
         )
-        lives = [life for event in page.events if (life := archive.show(shown.database, event.id))]
+        lives = [life for event in page.events if (life := queries.show(shown.database, event.id))]
         return render_template("console/quarantine.html", page=page, lives=lives)
 
 
@@ -145,8 +145,8 @@ def _add_orders(console: Blueprint, shown: Shown) -> None:
             "console/confirm.html",
             verb=verb,
             asked=asked,
-            number=shown.second_try.count(Verb(verb), asked.filter),
-            up_to=archive.newest_number(shown.database),
+            number=shown.redelivery.count(Verb(verb), asked.filter),
+            up_to=queries.newest_number(shown.database),
         )
 
     @console.post("/<any(replay, discard):verb>")
@@ -155,7 +155,7 @@ def _add_orders(console: Blueprint, shown: Shown) -> None:
         after, up_to = _number("after"), _number("up_to")
         deadline = time.monotonic() + PATIENCE
         done, finished = _number("done"), True
-        for progress in shown.second_try.run(Verb(verb), asked.filter, after=after, up_to=up_to):
+        for progress in shown.redelivery.run(Verb(verb), asked.filter, after=after, up_to=up_to):
             done, after = done + progress.done, progress.last
             if time.monotonic() > deadline:
                 finished = False
@@ -166,8 +166,8 @@ def _add_orders(console: Blueprint, shown: Shown) -> None:
 
     @console.post("/events/<int:number>/<any(replay, discard):verb>")
     def order_one(number: int, verb: str) -> ResponseReturnValue:
-        life = archive.show(shown.database, number) or abort(404)
-        session["told"] = _told(Verb(verb), life, done=shown.second_try.one(Verb(verb), life.event))
+        life = queries.show(shown.database, number) or abort(404)
+        session["told"] = _told(Verb(verb), life, done=shown.redelivery.one(Verb(verb), life.event))
         back = request.form.get("back", "")
         return redirect(back if access.is_local(back) else f"{access.PREFIX}/events/{number}", code=303)
 

@@ -7,9 +7,9 @@ from datetime import UTC, datetime, timedelta
 from sqlalchemy import ColumnElement, or_, update
 
 from webhook_app.outbox.database import Database
+from webhook_app.outbox.maintenance import Maintenance
 from webhook_app.outbox.tables import installation
 from webhook_app.outbox.times import seconds_to_micros
-from webhook_app.outbox.upkeep import Upkeep
 
 EVERY = timedelta(days=1)
 #: Whoever prunes has the turn for so long, and again for so long after each half of it; then another may.
@@ -26,10 +26,10 @@ class Retention:
     """
 
     def __init__(
-        self, database: Database, upkeep: Upkeep, *, keep: timedelta, clock: Callable[[], float] = time.time
+        self, database: Database, maintenance: Maintenance, *, keep: timedelta, clock: Callable[[], float] = time.time
     ) -> None:
         self._database = database
-        self._upkeep = upkeep
+        self._maintenance = maintenance
         self._keep = keep
         self._clock = clock
         #: Until when it is our turn, in microseconds; None while it is not.
@@ -40,7 +40,7 @@ class Retention:
         now = self._clock()
         if not self._have_turn(seconds_to_micros(now)):
             return False
-        if self._upkeep.prune_some(datetime.fromtimestamp(now, UTC) - self._keep):
+        if self._maintenance.prune_some(datetime.fromtimestamp(now, UTC) - self._keep):
             return True
         self._hand_on(self._is_ours(), now, EVERY)
         self._turn = None

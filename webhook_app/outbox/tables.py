@@ -194,7 +194,7 @@ installation = Table(
     Column("prune_due_at", BigInteger),
 )
 
-#: What has happened how often, ever; see `tally`. Histograms are rows too: a row a bucket.
+#: What has happened how often, ever; see `counters`. Histograms are rows too: a row a bucket.
 counters = Table(
     "counters",
     metadata,

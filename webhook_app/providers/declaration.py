@@ -12,10 +12,10 @@ from marshmallow import ValidationError, fields, validate, validates_schema
 
 from webhook_app.consent import IdentityKind
 from webhook_app.providers import flatten
+from webhook_app.providers.auth_config import WayIn, WaysIn
 from webhook_app.providers.bodies import FORMS
 from webhook_app.providers.expressions import Condition, Path
 from webhook_app.providers.toml_fields import Inner, Table, Word, condition, one_of, path, time_pattern, zone
-from webhook_app.providers.ways_in import WayIn, WaysIn
 
 #: Key of a declaration → the kind of identity that stands there.
 IDENTITIES = {

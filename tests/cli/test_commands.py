@@ -1,0 +1,143 @@
+"""`flask …`, as a person or a script calls it."""
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from click.testing import Result
+from flask import Flask
+from sqlalchemy import update
+
+from tests.signing import SendGridSigner
+from webhook_app.dev.sandbox import running
+from webhook_app.outbox import State, queries
+from webhook_app.outbox.maintenance import Maintenance
+from webhook_app.outbox.queries import Filter
+from webhook_app.outbox.tables import events
+
+MakeApp = Callable[..., Flask]
+
+
+@pytest.fixture
+def app(make_app: MakeApp, sendgrid_signer: SendGridSigner) -> Flask:
+    """Three unsubscribes that were given up, and one event that was not understood."""
+    app = make_app()
+    batch: list[dict[str, Any]] = [
+        {"event": "unsubscribe", "email": f"{name}@example.com", "timestamp": 1760000000}
+        for name in ("jane", "joe", "jill")
+    ]
+    batch.append({"event": "unsubscribe"})
+    body = json.dumps(batch).encode()
+    app.test_client().post("/webhooks/sendgrid", data=body, headers=sendgrid_signer.headers(body))
+    with app.extensions["database"].write() as connection:
+        connection.execute(
+            update(events).where(events.c.state == "pending").values(state="dead", error="refused", settled_at=1)
+        )
+    return app
+
+
+def run(app: Flask, *arguments: str, **more: Any) -> Result:
+    return app.test_cli_runner().invoke(args=list(arguments), **more)
+
+
+def lines(result: Result) -> list[dict[str, Any]]:
+    assert result.exit_code == 0, result.output
+    return [json.loads(line) for line in result.stdout.splitlines() if line.startswith("{")]
+
+
+def states(app: Flask) -> list[State]:
+    return [event.state for event in queries.search(app.extensions["database"], Filter(), ascending=True).events]
+
+
+def test_providers_are_listed_with_url_and_what_opens_them(app: Flask) -> None:
+    output = run(app, "providers").output
+    assert "open    SendGrid                  http://localhost:8000/webhooks/sendgrid" in output
+    assert "set EMARSYS_TOKENS" in output
+    listed = {one["name"]: one for one in lines(run(app, "providers", "--json"))}
+    assert listed["sendgrid"]["open"] is True
+    assert listed["emarsys"]["open"] is False
+
+
+def test_events_are_listed_newest_first_and_filtered(app: Flask) -> None:
+    assert [one["id"] for one in lines(run(app, "events", "list", "--json"))] == [4, 3, 2, 1]
+    assert [one["id"] for one in lines(run(app, "events", "list", "--json", "--limit", "2"))] == [4, 3]
+    (jane,) = lines(run(app, "events", "list", "--json", "--person", "Jane@example.com"))
+    assert (jane["identity_value"], jane["state"], jane["error"]) == ("jane@example.com", "dead", "refused")
+    assert "#4" in run(app, "events", "list", "--state", "quarantined").output
+    assert run(app, "events", "list", "--since", "2999-01-01").output == ""
+
+
+def test_one_event_is_shown_with_raw_event_and_the_exact_request(app: Flask) -> None:
+    (jane,) = lines(run(app, "events", "show", "1", "--json"))
+    assert json.loads(jane["raw"])["email"] == "jane@example.com"
+    assert json.loads(jane["request"]["body"])["events"][0]["properties"]["plainTextEmail"] == "jane@example.com"
+    text = run(app, "events", "show", "1").output
+    assert "POST https://dy-api.com/v2/collect/user/event" in text
+
+
+def test_all_filtered_are_replayed_after_a_confirmation_that_says_how_many(app: Flask) -> None:
+    refused = run(app, "events", "replay", "--state", "dead", input="n\n")
+    assert (refused.exit_code, "replay 3 changes?" in refused.output) == (1, True)
+    assert states(app)[:3] == [State.DEAD] * 3
+    assert "3 replayed" in run(app, "events", "replay", "--state", "dead", input="y\n").output
+    assert states(app)[:3] == [State.PENDING] * 3
+
+
+def test_a_script_replays_by_number_and_learns_what_was_left_alone(app: Flask) -> None:
+    answer = run(app, "events", "replay", "1", "4", "--json")
+    assert lines(answer) == [{"replayed": 1, "left_alone": 1}]
+    assert lines(run(app, "events", "discard", "2", "--json")) == [{"discarded": 1, "left_alone": 0}]
+    assert states(app) == [State.PENDING, State.DISCARDED, State.DEAD, State.QUARANTINED]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "line"),
+    [
+        (["events", "show", "99"], "Error: there is no change #99"),
+        (["events", "show", "1" + "0" * 40], "Error: there is no change #1"),
+        (["events", "replay"], "Error: name the changes either by their numbers or by filters, like --state dead"),
+        (["events", "replay", "1", "--state", "dead"], "Error: name the changes either"),
+        (["events", "discard", "99"], "Error: there is no change #99"),
+        (["events", "list", "--state", "gone"], "Error: Invalid value for '--state'"),
+        (["events", "list", "--since", "yesterday"], "Error: Invalid value for '--since'"),
+    ],
+)
+def test_a_mistake_is_one_clear_line(app: Flask, arguments: list[str], line: str) -> None:
+    result = run(app, *arguments)
+    assert result.exit_code != 0
+    assert result.output.splitlines()[-1].startswith(line)
+
+
+def test_a_database_that_cannot_be_used_is_one_clear_line(make_app: MakeApp, tmp_path: Path) -> None:
+    app = make_app(DATABASE_URL=f"sqlite:///{tmp_path}/other.db")
+    app.extensions["database"].close()
+    (tmp_path / "other.db").unlink()
+    result = run(app, "events", "list")
+    assert result.exit_code == 1
+    assert result.output.splitlines()[-1].startswith("Error: the database cannot be used:")
+
+
+def test_prune_empties_what_was_finished_long_ago(app: Flask) -> None:
+    database = app.extensions["database"]
+    Maintenance(database, clock=lambda: 1_000_000_000.0).discard([1])
+    assert "1 finished changes older than 30 days were emptied" in run(app, "prune").output
+    (jane,) = lines(run(app, "events", "list", "--json", "--person", "jane@example.com"))
+    assert jane["identity_value"] is None
+
+
+def test_check_says_what_is_wrong_and_fails(app: Flask) -> None:
+    result = run(app, "check")
+    assert result.exit_code == 1
+    assert "wrong   service: no live worker" in result.output
+    assert "wrong   key: EVENTS_API_KEY is not set" in result.output
+
+
+def test_check_live_asks_the_destination(make_app: MakeApp) -> None:
+    with running("the-key") as sandbox:
+        app = make_app(EVENTS_API_URL=sandbox.url, EVENTS_API_KEY="the-key")
+        assert "ok      host: answers" in run(app, "check", "--live").output
+        wrong = make_app(EVENTS_API_URL=sandbox.url, EVENTS_API_KEY="another")
+        assert "wrong   key: EVENTS_API_KEY is not accepted" in run(wrong, "check", "--live").output
+        assert sandbox.taken == []

@@ -1,0 +1,332 @@
+"""The client over real sockets: each row of the table, and every way in which the other side can behave badly."""
+
+import datetime
+import gc
+import ipaddress
+import socket
+import ssl
+import threading
+import time
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import pytest
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.hazmat.primitives.asymmetric import ec
+
+from webhook_app.consent import Action, ConsentChange, Identity, IdentityKind
+from webhook_app.delivery import Answer, Call, Outcome, punctual
+from webhook_app.delivery import client as client_module
+from webhook_app.delivery.client import BODY_LIMIT, Client, Timeouts
+from webhook_app.delivery.events_api import EventsApi
+from webhook_app.dev import sandbox
+from webhook_app.dev.sandbox import Sandbox
+
+#: Seconds. As in conftest.py: short, so that a slow drip ends soon.
+TOTAL = 0.8
+#: Seconds that a busy machine may take on top.
+SLACK = 0.6
+
+
+def call(address: str = "jane@example.com") -> Call:
+    identity = Identity(kind=IdentityKind.EMAIL, value=address)
+    change = ConsentChange(action=Action.OPT_OUT, identity=identity, reason="unsubscribe")
+    return EventsApi().call(change, pseudonym="p")
+
+
+@pytest.fixture
+def opened(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """The hosts to which a connection was opened, in turn."""
+    hosts: list[str] = []
+    look_up = punctual._look_up
+
+    def counting(host: str, port: int, timeout: float) -> list[Any]:
+        hosts.append(host)
+        return look_up(host, port, timeout)
+
+    monkeypatch.setattr(punctual, "_look_up", counting)
+    return hosts
+
+
+@pytest.mark.parametrize(
+    ("kind", "options", "outcome", "reason"),
+    [
+        *(("status", {"status": s, "body": "{}"}, Outcome.DELIVERED, "taken") for s in (200, 202)),
+        *(("status", {"status": s}, Outcome.RETRY, f"http_{s}") for s in (408, 425, 429, 500, 502, 503, 504, 520)),
+        *(("status", {"status": s}, Outcome.REFUSED, f"http_{s}") for s in (400, 409, 413, 422)),
+        *(("status", {"status": s}, Outcome.MISCONFIGURED, f"http_{s}") for s in (401, 403, 404, 405)),
+        *(("redirect", {"status": s}, Outcome.MISCONFIGURED, f"http_{s}") for s in (301, 302, 303, 307, 308)),
+        ("redirect", {"location": "http://[broken"}, Outcome.MISCONFIGURED, "http_302"),
+        ("html", {}, Outcome.RETRY, "html"),
+        ("broken_json", {}, Outcome.RETRY, "not_json"),
+        ("warnings", {}, Outcome.DELIVERED, "taken"),
+        ("gzip_bomb", {}, Outcome.RETRY, "answer_cut"),
+        ("timeout", {}, Outcome.RETRY, "timeout"),
+        ("close", {}, Outcome.RETRY, "connection_lost"),
+        ("reset", {}, Outcome.RETRY, "connection_lost"),
+        ("cut", {}, Outcome.RETRY, "answer_cut"),
+        ("cut", {"reset": True}, Outcome.RETRY, "answer_cut"),
+        ("drip_headers", {}, Outcome.RETRY, "timeout"),
+        ("drip_body", {}, Outcome.RETRY, "answer_cut"),
+        ("drip_body", {"status": 400}, Outcome.REFUSED, "http_400"),
+        ("drip_body", {"status": 401}, Outcome.MISCONFIGURED, "http_401"),
+        ("endless_headers", {}, Outcome.RETRY, "answer_too_long"),
+        ("endless_body", {}, Outcome.RETRY, "answer_cut"),
+        ("endless_body", {"status": 503}, Outcome.RETRY, "http_503"),
+        ("not_http", {}, Outcome.RETRY, "not_http"),
+    ],
+)
+def test_each_way_of_answering_is_read_rightly_and_in_time(
+    kind: str, options: dict[str, Any], outcome: Outcome, reason: str, client: Client, box: Sandbox
+) -> None:
+    box.fault(kind, **options)
+    begun = time.monotonic()
+    answer = client.send(call())
+    assert (answer.outcome, answer.reason) == (outcome, reason)
+    assert time.monotonic() - begun < TOTAL + SLACK
+    assert len(box.received) == 1  # nothing is sent twice, and no redirect is followed
+    # Whatever state that left the connection in, the next call does not suffer from it.
+    assert client.send(call()).outcome is Outcome.DELIVERED
+
+
+def test_a_slow_drip_is_cut_off_at_the_deadline_and_not_before(client: Client, box: Sandbox) -> None:
+    box.fault("drip_body", every=0.05)
+    begun = time.monotonic()
+    client.send(call())
+    assert TOTAL <= time.monotonic() - begun < TOTAL + SLACK
+
+
+def test_a_deadline_of_one_attempt_does_not_shorten_the_next(client: Client, box: Sandbox) -> None:
+    box.latency = 0.25  # under the read timeout of 0.3 s; three in a row are over the deadline of 0.8 s
+    assert [client.send(call()).outcome for _ in range(4)] == [Outcome.DELIVERED] * 4
+
+
+def test_a_taken_change_brings_its_trace_id(client: Client) -> None:
+    answer = client.send(call())
+    assert answer == Answer(outcome=Outcome.DELIVERED, reason="taken", status=204, trace_id="sandbox-1")
+
+
+def test_a_wrong_key_is_a_wrong_set_up_and_goes_right_with_the_right_one(box: Sandbox, client: Client) -> None:
+    other = Client(box.url, "not-the-key")
+    answer = other.send(call())
+    other.close()
+    assert answer.outcome is Outcome.MISCONFIGURED
+    assert answer.status == 401
+    assert "EVENTS_API_KEY is not accepted" in answer.message
+    assert client.send(call()).outcome is Outcome.DELIVERED
+
+
+def test_a_refusal_names_the_key_that_was_wrong(client: Client) -> None:
+    body = call().body.replace(b"plainTextEmail", b"plainTestEmail")
+    answer = client.send(Call(method="POST", path=call().path, body=body))
+    assert answer.outcome is Outcome.REFUSED
+    assert "plainTestEmail is not a known key" in answer.message
+
+
+@pytest.mark.parametrize(
+    ("options", "least", "most"),
+    [
+        ({"status": 429, "retry_after": 7}, 7, 7),
+        ({"status": 503, "retry_after_date": 20}, 17, 20),
+        ({"status": 503, "retry_after": 10**12}, 3600, 3600),
+    ],
+)
+def test_retry_after_comes_through(
+    options: dict[str, Any], least: float, most: float, client: Client, box: Sandbox
+) -> None:
+    box.fault("status", **options)
+    assert least <= (client.send(call()).retry_after or -1) <= most
+
+
+@pytest.mark.parametrize("status", [400, 401, 503])
+def test_an_answer_that_repeats_the_address_does_not_get_it_into_the_message(
+    status: int, client: Client, box: Sandbox
+) -> None:
+    box.fault("echo", status=status)
+    answer = client.send(call("canary-4711@example.com"))
+    assert "cannot take" in answer.message
+    assert "canary" not in repr(answer)
+    assert "example.com" not in repr(answer)
+
+
+@pytest.mark.parametrize("kind", ["timeout", "reset", "not_http", "endless_headers"])
+def test_no_failure_mentions_the_host_the_key_or_the_address(kind: str, client: Client, box: Sandbox) -> None:
+    box.fault(kind)
+    said = repr(client.send(call("canary-4711@example.com")))
+    for secret in ("canary", "example.com", "127.0.0.1", "server-side-key"):
+        assert secret not in said
+
+
+def test_a_call_holds_no_address_in_its_repr() -> None:
+    assert "jane" not in repr(call())
+
+
+def test_calls_of_a_thread_share_one_connection_and_carry_the_documented_headers(
+    client: Client, box: Sandbox, monkeypatch: pytest.MonkeyPatch, opened: list[str]
+) -> None:
+    # An environment that would send us elsewhere, were it asked.
+    monkeypatch.setenv("HTTP_PROXY", "http://127.0.0.1:9")
+    monkeypatch.setenv("http_proxy", "http://127.0.0.1:9")
+    box.fault("status", status=200, headers={"Set-Cookie": "tracked=1"}, body="{}")
+    for _ in range(5):
+        assert client.send(call()).outcome is Outcome.DELIVERED
+    assert len(opened) == 1
+    for arrival in box.received:
+        assert arrival["headers"]["content-type"] == "application/json"
+        assert arrival["headers"]["accept"] == "application/json"
+        assert "cookie" not in arrival["headers"]
+
+
+def test_a_connection_that_was_silent_for_long_is_not_trusted(
+    client: Client, monkeypatch: pytest.MonkeyPatch, opened: list[str]
+) -> None:
+    client.send(call())
+    monkeypatch.setattr(client_module, "IDLE_LIMIT", 0.0)
+    assert client.send(call()).outcome is Outcome.DELIVERED
+    assert len(opened) == 2
+
+
+def test_a_connection_that_was_closed_while_idle_costs_no_attempt(client: Client, box: Sandbox) -> None:
+    box.fault("status", status=200, body="{}", headers={"Connection": "close"})
+    assert [client.send(call()).outcome for _ in range(2)] == [Outcome.DELIVERED] * 2
+
+
+def test_many_threads_send_at_once_and_everything_arrives_once(box: Sandbox) -> None:
+    client = Client(box.url, "server-side-key")  # with its own timeouts: a busy machine is no fault of the client's
+    addresses = [f"jane{number}@example.com" for number in range(400)]
+    with ThreadPoolExecutor(16) as pool:
+        answers = list(pool.map(lambda address: client.send(call(address)), addresses))
+    assert {answer.outcome for answer in answers} == {Outcome.DELIVERED}
+    arrived = [body["events"][0]["properties"]["plainTextEmail"] for body in box.taken]
+    # Bodies mixed up between threads would show as one address twice and another one missing.
+    assert sorted(arrived) == sorted(addresses)
+    client.close()
+
+
+def test_nothing_listening_is_passing() -> None:
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))  # bound but not listening: refuses
+        client = Client(f"http://127.0.0.1:{taken.getsockname()[1]}", "k")
+        answer = client.send(call())
+    assert (answer.outcome, answer.reason) == (Outcome.RETRY, "connection_refused")
+
+
+def test_a_host_that_does_not_exist_is_passing(monkeypatch: pytest.MonkeyPatch) -> None:
+    def unknown(*_: Any, **__: Any) -> None:
+        raise socket.gaierror(socket.EAI_NONAME, "Name or service not known")
+
+    monkeypatch.setattr(socket, "getaddrinfo", unknown)
+    answer = Client("https://nowhere.example", "k").send(call())
+    assert (answer.outcome, answer.reason) == (Outcome.RETRY, "dns")
+
+
+def test_a_resolver_that_hangs_does_not_hold_the_attempt(monkeypatch: pytest.MonkeyPatch) -> None:
+    released = threading.Event()
+    monkeypatch.setattr(socket, "getaddrinfo", lambda *_, **__: released.wait(10) and [])
+    begun = time.monotonic()
+    answer = Client("https://slow.example", "k", timeouts=Timeouts(connect=0.2)).send(call())
+    released.set()
+    assert (answer.outcome, answer.reason) == (Outcome.RETRY, "timeout")
+    assert time.monotonic() - begun < 0.2 + SLACK
+
+
+def test_addresses_that_do_not_answer_share_the_deadline(monkeypatch: pytest.MonkeyPatch) -> None:
+    with socket.socket() as deaf:
+        deaf.bind(("127.0.0.1", 0))
+        deaf.listen(0)
+        full = socket.create_connection(deaf.getsockname())  # the backlog takes no more
+        address = (socket.AF_INET, socket.SOCK_STREAM, 0, "", deaf.getsockname())
+        monkeypatch.setattr(punctual, "_look_up", lambda *_: [address] * 50)
+        begun = time.monotonic()
+        answer = Client("http://127.0.0.1:1", "k", timeouts=Timeouts(connect=0.2, total=0.5)).send(call())
+        full.close()
+    assert (answer.outcome, answer.reason) == (Outcome.RETRY, "timeout")
+    assert time.monotonic() - begun < 0.5 + SLACK
+
+
+def test_a_bug_of_ours_is_an_answer_too(client: Client) -> None:
+    answer = client.send(Call(method="POST", path="no slash", body=b"", private=(None,)))  # type: ignore[arg-type]
+    assert answer.outcome is Outcome.RETRY
+    assert answer.reason in ("unexpected", "dns")
+
+
+def test_an_answer_up_to_the_limit_is_read(client: Client, box: Sandbox) -> None:
+    box.fault("status", status=200, body='"' + "x" * (BODY_LIMIT - 2) + '"')
+    box.fault("status", status=200, body='"' + "x" * (BODY_LIMIT - 1) + '"')
+    assert [client.send(call()).reason for _ in range(2)] == ["taken", "answer_cut"]
+
+
+def test_closing_leaves_no_socket_behind(box: Sandbox) -> None:
+    client = Client(box.url, "server-side-key")
+    with ThreadPoolExecutor(4) as pool:
+        list(pool.map(lambda _: client.send(call()), range(20)))
+    client.close()
+    gc.collect()  # an open socket would warn here, and a warning is an error
+
+
+@pytest.fixture
+def certificate(tmp_path: Path) -> Path:
+    """Certificate and key of 127.0.0.1 in one PEM file, signed by itself."""
+    key = ec.generate_private_key(ec.SECP256R1())
+    name = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, "127.0.0.1")])
+    now = datetime.datetime.now(datetime.UTC)
+    signed = (
+        x509.CertificateBuilder(name, name, key.public_key(), x509.random_serial_number())
+        .not_valid_before(now - datetime.timedelta(days=1))
+        .not_valid_after(now + datetime.timedelta(days=1))
+        .add_extension(x509.SubjectAlternativeName([x509.IPAddress(ipaddress.ip_address("127.0.0.1"))]), critical=False)
+        .sign(key, hashes.SHA256())
+    )
+    pem, form = serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8
+    path = tmp_path / "host.pem"
+    path.write_bytes(signed.public_bytes(pem) + key.private_bytes(pem, form, serialization.NoEncryption()))
+    return path
+
+
+@pytest.fixture
+def tls(certificate: Path) -> ssl.SSLContext:
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(certificate)
+    return context
+
+
+def test_a_certificate_of_nobody_we_trust_is_not_talked_to(tls: ssl.SSLContext) -> None:
+    with sandbox.running(tls=tls) as box:
+        client = Client(box.url, "k")
+        answer = client.send(call())
+        client.close()
+        assert (answer.outcome, answer.reason) == (Outcome.RETRY, "tls")
+        assert box.received == []
+
+
+def test_a_certificate_of_another_host_is_not_talked_to(tls: ssl.SSLContext, certificate: Path) -> None:
+    with sandbox.running(tls=tls) as box:
+        client = Client(box.url.replace("127.0.0.1", "localhost"), "k", ca_file=str(certificate))
+        answer = client.send(call())
+        client.close()
+        assert (answer.outcome, answer.reason) == (Outcome.RETRY, "tls")
+        assert box.received == []
+
+
+def test_the_deadline_holds_inside_tls_too(tls: ssl.SSLContext, certificate: Path) -> None:
+    with sandbox.running(tls=tls) as box:
+        client = Client(box.url, "k", timeouts=Timeouts(connect=0.5, read=0.3, total=TOTAL), ca_file=str(certificate))
+        assert client.send(call()).outcome is Outcome.DELIVERED
+        box.fault("drip_body", every=0.05)
+        begun = time.monotonic()
+        assert client.send(call()).reason == "answer_cut"
+        assert TOTAL <= time.monotonic() - begun < TOTAL + SLACK
+        client.close()
+
+
+def test_a_tls_handshake_that_never_ends_does_not_hold_the_attempt() -> None:
+    with socket.socket() as mute:
+        mute.bind(("127.0.0.1", 0))
+        mute.listen()
+        begun = time.monotonic()
+        client = Client(f"https://127.0.0.1:{mute.getsockname()[1]}", "k", timeouts=Timeouts(connect=0.2, total=0.5))
+        answer = client.send(call())
+    assert (answer.outcome, answer.reason) == (Outcome.RETRY, "timeout")
+    assert time.monotonic() - begun < 0.5 + SLACK

@@ -1,0 +1,96 @@
+"""CSV as people export it."""
+
+from contextlib import suppress
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from webhook_app.sync.csv_file import NotCsv, look_through, rows
+
+PEOPLE = [["email", "name"], ["jane@example.com", "Jane"], ["max@example.com", "Max Müller"]]
+
+
+def cells(path: Path, content: bytes, encoding: str = "") -> list[list[str]]:
+    path.write_bytes(content)
+    return [row.cells for row in rows(look_through(path, encoding=encoding))]
+
+
+@pytest.fixture
+def path(tmp_path: Path) -> Path:
+    return tmp_path / "list.csv"
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        "email,name\njane@example.com,Jane\nmax@example.com,Max Müller\n".encode(),
+        "email;name\r\njane@example.com;Jane\r\nmax@example.com;Max Müller".encode(),
+        "email\tname\rjane@example.com\tJane\rmax@example.com\tMax Müller\r".encode(),
+        "email|name\n\njane@example.com|Jane\n  \nmax@example.com|Max Müller\n\n".encode(),
+        "\ufeffemail,name\njane@example.com,Jane\nmax@example.com,Max Müller\n".encode(),
+        "email;name\njane@example.com;Jane\nmax@example.com;Max Müller\n".encode("latin-1"),
+        "email;name\njane@example.com;Jane\nmax@example.com;Max Müller\n".encode("utf-16"),
+        "email,name\njane@example.com,Jane\nmax@example.com,Max Müller\n".encode("utf-16-le"),
+        "email,name\njane@example.com,Jane\nmax@example.com,Max Müller\n".encode("utf-16-be"),
+        b'sep=;\r\n"email";"name"\r\n"jane@example.com";"Jane"\r\n"max@example.com";"Max M\xfcller"\r\n',
+    ],
+    ids=["comma", "semicolon", "tab", "bar and blank lines", "mark", "latin-1", "utf-16", "le", "be", "excel"],
+)
+def test_every_usual_export_is_read_alike(content: bytes, path: Path) -> None:
+    assert cells(path, content) == PEOPLE
+
+
+@pytest.mark.parametrize(
+    ("line", "expected"),
+    [
+        (b'"a ""quoted"" word",x', [['a "quoted" word', "x"]]),
+        (b'"one, two",x', [["one, two", "x"]]),
+        (b'"two\nlines",x', [["two\nlines", "x"]]),
+        (b'5" nails,x', [['5" nails', "x"]]),
+        (b'5" nails,x\n6" nails,y', [['5" nails', "x"], ['6" nails', "y"]]),
+        (b'="0042",x', [["0042", "x"]]),
+        (b'"unclosed,x\nnext,y', [['"unclosed,x'], ["next", "y"]]),
+    ],
+)
+def test_quotes_mean_what_a_spreadsheet_means(line: bytes, expected: list[list[str]], path: Path) -> None:
+    assert cells(path, b"a,b\n" + line + b"\n")[1:] == expected
+
+
+def test_a_quote_that_is_never_closed_costs_one_row_of_a_hundred_thousand(path: Path) -> None:
+    content = b"email,name\n" + b'bad@example.com,"Jane\n' + b"jane@example.com,Jane\n" * 100_000
+    path.write_bytes(content)
+    problems = [(row.line, row.problem) for row in rows(look_through(path)) if row.problem]
+    assert problems == [(2, "has quotes that do not match")]
+
+
+@pytest.mark.parametrize(
+    ("content", "said"),
+    [
+        (b"", "is empty"),
+        (b"PK\x03\x04rest", "is a workbook or an archive"),
+        (b"\xd0\xcf\x11\xe0rest", "is an old Excel workbook"),
+        (b"\x1f\x8brest", "is compressed"),
+        (b"a\0b\0c,d\n" + b"x" * 4000, "is not text"),
+        (b"x" * (3 << 20), "has a line of more than a megabyte"),
+    ],
+)
+def test_what_is_no_csv_says_what_it_is(content: bytes, said: str, path: Path) -> None:
+    with pytest.raises(NotCsv, match=said):
+        cells(path, content)
+
+
+def test_a_wrong_encoding_is_said(path: Path) -> None:
+    with pytest.raises(NotCsv, match="name its encoding"):
+        cells(path, b"a,b\n\xff\xfe\n", encoding="utf-8")
+    with pytest.raises(NotCsv, match="no encoding called klingon"):
+        cells(path, b"a,b\n", encoding="klingon")
+
+
+@given(content=st.binary(max_size=300))
+def test_any_bytes_end_in_rows_or_in_a_reason(content: bytes, tmp_path_factory: pytest.TempPathFactory) -> None:
+    path = tmp_path_factory.getbasetemp() / "any.csv"
+    path.write_bytes(content)
+    with suppress(NotCsv):
+        assert all(row.line > 0 for row in rows(look_through(path)))

@@ -1,0 +1,33 @@
+"""`flask …`: running the worker, trying things out, looking after the outbox."""
+
+from flask import Flask
+
+from webhook_app.cli.check import check, providers, prune
+from webhook_app.cli.connect import connect
+from webhook_app.cli.db import db
+from webhook_app.cli.docs import docs
+from webhook_app.cli.events import events
+from webhook_app.cli.forward import forward
+from webhook_app.cli.importing import import_file
+from webhook_app.cli.reconcile import reconcile
+from webhook_app.cli.simulate import sandbox, simulate_webhook
+
+_COMMANDS = (
+    forward,
+    sandbox,
+    simulate_webhook,
+    db,
+    events,
+    providers,
+    check,
+    prune,
+    docs,
+    connect,
+    import_file,
+    reconcile,
+)
+
+
+def register(app: Flask) -> None:
+    for command in _COMMANDS:
+        app.cli.add_command(command)

@@ -1,0 +1,102 @@
+"""`flask providers`, `check`, `prune`: how is it set up, does it work, forget what is old."""
+
+import sys
+from datetime import UTC, datetime, timedelta
+
+import click
+from flask import current_app
+from flask.cli import with_appcontext
+
+from webhook_app.cli.shared import as_json, database, maintenance, one_clear_line, print_json, settings
+from webhook_app.delivery.client import Client
+from webhook_app.delivery.live import Finding, check_live
+from webhook_app.ops.health import why_not_ready
+from webhook_app.providers import Provider
+
+
+@click.command
+@as_json
+@with_appcontext
+def providers(as_json: bool) -> None:
+    """List every ESP with its URL, open or closed and why."""
+    base = settings().public_url or f"http://localhost:{settings().port}"
+    known: list[Provider] = sorted(
+        current_app.extensions["providers"].values(), key=lambda provider: (provider.scheme is None, provider.name)
+    )
+    for provider in known:
+        url = f"{base}/webhooks/{provider.name}"
+        why = "" if provider.scheme else f"set {provider.opened_by}"
+        if as_json:
+            print_json(
+                {
+                    "name": provider.name,
+                    "title": provider.title,
+                    "url": url,
+                    "open": provider.scheme is not None,
+                    "why": why or None,
+                    "opened_by": provider.opened_by,
+                    "declared_in": provider.declared_in or None,
+                }
+            )
+        else:
+            mark = click.style("open  ", fg="green") if provider.scheme else click.style("closed", fg="yellow")
+            click.echo(f"{mark}  {provider.title:<24}  {url}{f'   ({why})' if why else ''}")
+
+
+@click.command
+@click.option("--live", is_flag=True, help="Also ask Dynamic Yield, with a request that names nobody.")
+@with_appcontext
+@one_clear_line
+def check(live: bool) -> None:
+    """Say whether settings, database and destination are fit for work; status 1 if not."""
+    findings = [Finding(subject="settings", works=True, said="read without a mistake")]
+    open_ones = [one.name for one in current_app.extensions["providers"].values() if one.scheme]
+    findings.append(
+        Finding(
+            subject="providers",
+            works=bool(open_ones),
+            said=f"open: {', '.join(sorted(open_ones))}" if open_ones else "none is open: see `flask providers`",
+        )
+    )
+    reasons = why_not_ready(database())
+    findings += [Finding(subject="service", works=False, said=reason) for reason in reasons]
+    if not reasons:
+        findings.append(Finding(subject="service", works=True, said="the database is in order, a worker is alive"))
+    key = settings().events_api_key
+    if not key:
+        said = "EVENTS_API_KEY is not set: copy a server-side API key from Dynamic Yield"
+        findings.append(Finding(subject="key", works=False, said=said))
+    elif live:
+        client = Client(settings().events_api_base, key)
+        findings += check_live(client, current_app.extensions["form"])
+        client.close()
+    _tell(findings)
+
+
+def _tell(findings: list[Finding]) -> None:
+    marks = {
+        True: click.style("ok    ", fg="green"),
+        False: click.style("wrong ", fg="red"),
+        None: click.style("?     ", fg="yellow"),
+    }
+    for finding in findings:
+        click.echo(f"{marks[finding.works]}  {finding.subject}: {finding.said}")
+    wrong = sum(finding.works is False for finding in findings)
+    if wrong:
+        raise click.ClickException(f"{wrong} of {len(findings)} things are wrong, see above")
+
+
+@click.command
+@click.option("--days", type=click.IntRange(0, 3650), help="Instead of RETENTION_DAYS.")
+@with_appcontext
+@one_clear_line
+def prune(days: int | None) -> None:
+    """Take the address and the raw event from what was finished long ago; the keyed hash stays as proof."""
+    age = settings().retention_days if days is None else days
+    keeper, before = maintenance(), datetime.now(UTC) - timedelta(days=age)
+    total = 0
+    while done := keeper.prune_some(before):
+        total += done
+        if sys.stderr.isatty():
+            click.echo(f"\r{total:,} emptied", nl=False, err=True)
+    click.echo(f"{total} finished changes older than {age} days were emptied.")

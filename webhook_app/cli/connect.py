@@ -1,0 +1,136 @@
+"""`flask connect`: from an API key to a signed webhook that has proven itself."""
+
+import os
+from pathlib import Path
+
+import click
+from dotenv import dotenv_values, set_key
+from flask.cli import AppGroup, with_appcontext
+
+from webhook_app.auth.sendgrid import parse_key
+from webhook_app.cli import shared
+from webhook_app.outbox import schema
+from webhook_app.outbox.lookup import newest_test
+from webhook_app.settings import Settings
+from webhook_app.sync.sendgrid_api import SendGridApi, SendGridError
+from webhook_app.sync.sendgrid_webhook import (
+    CannotConnect,
+    Plan,
+    carry_out,
+    make_plan,
+    wait_for_test,
+    webhook_url,
+)
+
+VARIABLE = "SENDGRID_VERIFICATION_KEYS"
+
+connect = AppGroup("connect", help="Set up the webhook at an ESP.")
+
+
+@connect.command("sendgrid")
+@click.option("--url", help="The receiver's public address, like https://hooks.example.com.  [default: PUBLIC_URL]")
+@click.option("--subuser", help="The subuser whose webhook is meant.  [default: SENDGRID_SUBUSER]")
+@click.option("--replace", metavar="ID", default="", help="Change this webhook instead of creating one.")
+@click.option("--dry-run", is_flag=True, help="Only show what would be changed.")
+@click.option("--yes", is_flag=True, help="Do not ask.")
+@click.option(
+    "--write-env",
+    type=click.Path(dir_okay=False, path_type=Path),
+    help=f"Write {VARIABLE} into this file, like .env.",
+)
+@click.option("--test/--no-test", default=True, help="Have SendGrid send its test, and wait until it has arrived.")
+@click.option("--timeout", default=60.0, show_default=True, help="Seconds to wait for the test.")
+@with_appcontext
+@shared.one_clear_line
+def connect_sendgrid(
+    url: str | None,
+    subuser: str | None,
+    replace: str,
+    dry_run: bool,
+    yes: bool,
+    write_env: Path | None,
+    test: bool,
+    timeout: float,
+) -> None:
+    """Create or update SendGrid's Event Webhook, with the key in SENDGRID_API_KEY.
+
+    Shows what it will change, and asks. Safe to run twice: the second time changes nothing, and has SendGrid send
+    its test once the receiver knows the key.
+    """
+    settings = shared.settings()
+    try:
+        target = webhook_url(url or settings.public_url)
+        api = SendGridApi.from_settings(settings, **({"subuser": subuser} if subuser else {}))
+        webhooks, max_allowed = api.webhooks()
+        plan = make_plan(webhooks, max_allowed, url=target, events=settings.sendgrid_events, replace=replace)
+        _show(plan, api)
+        if dry_run:
+            return
+        if plan.steps and not yes:
+            click.confirm("Do this at SendGrid?", abort=True)
+        webhook_id, public_key = carry_out(api, plan)
+        if plan.steps:
+            click.echo("Done.")
+        _hand_over(public_key, settings, write_env)
+        if not test:
+            return
+        if _knows(settings, public_key):
+            _test(api, webhook_id, target, timeout)
+        else:
+            click.echo(
+                "Then restart the receiver and run this command again there: it will have SendGrid send its test.\n"
+                "Until then SendGrid keeps what is refused, and sends it again for 24 hours."
+            )
+    except (CannotConnect, SendGridError) as error:
+        raise click.ClickException(str(error)) from None
+
+
+def _show(plan: Plan, api: SendGridApi) -> None:
+    account = f"the subuser {api.subuser}" if api.subuser else "the account"
+    if not plan.steps:
+        click.echo(f"{account[0].upper()}{account[1:]} has the Event Webhook {plan.url}, signed; nothing to change.")
+        return
+    head = "" if plan.webhook_id is None else f", for the Event Webhook {plan.webhook_id}"
+    click.echo("\n".join([f"At SendGrid, in {account}{head}:", *(f"  {step}" for step in plan.steps)]))
+
+
+def _knows(settings: Settings, public_key: str) -> bool:
+    try:
+        key = parse_key(public_key).public_numbers()
+    except ValueError:
+        raise CannotConnect(
+            "SendGrid shows a key that is none; look at the webhook's Signature Verification in SendGrid"
+        ) from None
+    return key in [known.public_numbers() for known in settings.sendgrid_verification_keys]
+
+
+def _hand_over(public_key: str, settings: Settings, write_env: Path | None) -> None:
+    """Tell the person the value of the variable. A public key is no secret."""
+    if _knows(settings, public_key):
+        click.echo(f"{VARIABLE} holds its key already.")
+        return
+    # The keys that are there stay: another account's, or the one before a rotation.
+    there = (dotenv_values(write_env) if write_env and write_env.exists() else os.environ).get(VARIABLE) or ""
+    value = ",".join([*(key.strip() for key in there.split(",") if key.strip()), public_key])
+    if write_env:
+        set_key(write_env, VARIABLE, value, quote_mode="never")
+        write_env.chmod(0o600)
+        click.echo(f"Wrote {VARIABLE} to {write_env}.")
+    else:
+        click.echo(f"Set this for the receiver (on Heroku: heroku config:set {VARIABLE}=…):\n\n{VARIABLE}={value}\n")
+
+
+def _test(api: SendGridApi, webhook_id: str, url: str, timeout: float) -> None:
+    database = shared.database()
+    if problem := schema.problem(database):
+        raise CannotConnect(problem)
+    before = newest_test(database, "sendgrid")
+    api.send_test(webhook_id, url)
+    click.echo("SendGrid sends its test …")
+    if not wait_for_test(database, before, timeout=timeout):
+        raise CannotConnect(
+            f"the test has not arrived within {timeout:g} seconds. Does the receiver run at {url}, has it been "
+            f"restarted since {VARIABLE} was set, and does this command use its database "
+            "(on Heroku: heroku run flask connect sendgrid)? The receiver's log has a line for each request."
+        )
+    click.echo("The test has arrived, was authentic, and is stored. SendGrid is connected.")

@@ -1,0 +1,182 @@
+"""`flask events …`: what happened to this person, what failed, send it again; the console without a browser."""
+
+import dataclasses
+import sys
+from collections.abc import Callable
+from datetime import UTC, datetime
+from typing import Any
+
+import click
+from flask import current_app
+from flask.cli import AppGroup
+
+from webhook_app.cli.shared import as_json, database, one_clear_line, print_json, settings
+from webhook_app.delivery import Undeliverable, WireForm
+from webhook_app.outbox import State
+from webhook_app.outbox.queries import Event, Filter, Life, newest_number, search, show
+from webhook_app.redelivery import Redelivery, Verb
+
+events = AppGroup("events", help="What came in and what became of it.")
+
+_WHEN = ["%Y-%m-%d", "%Y-%m-%dT%H:%M", "%Y-%m-%dT%H:%M:%S"]
+
+
+def _filters(command: Callable[..., Any]) -> Callable[..., Any]:
+    for option in reversed(
+        [
+            click.option(
+                "--person", default="", help="Address, external or push id, or the pseudonym from a log line."
+            ),
+            click.option("--state", type=click.Choice([state.value for state in State])),
+            click.option("--provider", default="", help="Name of the ESP."),
+            click.option("--since", type=click.DateTime(_WHEN), help="Received from then on (UTC)."),
+            click.option("--until", type=click.DateTime(_WHEN), help="Received before then (UTC)."),
+        ]
+    ):
+        command = option(command)
+    return command
+
+
+def _filter(*, person: str, state: str | None, provider: str, since: datetime | None, until: datetime | None) -> Filter:
+    return Filter(
+        person=person,
+        state=None if state is None else State(state),
+        provider=provider,
+        since=since and since.replace(tzinfo=UTC),
+        until=until and until.replace(tzinfo=UTC),
+    )
+
+
+@events.command("list")
+@_filters
+@click.option("--limit", default=50, show_default=True, type=click.IntRange(1, 10_000_000))
+@as_json
+@one_clear_line
+def list_events(limit: int, as_json: bool, **which: Any) -> None:
+    """List changes, newest first."""
+    chosen, after, left = _filter(**which), "", limit
+    while left > 0:
+        page = search(database(), chosen, after=after, limit=min(left, 1000))
+        for event in page.events:
+            print_json(_plain(event)) if as_json else click.echo(_line(event))
+        left -= len(page.events)
+        if page.next is None:
+            return
+        after = page.next
+    if not as_json:
+        click.echo(f"… and more: --limit is {limit}", err=True)
+
+
+@events.command("show")
+@click.argument("number", type=int)
+@as_json
+@one_clear_line
+def show_event(number: int, as_json: bool) -> None:
+    """Show one change: received, translated, every attempt, and the exact request, without the key."""
+    life = show(database(), number)
+    if life is None:
+        raise click.ClickException(f"there is no change #{number}")
+    if as_json:
+        print_json(
+            {
+                **_plain(life.event),
+                "raw": None if life.raw is None else life.raw.decode(errors="replace"),
+                "attempts": [dataclasses.asdict(attempt) for attempt in life.attempts],
+                "request": _request(life),
+                "others": [_plain(other) for other in life.others],
+            }
+        )
+        return
+    for name, value in _plain(life.event).items():
+        if value not in (None, "", False):
+            click.echo(f"{name.replace('_', ' '):<14} {value}")
+    for attempt in life.attempts:
+        answer = " ".join(filter(None, (attempt.outcome, str(attempt.status or ""), attempt.message)))
+        trace = f" · trace {attempt.trace_id}" if attempt.trace_id else ""
+        click.echo(f"attempt        {_time(attempt.started_at)} {answer}{trace} ({attempt.duration:.3f} s)")
+        for warning in attempt.warnings:
+            click.echo(f"warning        {warning}")
+    if life.raw is not None:
+        click.echo(f"\nas it came:\n{life.raw.decode(errors='replace')}")
+    if request := _request(life):
+        click.echo(f"\nthe request to Dynamic Yield:\n{request['method']} {request['url']}\n{request['body']}")
+
+
+@events.command("replay")
+@click.argument("numbers", type=int, nargs=-1)
+@_filters
+@click.option("--yes", is_flag=True, help="Do not ask.")
+@as_json
+@one_clear_line
+def replay(numbers: tuple[int, ...], yes: bool, as_json: bool, **which: Any) -> None:
+    """Send changes again, by NUMBERS or by filter. What is quarantined is read again."""
+    _run(Verb.REPLAY, numbers, _filter(**which), yes=yes, as_json=as_json)
+
+
+@events.command("discard")
+@click.argument("numbers", type=int, nargs=-1)
+@_filters
+@click.option("--yes", is_flag=True, help="Do not ask.")
+@as_json
+@one_clear_line
+def discard(numbers: tuple[int, ...], yes: bool, as_json: bool, **which: Any) -> None:
+    """Decide that changes shall never be sent, by NUMBERS or by filter. They can still be replayed."""
+    _run(Verb.DISCARD, numbers, _filter(**which), yes=yes, as_json=as_json)
+
+
+def _run(verb: Verb, numbers: tuple[int, ...], which: Filter, *, yes: bool, as_json: bool) -> None:
+    redelivery = Redelivery(database(), current_app.extensions["providers"], forward_opt_ins=settings().forward_opt_ins)
+    if bool(numbers) is (which != Filter()):
+        raise click.UsageError("name the changes either by their numbers or by filters, like --state dead")
+    if numbers:
+        done = sum(_one(redelivery, verb, number) for number in numbers)
+        total = len(numbers)
+    else:
+        # What comes in while somebody thinks about the question is not meant.
+        up_to = newest_number(database())
+        total = redelivery.count(verb, which)
+        if total and not yes:
+            click.confirm(f"{verb} {total:,} changes?", abort=True, err=True)
+        done = 0
+        with click.progressbar(length=total, label=verb, file=sys.stderr) as bar:
+            for progress in redelivery.run(verb, which, up_to=up_to):
+                done += progress.done
+                bar.update(progress.seen)
+    past = "replayed" if verb is Verb.REPLAY else "discarded"
+    if as_json:
+        print_json({past: done, "left_alone": total - done})
+    else:
+        click.echo(f"{done} {past}" + (f", {total - done} left alone" if total > done else ""))
+
+
+def _one(redelivery: Redelivery, verb: Verb, number: int) -> bool:
+    life = show(database(), number)
+    if life is None:
+        raise click.ClickException(f"there is no change #{number}")
+    return redelivery.one(verb, life.event)
+
+
+def _plain(event: Event) -> dict[str, Any]:
+    return dataclasses.asdict(event)
+
+
+def _line(event: Event) -> str:
+    who = event.identity_value or (f"({event.pseudonym})" if event.pseudonym else "—")
+    said = f"{event.reason or event.error}"
+    return f"#{event.id:<8} {_time(event.received_at)}  {event.state:<11}  {event.provider:<12}  {who}  {said}"
+
+
+def _time(moment: datetime) -> str:
+    return moment.strftime("%Y-%m-%d %H:%M:%S")
+
+
+def _request(life: Life) -> dict[str, str] | None:
+    """The request that was or would be sent, without the key; None where there is none."""
+    form: WireForm = current_app.extensions["form"]
+    if life.change is None:
+        return None
+    try:
+        call = form.call(life.change, pseudonym=life.event.pseudonym)
+    except Undeliverable:
+        return None
+    return {"method": call.method, "url": settings().events_api_base + call.path, "body": call.body.decode()}

@@ -1,0 +1,67 @@
+"""`flask forward`: the worker."""
+
+import signal
+import time
+from datetime import timedelta
+from functools import partial
+from types import FrameType
+
+import click
+from flask import current_app
+from flask.cli import with_appcontext
+
+from webhook_app import many_threads
+from webhook_app.cli import shared
+from webhook_app.delivery.client import Client
+from webhook_app.delivery.pacer import Pacer
+from webhook_app.delivery.worker import Worker
+from webhook_app.ops.metrics import count_attempt
+from webhook_app.outbox import Database, OutboxUnavailable, Queue, schema
+from webhook_app.outbox.retention import Retention
+from webhook_app.sync.reconciling import scheduled
+
+SCHEMA_WAIT = 60.0  # seconds a worker waits for the release phase to migrate
+
+
+@click.command
+@with_appcontext
+def forward() -> None:
+    """Send what the outbox holds to Dynamic Yield, until told to stop (the worker)."""
+    many_threads.use_few_heaps()
+    many_threads.wake_politely()
+    settings, database = shared.settings(), shared.database()
+    if not settings.events_api_key:
+        raise click.ClickException("EVENTS_API_KEY is not set: copy a server-side API key from Dynamic Yield")
+    _await_schema(database)
+    worker = Worker(
+        Queue(database),
+        current_app.extensions["form"],
+        Client(settings.events_api_base, settings.events_api_key).send,
+        concurrency=settings.worker_concurrency,
+        pace=Pacer(settings.requests_per_second).wait,
+        observe=partial(count_attempt, current_app.extensions["counters"]),
+        tidy=Retention(database, shared.maintenance(), keep=timedelta(days=settings.retention_days)).step,
+    )
+
+    def stop(_signal: int, _frame: FrameType | None) -> None:
+        worker.stop()
+
+    signal.signal(signal.SIGTERM, stop)
+    signal.signal(signal.SIGINT, stop)
+    with scheduled(settings, database):
+        worker.run()
+
+
+def _await_schema(database: Database) -> None:
+    """The worker may start before the release phase, or before the web process has made the SQLite file."""
+    deadline = time.monotonic() + SCHEMA_WAIT
+    while True:
+        try:
+            problem = schema.problem(database)
+        except OutboxUnavailable as error:
+            problem = f"the database cannot be used: {error}"
+        if problem is None:
+            return
+        if time.monotonic() > deadline:
+            raise click.ClickException(problem)
+        time.sleep(0.5)

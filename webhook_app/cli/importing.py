@@ -1,0 +1,194 @@
+"""`flask import`: the opt-outs from before the webhook, out of a CSV file."""
+
+import hashlib
+import json
+import time
+from collections.abc import Callable, Mapping
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import click
+from flask import current_app
+from flask.cli import with_appcontext
+from marshmallow import ValidationError
+
+from webhook_app.cli import shared
+from webhook_app.outbox import Database, OutboxUnavailable, schema
+from webhook_app.outbox.imports import Import, Imports
+from webhook_app.outbox.lookup import is_backlog_over, is_being_worked_off
+from webhook_app.sync.csv_file import NotCsv, look_through, rows
+from webhook_app.sync.importing import Check, check, store
+from webhook_app.sync.opt_out_list import COLUMNS, KIND_OF, CannotImport, PastTime, Reader, layout_of
+
+#: How many changes may wait to be sent before an import pauses: a fresh opt-out waits behind them.
+AHEAD = 20_000
+AHEAD_WAIT = 0.2  # seconds
+
+#: Dynamic Yield knows external ids only of other integrations than these.
+EMAIL_ONLY = frozenset({"sendgrid", "responsys"})
+
+
+@click.command("import")
+@click.argument("provider")
+@click.argument("file", type=click.Path(exists=True, dir_okay=False, path_type=Path))
+@click.option("--email", help="The column with the address.")
+@click.option("--external-id", help="The column with your own id of the person.")
+@click.option("--time", help="The column that says when they opted out.")
+@click.option("--reason", help="The column that says why.")
+@click.option("--identity", type=click.Choice(list(KIND_OF)), help="Which identifier, where the file has both.")
+@click.option("--as-of", help="When the list was exported, for rows without a time.  [default: the file's last change]")
+@click.option("--encoding", default="", help="Like cp1250.  [default: found out]")
+@click.option("--dry-run", is_flag=True, help="Check every row, and import none.")
+@click.option("--again", is_flag=True, help="Import a file once more that was imported already.")
+@click.option("--ahead", default=AHEAD, show_default=True, help="Pause while more changes than these wait; 0: never.")
+@click.option("--yes", is_flag=True, help="Do not ask.")
+@with_appcontext
+def import_file(
+    provider: str, file: Path, as_of: str | None, dry_run: bool, again: bool, ahead: int, yes: bool, **how: Any
+) -> None:
+    """Import the opt-outs in FILE, a CSV with a column email or external_id, as if PROVIDER had sent them.
+
+    Checks the whole file first; rows that cannot be imported go to FILE.rejects.csv with the reason. An import that
+    was cut off goes on where it stopped when the same command is run again; importing a file twice adds nothing.
+    """
+    database = shared.database()
+    try:
+        _check_provider(provider)
+        if problem := schema.problem(database):
+            raise CannotImport(problem)
+        reader = _open(file, provider, as_of, how)
+        imports = Imports(database)
+        record = _record(
+            imports, _import_id(reader, provider), reader.as_of, as_of_given=as_of is not None, again=again
+        )
+        reader = Reader(file=reader.file, layout=reader.layout, as_of=record.as_of)
+        found = _check_aloud(reader)
+        if dry_run:
+            return
+        if not yes:
+            click.confirm(f"Import {_count(found.good, 'row')} as opt-outs of {provider}?", abort=True)
+        _store_aloud(reader, provider, record, found, imports=imports, database=database, ahead=ahead)
+    except (CannotImport, NotCsv) as error:
+        name = f"{file.name} " if isinstance(error, NotCsv) else ""
+        raise click.ClickException(f"{name}{error}") from None
+    except OSError as error:
+        raise click.ClickException(f"{error.filename}: {error.strerror}") from None
+    except OutboxUnavailable as error:
+        raise click.ClickException(
+            f"the database cannot be used: {error}. What was imported so far is safe; run the command again to go on"
+        ) from None
+
+
+def _check_provider(provider: str) -> None:
+    providers = current_app.extensions["providers"]
+    if provider not in providers:
+        raise CannotImport(f"there is no provider {provider}; there are: {', '.join(sorted(providers))}")
+
+
+def _open(file: Path, provider: str, as_of: str | None, how: Mapping[str, str | None]) -> Reader:
+    with click.progressbar(length=file.stat().st_size, label="Reading  ") as bar:
+        source = look_through(file, encoding=how["encoding"] or "", tick=bar.update)
+    first = next(rows(source), None)
+    if first is None or first.problem:
+        raise CannotImport(f"the first line of {file.name} {first.problem if first else 'is missing'}")
+    names = {name: value for name in COLUMNS if (value := how.get(name))}
+    layout = layout_of(first, names, how["identity"] or "")
+    if layout.identity == "external_id" and provider in EMAIL_ONLY:
+        raise CannotImport(
+            f"Dynamic Yield knows people of {provider} by their address only: the file needs a column email"
+        )
+    return Reader(file=source, layout=layout, as_of=_as_of(as_of, file))
+
+
+def _as_of(given: str | None, file: Path) -> datetime:
+    """Rows without a time say that somebody was opted out when the list was made.
+
+    They win over what was known before it, and never over what came after.
+    """
+    if given is None:
+        return min(datetime.fromtimestamp(file.stat().st_mtime, UTC), datetime.now(UTC))
+    try:
+        return PastTime().deserialize(given) or datetime.now(UTC)
+    except ValidationError as error:
+        raise CannotImport(f"--as-of {error.messages[0]}") from None
+
+
+def _import_id(reader: Reader, provider: str) -> str:
+    """The same content, read in the same way, is the same import."""
+    layout = reader.layout
+    read_as = [reader.file.digest, provider, reader.file.encoding, layout.identity, sorted(layout.places.items())]
+    return hashlib.sha256(json.dumps(read_as).encode()).hexdigest()
+
+
+def _record(imports: Imports, import_id: str, as_of: datetime, *, as_of_given: bool, again: bool) -> Import:
+    known = imports.find(import_id)
+    if known is None or again:
+        return Import(id=import_id, as_of=as_of)
+    if known.finished_at:
+        raise CannotImport(
+            f"this file was imported on {_moment(known.finished_at)}: {_count(known.rows, 'row')}, "
+            f"{known.accepted:,} of them new. To go through it once more, say --again"
+        )
+    if as_of_given and as_of != known.as_of:
+        raise CannotImport(f"the import of this file was begun with --as-of {known.as_of.isoformat()}; say --again")
+    return known
+
+
+def _check_aloud(reader: Reader) -> Check:
+    rejects = reader.file.path.with_suffix(".rejects.csv")
+    with click.progressbar(length=reader.file.lines, label="Checking ") as bar:
+        found = check(reader, rejects, tick=_stepper(bar))
+    if found.rejected:
+        click.echo(f"{_count(found.rejected, 'row')} cannot be imported; they are in {rejects}:")
+        for reason, count in found.reasons.most_common(10):
+            click.echo(f"{count:>9,}  {reason}")
+    if not found.good:
+        raise CannotImport(f"there is no row in {reader.file.path.name} that can be imported")
+    click.echo(f"{_count(found.good, 'row')} can be imported ({reader.file.encoding}, by {reader.layout.identity}).")
+    if found.untimed:
+        click.echo(
+            f"{_count(found.untimed, 'row')} of them without a time: as of {_moment(reader.as_of)}, when the list was "
+            "made (say --as-of if that is wrong). A change after that is not overridden."
+        )
+    return found
+
+
+def _store_aloud(
+    reader: Reader, provider: str, record: Import, found: Check, *, imports: Imports, database: Database, ahead: int
+) -> None:
+    if record.rows:
+        click.echo(f"Going on after row {record.rows:,}.")
+    elif imports.find(record.id):
+        imports.forget(record.id)
+    imports.begin(record, provider)
+
+    def make_room() -> None:
+        while ahead and is_backlog_over(database, ahead) and is_being_worked_off(database, time.time()):
+            time.sleep(AHEAD_WAIT)
+
+    with click.progressbar(length=found.good + found.rejected, label="Importing") as bar:
+        store(
+            reader,
+            provider,
+            record,
+            database=database,
+            imports=imports,
+            make_room=make_room,
+            tick=_stepper(bar),
+        )
+    done = imports.find(record.id) or record
+    click.echo(f"Imported: {done.accepted:,} new, {done.duplicates:,} known already. The worker sends them.")
+
+
+def _stepper(bar: Any) -> Callable[[int], None]:
+    """Moves a progress bar to a position."""
+    return lambda position: bar.update(position - bar.pos)
+
+
+def _count(number: int, what: str) -> str:
+    return f"{number:,} {what}{'s' * (number != 1)}"
+
+
+def _moment(moment: datetime) -> str:
+    return moment.astimezone(UTC).strftime("%Y-%m-%d %H:%M:%S UTC")

@@ -1,0 +1,69 @@
+"""`flask reconcile`: whoever an ESP's own lists know of and was never heard of here is opted out, too."""
+
+import time
+from contextlib import suppress
+from datetime import UTC, datetime
+
+import click
+from flask.cli import AppGroup, with_appcontext
+from marshmallow import ValidationError
+
+from webhook_app.cli import shared
+from webhook_app.outbox import schema
+from webhook_app.outbox.reconciliations import Reconciled
+from webhook_app.providers.fields import Timestamp
+from webhook_app.settings import Duration
+from webhook_app.sync.comparison import SuppressionList
+from webhook_app.sync.reconciling import Reconciler
+from webhook_app.sync.sendgrid_api import SendGridApi, SendGridError
+
+reconcile = AppGroup("reconcile", help="Compare with an ESP's own lists, and add what is missing.")
+
+
+@reconcile.command("sendgrid")
+@click.option("--since", help="Only entries from then on: a time, or 2d, 12h.  [default: all]")
+@click.option("--subuser", help="The subuser whose lists are meant.  [default: SENDGRID_SUBUSER]")
+@click.option("--dry-run", is_flag=True, help="Only count what is missing.")
+@with_appcontext
+@shared.one_clear_line
+def reconcile_sendgrid(since: str | None, subuser: str | None, dry_run: bool) -> None:
+    """Opt out whoever is on SendGrid's suppression lists and was never heard of here.
+
+    Reads the lists that belong to SENDGRID_EVENTS, and of unsubscribe groups those in SENDGRID_GROUP_IDS. Safe to run
+    at any time, and twice.
+    """
+    settings, database = shared.settings(), shared.database()
+    try:
+        if problem := schema.problem(database):
+            raise click.ClickException(problem)
+        api = SendGridApi.from_settings(settings, **({"subuser": subuser} if subuser else {}))
+        reconciler = Reconciler(settings, database, api)
+        compare = reconciler.count if dry_run else reconciler.now
+        result = compare(_moment(since), _say_progress)
+    except SendGridError as error:
+        raise click.ClickException(str(error)) from None
+    click.echo(
+        f"{result.checked:,} entr{'y' if result.checked == 1 else 'ies'} checked: {result.drift:,} "
+        + ("are missing here." if dry_run else "were missing here, and are on their way now.")
+    )
+    if result.outranked:
+        click.echo(f"{result.outranked:,} left alone: the person has opted in since.")
+    if result.unreadable:
+        click.echo(f"{result.unreadable:,} could not be read; see the quarantine.")
+
+
+def _say_progress(one: SuppressionList, result: Reconciled) -> None:
+    click.echo(f"{one.title}: {result.checked:,} entries so far, {result.drift:,} missing", err=True)
+
+
+def _moment(given: str | None) -> datetime | None:
+    if given is None:
+        return None
+    with suppress(ValidationError):
+        return datetime.fromtimestamp(time.time() - (Duration().deserialize(given) or 0.0), UTC)
+    try:
+        return Timestamp().deserialize(given)
+    except ValidationError:
+        raise click.BadParameter(
+            f"{given} is neither a time like 2026-01-05 nor a span like 2d", param_hint="--since"
+        ) from None

@@ -1,0 +1,54 @@
+"""What the commands have in common."""
+
+from collections.abc import Callable
+from datetime import timedelta
+from functools import wraps
+from typing import ParamSpec, TypeVar
+
+import click
+import orjson
+from flask import current_app
+
+from webhook_app.outbox import Database, OutboxUnavailable
+from webhook_app.outbox.maintenance import TOKEN_LIFETIME, Maintenance
+from webhook_app.settings import Settings
+
+P = ParamSpec("P")
+T = TypeVar("T")
+
+
+def settings() -> Settings:
+    found: Settings = current_app.extensions["settings"]
+    return found
+
+
+def database() -> Database:
+    found: Database = current_app.extensions["database"]
+    return found
+
+
+def maintenance() -> Maintenance:
+    """One-time tokens are kept for longer than anybody could use them again."""
+    tolerance = timedelta(seconds=settings().signature_tolerance_seconds)
+    return Maintenance(database(), token_lifetime=max(TOKEN_LIFETIME, 2 * tolerance))
+
+
+def one_clear_line(command: Callable[P, T]) -> Callable[P, T]:
+    """A database that cannot be used ends the command with status 1 and a line, not with a traceback."""
+
+    @wraps(command)
+    def wrapped(*args: P.args, **kwargs: P.kwargs) -> T:
+        try:
+            return command(*args, **kwargs)
+        except OutboxUnavailable as error:
+            raise click.ClickException(f"the database cannot be used: {error}") from None
+
+    return wrapped
+
+
+def print_json(value: object) -> None:
+    """One object on one line, so that `jq` and `while read` can take them one by one."""
+    click.echo(orjson.dumps(value, option=orjson.OPT_UTC_Z | orjson.OPT_NON_STR_KEYS).decode())
+
+
+as_json = click.option("--json", "as_json", is_flag=True, help="One JSON object a line, for scripts.")

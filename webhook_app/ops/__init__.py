@@ -1,0 +1,1 @@
+"""For machines: health, metrics and logs."""

@@ -1,0 +1,261 @@
+"""`GET /metrics`: what Prometheus reads. No address, id or secret is ever a label.
+
+All numbers come from the database, where every process adds to them: whichever gunicorn worker or machine is asked
+answers for the whole service, deliveries of the workers included, which serve no HTTP themselves. They lag by a few
+seconds, and outlive restarts.
+"""
+
+import time
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from functools import lru_cache
+from typing import Any
+
+from flask import Blueprint, Response, request
+from prometheus_client import CollectorRegistry
+from prometheus_client.exposition import choose_encoder
+from prometheus_client.metrics_core import (
+    CounterMetricFamily,
+    GaugeMetricFamily,
+    HistogramMetricFamily,
+    Metric,
+)
+from prometheus_client.registry import Collector
+
+from webhook_app.delivery import Answer, Outcome
+from webhook_app.outbox import Database, OutboxUnavailable, Settlement, State
+from webhook_app.outbox.counters import LABELS, SUM, Count, Counted, Counters, Counting, Timing, counted
+from webhook_app.outbox.queries import count_by_state
+from webhook_app.outbox.reconciliations import Reconciliations
+from webhook_app.outbox.status import status
+
+PREFIX = "esp_webhooks_"
+
+#: Why a webhook was answered 404: the provider exists and has no secret.
+CLOSED = "closed"
+#: What a person should be told of soon, as long as there is any of it.
+COUNTED_STATES = (State.PENDING, State.DEAD, State.QUARANTINED)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Described:
+    """A metric as it is served and as it stands in the docs."""
+
+    name: str
+    kind: str
+    meaning: str
+    labels: tuple[str, ...] = ()
+
+
+#: Counter → its name, and what its labels are.
+COUNTERS: Mapping[Count, Described] = {
+    Count.WEBHOOKS: Described(
+        name="webhooks_total",
+        kind="counter",
+        labels=("provider",),
+        meaning="webhooks that came in, whatever became of them",
+    ),
+    Count.ACCEPTED: Described(
+        name="accepted_total", kind="counter", labels=("provider",), meaning="changes stored, to be forwarded"
+    ),
+    Count.DUPLICATES: Described(
+        name="duplicates_total", kind="counter", labels=("provider",), meaning="changes that were known already"
+    ),
+    Count.IGNORED: Described(
+        name="ignored_total",
+        kind="counter",
+        labels=("provider",),
+        meaning="events that say nothing about consent, opt-ins that are not forwarded, test events",
+    ),
+    Count.QUARANTINED: Described(
+        name="quarantined_total", kind="counter", labels=("provider",), meaning="events that were not understood"
+    ),
+    Count.UNAUTHENTICATED: Described(
+        name="unauthenticated_total",
+        kind="counter",
+        labels=("provider", "reason"),
+        meaning="webhooks answered 401, and why",
+    ),
+    Count.REFUSED: Described(
+        name="refused_total",
+        kind="counter",
+        labels=("provider", "reason"),
+        meaning="webhooks answered 4xx or 5xx for another reason: `closed`, `too_large`, `outbox_unavailable` …",
+    ),
+    Count.ATTEMPTS: Described(
+        name="delivery_attempts_total",
+        kind="counter",
+        labels=("provider", "outcome"),
+        meaning="attempts to tell Dynamic Yield: `delivered`, `retry`, `refused`, `misconfigured`",
+    ),
+    Count.DELIVERED: Described(
+        name="delivered_total", kind="counter", labels=("provider",), meaning="changes that Dynamic Yield has taken"
+    ),
+    Count.FAILED: Described(
+        name="failed_attempts_total",
+        kind="counter",
+        labels=("provider", "reason"),
+        meaning="attempts that did not end in a delivery, by what came instead: `http_503`, `timeout` …",
+    ),
+}
+
+TIMINGS: Mapping[Timing, Described] = {
+    Timing.RECEIVE: Described(
+        name="receive_seconds", kind="histogram", meaning="from the first byte of a webhook to its answer"
+    ),
+    Timing.DELIVERY: Described(
+        name="commit_to_delivered_seconds",
+        kind="histogram",
+        meaning="from the commit of a change to Dynamic Yield's having taken it",
+    ),
+}
+
+DATABASE_UP = Described(
+    name="database_up", kind="gauge", meaning="1 while the database can be used; 0, and no other metric, while not"
+)
+CHANGES = Described(
+    name="changes",
+    kind="gauge",
+    labels=("state",),
+    meaning="changes that wait (`pending`), were given up (`dead`) or not understood (`quarantined`); at most 100,000",
+)
+OLDEST = Described(
+    name="oldest_waiting_seconds", kind="gauge", meaning="age of the oldest waiting change; 0 when none waits"
+)
+PAUSED = Described(
+    name="paused", kind="gauge", meaning="1 while workers send nothing because of Dynamic Yield's answers"
+)
+WORKERS = Described(name="workers_alive", kind="gauge", meaning="workers heard of in the last 30 seconds")
+
+GAUGES = (DATABASE_UP, CHANGES, OLDEST, PAUSED, WORKERS)
+
+DRIFT = Described(
+    name="drift_total",
+    kind="counter",
+    labels=("provider",),
+    meaning="opt-outs that only the ESP's own suppression lists knew of, found by comparing",
+)
+RECONCILED = Described(
+    name="reconciled_timestamp_seconds",
+    kind="gauge",
+    labels=("provider",),
+    meaning="up to when everything on the ESP's suppression lists is known here, as Unix time",
+)
+
+
+def described() -> tuple[Described, ...]:
+    """Every metric, for the docs."""
+    return (*COUNTERS.values(), *TIMINGS.values(), *GAUGES, DRIFT, RECONCILED)
+
+
+def blueprint(database: Database, *, clock: Callable[[], float] = time.time) -> Blueprint:
+    metrics = Blueprint("metrics", __name__)
+
+    @metrics.get("/metrics")
+    def scrape() -> Response:
+        registry = CollectorRegistry(auto_describe=False)
+        registry.register(_Collector(database, clock))
+        encode, content_type = choose_encoder(request.headers.get("Accept", ""))
+        return Response(encode(registry), content_type=content_type)
+
+    return metrics
+
+
+class _Collector(Collector):
+    def __init__(self, database: Database, clock: Callable[[], float]) -> None:
+        self._database = database
+        self._clock = clock
+
+    def collect(self) -> Iterable[Metric]:
+        try:
+            found = counted(self._database)
+            gauges = [*self._gauges(), *self._reconciliations()]
+        except OutboxUnavailable:
+            # Still an answer: a scrape that fails looks like a process that is down.
+            yield _gauge(DATABASE_UP, 0)
+            return
+        yield _gauge(DATABASE_UP, 1)
+        yield from gauges
+        for name, described in COUNTERS.items():
+            yield _counter(described, [one for one in found if one.name == name])
+        for timing, described in TIMINGS.items():
+            yield _histogram(timing, described, [one for one in found if one.name == timing])
+
+    def _gauges(self) -> Iterable[Metric]:
+        now = self._clock()
+        current = status(self._database, now)
+        waited = datetime.fromtimestamp(now, UTC) - current.oldest_waiting if current.oldest_waiting else None
+        changes = GaugeMetricFamily(PREFIX + CHANGES.name, CHANGES.meaning, labels=CHANGES.labels)
+        for state, number in count_by_state(self._database, COUNTED_STATES).items():
+            changes.add_metric([state], number)
+        yield changes
+        yield _gauge(OLDEST, max(waited.total_seconds(), 0) if waited else 0)
+        yield _gauge(PAUSED, 1 if current.paused else 0)
+        yield _gauge(WORKERS, current.workers_alive)
+
+    def _reconciliations(self) -> Iterable[Metric]:
+        drift = CounterMetricFamily(PREFIX + DRIFT.name, DRIFT.meaning, labels=DRIFT.labels)
+        reconciled = GaugeMetricFamily(PREFIX + RECONCILED.name, RECONCILED.meaning, labels=RECONCILED.labels)
+        for one in Reconciliations(self._database).all():
+            drift.add_metric([one.provider], one.drift_total)
+            if one.covered_until:
+                reconciled.add_metric([one.provider], one.covered_until.timestamp())
+        yield drift
+        yield reconciled
+
+
+def count_webhook(counters: Counters, told: Mapping[str, Any], status_code: int, seconds: float) -> None:
+    """Count one webhook by what the receiver told of it and by its answer."""
+    # What follows the colon of a reason is a sentence, and differs each time.
+    reason = told["reason"].partition(":")[0] if "reason" in told else ""
+    events = tuple(told.get(count, 0) for count in _EVENTS)
+    counters.add(_counts(told["provider"], status_code, reason, events), Timing.RECEIVE, seconds)
+
+
+_EVENTS = (Count.ACCEPTED, Count.DUPLICATES, Count.IGNORED, Count.QUARANTINED)
+
+
+@lru_cache
+def _counts(provider: str, status_code: int, reason: str, events: tuple[int, ...]) -> tuple[Counting, ...]:
+    counts: list[Counting] = [(Count.WEBHOOKS, provider, "", 1)]
+    counts += [(count, provider, "", by) for count, by in zip(_EVENTS, events, strict=True) if by]
+    if status_code == 401:
+        counts.append((Count.UNAUTHENTICATED, provider, reason, 1))
+    elif status_code >= 400:
+        closed_or_broken = CLOSED if status_code == 404 else f"http_{status_code}"
+        counts.append((Count.REFUSED, provider, reason or closed_or_broken, 1))
+    return tuple(counts)
+
+
+def count_attempt(counters: Counters, settlement: Settlement, answer: Answer) -> None:
+    """Count one attempt of a worker."""
+    provider = settlement.claimed.provider
+    attempt = (Count.ATTEMPTS, provider, settlement.outcome, 1)
+    if answer.outcome is Outcome.DELIVERED:
+        ended_at = settlement.started_at + settlement.duration
+        took = ended_at - settlement.claimed.received_at.timestamp()
+        counters.add((attempt, (Count.DELIVERED, provider, "", 1)), Timing.DELIVERY, took)
+    else:
+        counters.add((attempt, (Count.FAILED, provider, answer.reason or answer.outcome, 1)))
+
+
+def _gauge(described: Described, value: float) -> GaugeMetricFamily:
+    return GaugeMetricFamily(PREFIX + described.name, described.meaning, value=value)
+
+
+def _counter(described: Described, found: list[Counted]) -> CounterMetricFamily:
+    family = CounterMetricFamily(PREFIX + described.name, described.meaning, labels=described.labels)
+    for one in found:
+        family.add_metric([one.provider, one.label][: len(described.labels)], one.value)
+    return family
+
+
+def _histogram(timing: Timing, described: Described, found: list[Counted]) -> HistogramMetricFamily:
+    values = {one.label: one.value for one in found}
+    total, buckets = 0, []
+    for bound in LABELS[timing]:
+        total += values.get(bound, 0)
+        buckets.append((bound, float(total)))
+    seconds = values.get(SUM, 0) / 1_000_000
+    return HistogramMetricFamily(PREFIX + described.name, described.meaning, buckets=buckets, sum_value=seconds)

@@ -1,0 +1,110 @@
+"""What a person may order: send again, read again, give up. Any number of changes, a batch at a time."""
+
+import dataclasses
+import json
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from enum import StrEnum
+
+from sqlalchemy import ColumnElement, or_
+
+from webhook_app.auth import WebhookRequest
+from webhook_app.outbox import Database, State, queries
+from webhook_app.outbox.maintenance import DISCARDABLE, REPLAYABLE, Maintenance
+from webhook_app.outbox.quarantine import Quarantine
+from webhook_app.outbox.queries import Event, Filter
+from webhook_app.outbox.tables import events, in_states
+from webhook_app.providers import Provider, Reading, read
+
+
+class Verb(StrEnum):
+    #: Send it to Dynamic Yield again; what is quarantined is read again first.
+    REPLAY = "replay"
+    #: Never send it.
+    DISCARD = "discard"
+
+
+#: Which changes a verb can do something about.
+ABLE: Mapping[Verb, ColumnElement[bool]] = {
+    Verb.REPLAY: or_(in_states(REPLAYABLE) & events.c.identity_value.is_not(None), events.c.state == State.QUARANTINED),
+    Verb.DISCARD: in_states(DISCARDABLE),
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Progress:
+    #: How many changes were looked at, and about how many something was done.
+    seen: int
+    done: int
+    #: The number of the last change that was looked at.
+    last: int
+
+
+class Redelivery:
+    """Raises `OutboxUnavailable` where the database cannot be used; what was done until then stays done."""
+
+    def __init__(self, database: Database, providers: Mapping[str, Provider], *, forward_opt_ins: bool) -> None:
+        self._database = database
+        self._providers = providers
+        self._forward_opt_ins = forward_opt_ins
+
+    def count(self, verb: Verb, which: Filter) -> int:
+        """About how many changes the verb will do something."""
+        return queries.count(self._database, which, ABLE[verb])
+
+    def run(self, verb: Verb, which: Filter, *, after: int = 0, up_to: int = 2**63 - 1) -> Iterator[Progress]:
+        """Do it for all of them, oldest first, and tell after each batch.
+
+        Begins behind the change with the number `after`, ends with `up_to`: an order that is interrupted can go on, and
+        never reaches what came in after it was given.
+        """
+        for batch in queries.stream(self._database, which, ABLE[verb], after=after, up_to=up_to):
+            yield Progress(len(batch), self._do(verb, batch), batch[-1].id)
+
+    def one(self, verb: Verb, event: Event) -> bool:
+        """Do it for one change; whether something was done."""
+        return self._do(verb, [event]) == 1
+
+    def _do(self, verb: Verb, batch: list[Event]) -> int:
+        maintenance = Maintenance(self._database)
+        if verb is Verb.DISCARD:
+            return maintenance.discard([event.id for event in batch])
+        readable_again = sum(self._read_again(event.id) for event in batch if event.state is State.QUARANTINED)
+        return readable_again + maintenance.replay(
+            [event.id for event in batch if event.state is not State.QUARANTINED]
+        )
+
+    def _read_again(self, number: int) -> bool:
+        life = queries.show(self._database, number)
+        if life is None or life.raw is None:
+            return False
+        quarantine = Quarantine(self._database)
+        provider = self._providers.get(life.event.provider)
+        if provider is None:
+            quarantine.keep(number, f"there is no provider {life.event.provider} any more")
+            return False
+        reading = _read(provider, life.raw, forward_opt_ins=self._forward_opt_ins)
+        if not reading.changes and reading.quarantined:
+            quarantine.keep(number, reading.quarantined[0][0])
+            return False
+        changes = [
+            # Where the ESP does not say when it happened, it happened when we first heard of it.
+            (dataclasses.replace(change, occurred_at=change.occurred_at or life.event.received_at), raw)
+            for change, raw in reading.changes
+        ]
+        return quarantine.release(number, provider.name, changes=changes, quarantined=reading.quarantined)
+
+
+def _read(provider: Provider, raw: bytes, *, forward_opt_ins: bool) -> Reading:
+    """What is kept is either a whole body or one event of it; which of the two, only the attempt tells."""
+    request = WebhookRequest(body=raw)
+    whole = read(provider, request, forward_opt_ins=forward_opt_ins)
+    if whole.changes:
+        return whole
+    try:
+        event = json.loads(raw)
+    except (ValueError, RecursionError):
+        return whole
+    single = read(dataclasses.replace(provider, events=lambda _: [event]), request, forward_opt_ins=forward_opt_ins)
+    # While either way of reading it fails, it stays where a person sees it.
+    return whole if whole.quarantined and not single.changes else single

@@ -1,0 +1,144 @@
+"""Importing a list of opt-outs through the same outbox: look at every row first, then store them batch by batch."""
+
+import csv
+import os
+import time
+from collections import Counter
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, TextIO
+
+from marshmallow import ValidationError
+
+from webhook_app.consent import ConsentChange
+from webhook_app.outbox import Database, Intake, OutboxUnavailable
+from webhook_app.outbox.hashing import load_hasher
+from webhook_app.outbox.imports import Import, Imports
+from webhook_app.outbox.lookup import Known, newest_changes
+from webhook_app.providers import explain
+from webhook_app.sync.csv_file import Row
+from webhook_app.sync.opt_out_list import Reader
+
+BATCH = 1000  # rows in one commit; a webhook that comes in between waits for no more than that
+DATABASE_TRIES = 6
+DATABASE_WAIT = 5.0  # seconds
+
+
+@dataclass(slots=True, kw_only=True)
+class Check:
+    """What the first look at every row has found; nothing is stored yet."""
+
+    good: int = 0
+    untimed: int = 0
+    rejected: int = 0
+    reasons: Counter[str] = field(default_factory=Counter)
+
+
+def check(reader: Reader, rejects: Path, *, tick: Callable[[int], None] = lambda _: None) -> Check:
+    """Try every row, and write those that cannot be imported to `rejects`, each with its reason."""
+    found = Check()
+    writer = _Rejects(rejects, reader)
+    try:
+        for number, (row, change) in enumerate(reader.rows(), start=1):
+            if isinstance(change, ValidationError):
+                reason = explain(change)
+                found.rejected += 1
+                found.reasons[reason] += 1
+                writer.write(row, reason)
+            else:
+                found.good += 1
+                found.untimed += not reader.has_time(row)
+            if number % BATCH == 0:
+                tick(number)
+    finally:
+        writer.close()
+    return found
+
+
+class _Rejects:
+    """The file of rejected rows: can be mended and imported as it is. Made only when there is one."""
+
+    def __init__(self, path: Path, reader: Reader) -> None:
+        self._path = path
+        self._header = reader.layout.header
+        self._file: TextIO | None = None
+        self._csv: Any = None
+
+    def write(self, row: Row, reason: str) -> None:
+        if self._file is None:
+            # It holds addresses.
+            opened = os.open(self._path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
+            os.fchmod(opened, 0o600)
+            self._file = os.fdopen(opened, "w", newline="", encoding="utf-8")
+            self._csv = csv.writer(self._file)
+            self._csv.writerow([*self._header, "rejected_line", "rejected_because"])
+        cells = [*row.cells, *[""] * (len(self._header) - len(row.cells))]
+        self._csv.writerow([*cells, row.line, reason])
+
+    def close(self) -> None:
+        if self._file is not None:
+            self._file.close()
+
+
+def store(
+    reader: Reader,
+    provider: str,
+    record: Import,
+    *,
+    database: Database,
+    imports: Imports,
+    make_room: Callable[[], None] = lambda: None,
+    tick: Callable[[int], None] = lambda _: None,
+    sleep: Callable[[float], None] = time.sleep,
+) -> None:
+    """Add every good row that is not on disk yet, a batch a commit. Raises `OutboxUnavailable`.
+
+    `record` says where to go on. `make_room` is called before each batch, `tick` hears how many rows are done.
+    """
+    intake, hasher = Intake(database), load_hasher(database)
+    batch: list[tuple[ConsentChange, bytes]] = []
+    number = 0
+
+    def add() -> int:
+        # What a webhook has said, or a comparison with the ESP's lists has found, need not be sent again.
+        known = newest_changes(database, hasher, (change.identity for change, _ in batch))
+        news = [(change, raw) for change, raw in batch if not _is_known(known, change)]
+        return intake.add(provider, changes=news).accepted
+
+    def flush(*, finished: bool = False) -> None:
+        _patiently(make_room, sleep)
+        accepted = _patiently(add, sleep)
+        duplicates = len(batch) - accepted
+        _patiently(
+            lambda: imports.advance(
+                record.id, rows=number, accepted=accepted, duplicates=duplicates, finished=finished
+            ),
+            sleep,
+        )
+        batch.clear()
+        tick(number)
+
+    for number, (row, change) in enumerate(reader.rows(), start=1):
+        if number <= record.rows:
+            continue
+        if isinstance(change, ConsentChange):
+            batch.append((change, reader.raw(row)))
+        if len(batch) == BATCH:
+            flush()
+    flush(finished=True)
+
+
+def _is_known(known: Mapping[str, Known], change: ConsentChange) -> bool:
+    newest = known.get(change.identity.key)
+    return newest is not None and change.occurred_at is not None and newest.covers_opt_out(change.occurred_at)
+
+
+def _patiently(write: Callable[[], Any], sleep: Callable[[float], None]) -> Any:
+    """A database that restarts, or is locked for a moment, ends no import of a million rows."""
+    for _ in range(DATABASE_TRIES - 1):
+        try:
+            return write()
+        except OutboxUnavailable:
+            sleep(DATABASE_WAIT)
+    return write()

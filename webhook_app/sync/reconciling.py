@@ -1,0 +1,154 @@
+"""When SendGrid's lists are compared: now and then by the worker, or when a person says so; never twice at a time."""
+
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
+
+import structlog
+
+from webhook_app.outbox import Database, Intake, OutboxUnavailable
+from webhook_app.outbox.hashing import load_hasher
+from webhook_app.outbox.reconciliations import Reconciled, Reconciliation, Reconciliations
+from webhook_app.settings import Settings
+from webhook_app.sync.comparison import LISTS, PROVIDER, Comparison, SuppressionList
+from webhook_app.sync.sendgrid_api import SendGridApi, SendGridError
+
+LEASE = 600.0  # seconds; longer than any one page takes, with every wait for SendGrid's rate limit
+LOOK_EVERY = 15.0  # seconds between two looks at whether a comparison is due
+RETRY_AFTER = 900.0  # seconds until the next try when one has failed
+#: A scheduled comparison begins so long before the last one, for what SendGrid may have shown late.
+OVERLAP = timedelta(days=1)
+#: And reads everything so often, for what came or went while pages were turned.
+COMPLETE_EVERY = timedelta(days=7)
+
+log = structlog.get_logger()
+
+
+class Stopped(BaseException):
+    """The worker has to end. No error, so that nobody who handles errors takes it for one."""
+
+
+class Reconciler:
+    """Compares when it is due, and writes down what came of it."""
+
+    def __init__(self, settings: Settings, database: Database, api: SendGridApi) -> None:
+        self._settings = settings
+        self._database = database
+        self._api = api
+        self._records = Reconciliations(database)
+        self._lists = tuple(LISTS[event] for event in settings.sendgrid_events if event in LISTS)
+
+    def when_due(self, check: Callable[[], None]) -> None:
+        """What the worker does now and then. `check` raises `Stopped` when the worker has to end."""
+        last = self._records.last(PROVIDER)
+        token = self._records.begin(PROVIDER, lease=LEASE, only_if_due=True)
+        if token is None:
+            return
+        since = _since(last)
+        try:
+            result = self._run(token, since, on_page=lambda _list, _result: check())
+        except SendGridError as error:
+            log.error("reconciliation_failed", provider=PROVIDER, reason=error.reason, message=str(error))
+            return
+        log.info(
+            "reconciled",
+            provider=PROVIDER,
+            since=since and since.isoformat(),
+            checked=result.checked,
+            drift=result.drift,
+            outranked=result.outranked,
+            unreadable=result.unreadable,
+        )
+
+    def now(self, since: datetime | None, on_page: Callable[[SuppressionList, Reconciled], None]) -> Reconciled:
+        """Compare at once. Raises `SendGridError` where that fails, or somebody else does it just now."""
+        token = self._records.begin(PROVIDER, lease=LEASE, only_if_due=False)
+        if token is None:
+            raise SendGridError("under_way", "a worker compares just now; try again in some minutes")
+        return self._run(token, since, on_page)
+
+    def count(self, since: datetime | None, on_page: Callable[[SuppressionList, Reconciled], None]) -> Reconciled:
+        """Only count what is missing, and change nothing."""
+        return replace(self._comparison(on_page), adds=False).run(since)
+
+    def _run(
+        self, token: str, since: datetime | None, on_page: Callable[[SuppressionList, Reconciled], None]
+    ) -> Reconciled:
+        def page_done(one: SuppressionList, result: Reconciled) -> None:
+            self._records.renew(token, lease=LEASE)
+            on_page(one, result)
+
+        every = self._settings.reconcile_every
+        try:
+            result = self._comparison(page_done).run(since)
+        except SendGridError as error:
+            self._records.fail(token, str(error), due_in=min(every or RETRY_AFTER, RETRY_AFTER))
+            raise
+        except BaseException as error:
+            # The worker ends, or a person has had enough: somebody else may go on at once.
+            with suppress(OutboxUnavailable):
+                self._records.fail(token, f"broken off ({type(error).__name__})", due_in=0)
+            raise
+        self._records.finish(token, result, complete=since is None, due_in=every)
+        return result
+
+    def _comparison(self, on_page: Callable[[SuppressionList, Reconciled], None]) -> Comparison:
+        return Comparison(
+            api=self._api,
+            lists=self._lists,
+            group_ids=frozenset(self._settings.sendgrid_group_ids),
+            database=self._database,
+            intake=Intake(self._database),
+            hasher=load_hasher(self._database),
+            on_page=on_page,
+        )
+
+
+def _since(last: Reconciliation | None) -> datetime | None:
+    """Where a scheduled comparison begins; None: with everything."""
+    if last is None or last.covered_until is None or last.complete_at is None:
+        return None
+    if datetime.now(UTC) - last.complete_at > COMPLETE_EVERY:
+        return None
+    return last.covered_until - OVERLAP
+
+
+@contextmanager
+def scheduled(settings: Settings, database: Database) -> Iterator[None]:
+    """Compare now and then while the block lasts, if `RECONCILE_EVERY` says so: in a thread beside the work."""
+    if not settings.reconcile_every:
+        yield
+        return
+    stopping = threading.Event()
+
+    def check() -> None:
+        if stopping.is_set():
+            raise Stopped
+
+    def sleep(seconds: float) -> None:
+        stopping.wait(seconds)
+        check()
+
+    def look() -> None:
+        reconciler = Reconciler(settings, database, SendGridApi.from_settings(settings, sleep=sleep))
+        with suppress(Stopped):
+            while True:
+                try:
+                    reconciler.when_due(check)
+                except OutboxUnavailable as error:
+                    log.warning("outbox_unavailable", reason=str(error))
+                except Exception as error:
+                    # A bug of ours must not end the schedule. The error's text may hold an address.
+                    log.error("reconciliation_failed", provider=PROVIDER, error=type(error).__name__)
+                sleep(LOOK_EVERY)
+
+    thread = threading.Thread(target=look, name="reconcile", daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        stopping.set()
+        # A page that is under way may take its time; the lease runs out by itself.
+        thread.join(timeout=5)
