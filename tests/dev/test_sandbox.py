@@ -263,7 +263,7 @@ def test_served_by_itself_it_ends_cleanly_when_told_to() -> None:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
     program = f"from webhook_app import sandbox; sandbox.serve('127.0.0.1', {port}, api_key={KEY!r})"
-    process = subprocess.Popen([sys.executable, "-c", program], cwd=Path(__file__).parents[1])
+    process = subprocess.Popen([sys.executable, "-c", program], cwd=Path(__file__).parents[2])
     try:
         for _ in range(200):
             try:

@@ -12,7 +12,7 @@ from flask import Flask
 from tests.processes import Program, checkout, environment, free_port, running, wait_for_http, wait_until
 from tests.signing import SendGridSigner
 
-FAKE = Path(__file__).parent / "fake_ngrok.py"
+FAKE = Path(__file__).parents[1] / "fake_ngrok.py"
 ROOT = FAKE.parent.parent
 
 
