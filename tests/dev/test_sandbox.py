@@ -262,7 +262,7 @@ def test_served_by_itself_it_ends_cleanly_when_told_to() -> None:
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
-    program = f"from webhook_app import sandbox; sandbox.serve('127.0.0.1', {port}, api_key={KEY!r})"
+    program = f"from webhook_app.dev import sandbox; sandbox.serve('127.0.0.1', {port}, api_key={KEY!r})"
     process = subprocess.Popen([sys.executable, "-c", program], cwd=Path(__file__).parents[2])
     try:
         for _ in range(200):
