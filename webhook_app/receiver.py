@@ -95,6 +95,8 @@ def _receive(
         "quarantined": added.quarantined,
     }
     request.told |= counts
+    if reading.unknown_types:
+        request.told["unknown_types"] = dict(reading.unknown_types)
     return web.answer(counts)
 
 

@@ -28,9 +28,9 @@ Clock = Callable[[], float]
 def hmac_scheme(secret: str, signature: str, **options: Any) -> Hmac:
     for name in ("id", "timestamp", "token"):
         if name in options:
-            options[name] = Source.parse(options[name])
+            options[name] = (Source.parse(options[name]),)
     given: dict[str, Any] = {"tolerance": 300.0, "clock": lambda: SIGNED_AT} | options
-    return Hmac(secrets=(secret.encode(),), signature=Source.parse(signature), **given)
+    return Hmac(secrets=(secret.encode(),), signature=(Source.parse(signature),), **given)
 
 
 def sendgrid() -> tuple[Scheme, WebhookRequest]:

@@ -1,17 +1,20 @@
 """The language of a providers file: what a customer can say, and what they are told when it is wrong."""
 
 import base64
+import hmac
 import json
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
+from flask import Flask
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from werkzeug.datastructures import Headers
 
-from webhook_app.auth import WebhookRequest
+from webhook_app.auth import AuthenticationError, WebhookRequest
 from webhook_app.consent import Action, IdentityKind, PushChannel, Visitor
 from webhook_app.providers import Provider, Reading, read, registry
 from webhook_app.providers.auth_config import TABLES
@@ -161,6 +164,12 @@ def test_forms_are_nested_by_their_brackets(declare: Declare) -> None:
         ("email = 5\n", "email: must be a text in quotes that is not empty"),
         ('email = "a"\nopt_in = "foo(@)"\n', "opt_in: calls foo()"),
         ('email = "a"\nopt_int = "b"\n', "opt_int: is not known; did you mean opt_in?"),
+        ('email = "a"\nknown = ["open"]\n', "type: is missing: known has no meaning without it"),
+        ('email = "a"\ntype = "t"\n', "known: is missing: type has no meaning without it"),
+        ('email = "a"\ntype = "t"\nknown = "open"\n', 'known: must be a list of types like ["delivered", "open*"]'),
+        ("email = []\n", "email: must be a text in quotes, or a list of them"),
+        ('email = ["a", 5]\n', "email: must be a text in quotes that is not empty"),
+        ('email = ["a", "b c"]\n', "email: is no JMESPath expression"),
         ('email = "a"\nbody = "xml"\n', "body: must be one of: json, form"),
         ('email = "a"\ntime_zone = "Europe/Berlin"\n', "time_zone: has no meaning without time"),
         ('email = "a"\ntime = "t"\ntime_zone = "Mars"\n', "time_zone: is no time zone; write it like Europe/Berlin"),
@@ -189,6 +198,11 @@ def test_a_mistake_is_named_with_provider_key_and_cure(
         ('{ scheme = "token", secrets = "s3cr3t-value" }', "auth.secrets: must be the NAME of an environment variable"),
         ('[{ scheme = "basic", secrets = "A" }, { scheme = "jwt" }]', "auth.1.secrets: is missing"),
         ('{ scheme = "hmac", secrets = "A" }', "auth.signature: is missing"),
+        (
+            '{ scheme = "hmac", secrets = "A", signature = "header:X#" }',
+            "auth.signature: must be like header:X-Signature",
+        ),
+        ('{ scheme = "hmac", secrets = "A", signature = ["header:X", "Y"] }', "auth.signature: must be like header:X"),
         ('{ scheme = "hmac", secrets = "A", signature = "X-Sig" }', "auth.signature: must be like header:X-Signature"),
         (
             '{ scheme = "hmac", secrets = "A", signature = "header:X", signed = "{bod}" }',
@@ -333,3 +347,128 @@ def test_several_ways_in_are_open_as_their_variables_are_set(declare: Declare) -
     assert scheme is not None
     credentials = "Basic " + base64.b64encode(b"esp:pw").decode()
     scheme.verify(WebhookRequest(headers=Headers({"Authorization": credentials})))
+
+
+KNOWN = LEAST + 'email = "who"\ntype = "type"\nknown = ["open*", "Delivered"]\n'
+
+
+class TestKnownTypes:
+    """An event that says nothing is ignored only where the entry says so; an ESP's new event must be seen."""
+
+    def test_what_is_on_the_list_is_ignored_and_any_other_type_is_quarantined_and_counted(
+        self, declare: Declare
+    ) -> None:
+        read_ = say(
+            declare(KNOWN), [{"type": type_} for type_ in ("opened", "delivered", "OPEN", "resigned", "resigned")]
+        )
+        assert (read_.ignored, read_.unknown_types) == (3, {"resigned": 2})
+        assert [reason for reason, _ in read_.quarantined] == ["type (type): resigned is not known to this entry"] * 2
+
+    def test_an_event_without_a_type_is_quarantined(self, declare: Declare) -> None:
+        read_ = say(declare(KNOWN), {"who": "jane@example.com"})
+        assert [reason for reason, _ in read_.quarantined] == ["type (type): is missing"]
+
+    @pytest.mark.parametrize("odd", ["jane@example.com", "order-20260105", "x" * 61, 7, ["a"], {"a": 1}, "\x00", ""])
+    def test_what_does_not_look_like_a_type_is_not_repeated(self, declare: Declare, odd: Any) -> None:
+        read_ = say(declare(KNOWN), {"type": odd})
+        assert (read_.unknown_types, read_.quarantined[0][0]) == (
+            {"other": 1},
+            "type (type): other is not known to this entry",
+        )
+
+    def test_only_so_many_types_are_told_apart(self, declare: Declare) -> None:
+        numbers = [first + second for first in "abcdefghij" for second in "abcdefghij"]
+        read_ = say(declare(KNOWN), [{"type": f"new-{number}"} for number in numbers])
+        assert len(read_.unknown_types) == 51
+        assert read_.unknown_types["other"] == 50
+
+    def test_what_is_to_be_ignored_is_so_whatever_else_holds(self, declare: Declare) -> None:
+        acme = declare(KNOWN + "ignore = \"channel == 'sms'\"\n")
+        one = {"type": "unsubscribed", "who": "jane@example.com"}
+        read_ = say(acme, [one, one | {"channel": "sms"}])
+        assert (len(read_.changes), read_.ignored) == (1, 1)
+
+    def test_unknown_types_are_counted_by_name_and_listed(self, make_app: Callable[..., Flask], tmp_path: Path) -> None:
+        file = tmp_path / "providers.toml"
+        file.write_text(KNOWN)
+        app = make_app(PROVIDERS_FILE=str(file), ACME_TOKENS="t")
+        client, headers = app.test_client(), {"Authorization": "Bearer t"}
+        answer = client.post("/webhooks/acme", json={"type": "resigned"}, headers=headers)
+        assert answer.json == {"accepted": 0, "duplicates": 0, "ignored": 0, "quarantined": 1}
+        app.extensions["counters"].flush()
+        assert 'unknown_types_total{provider="acme",type="resigned"} 1.0' in client.get("/metrics").text
+        listed = app.test_cli_runner().invoke(args=["providers"]).output
+        assert "1 of an unknown type in quarantine so far: resigned" in listed
+
+
+def test_a_path_may_be_a_list_of_which_the_first_that_finds_something_counts(declare: Declare) -> None:
+    acme = declare(LEAST + 'email = ["a.mail", "max(b)", "c"]\n')
+    for event, address in (
+        ({"a": {"mail": "a@b.de"}, "c": "c@d.de"}, "a@b.de"),
+        ({"a": {"mail": " "}, "c": "c@d.de"}, "c@d.de"),
+        ({"a": {"mail": []}, "c": "c@d.de"}, "c@d.de"),
+        ({"b": "a text", "c": "c@d.de"}, "c@d.de"),
+    ):
+        ((change, _),) = say(acme, {"type": "unsubscribed"} | event).changes
+        assert change.identity.value == address
+    assert (
+        say(acme, {"type": "unsubscribed", "b": [], "c": None}).quarantined[0][0]
+        == "email (a.mail or max(b) or c): is missing"
+    )
+
+
+class TestTimesWithoutAZone:
+    toml = LEAST + 'email = "who"\nopt_in = "type == \'back\'"\ntime = "at"\ntime_zone = "unknown"\n'
+
+    def test_an_opt_out_counts_from_its_receipt_and_a_repetition_is_known_by_its_time(self, declare: Declare) -> None:
+        event = {"type": "unsubscribed", "who": "a@b.de", "at": "2026-01-05 10:00:00"}
+        ((change, _),) = say(declare(self.toml), event).changes
+        assert (change.occurred_at, change.event_id) == (None, "2026-01-05T10:00:00")
+
+    def test_an_opt_in_is_taken_as_utc_and_never_wins_by_a_guess(self, declare: Declare) -> None:
+        ((change, _),) = say(declare(self.toml), {"type": "back", "who": "a@b.de", "at": "2026-01-05 10:00:00"}).changes
+        assert str(change.occurred_at) == "2026-01-05 10:00:00+00:00"
+
+    @pytest.mark.parametrize("exact", ["2026-01-05T11:00:00+01:00", 1767607200, "1767607200"])
+    def test_a_time_that_names_its_zone_is_believed(self, declare: Declare, exact: Any) -> None:
+        ((change, _),) = say(declare(self.toml), {"type": "unsubscribed", "who": "a@b.de", "at": exact}).changes
+        assert str(change.occurred_at) == "2026-01-05 10:00:00+00:00"
+
+
+class TestPartsOfAHeader:
+    toml = LEAST.replace(
+        '{ scheme = "token", secrets = "ACME_TOKENS" }',
+        '{ scheme = "hmac", secrets = "ACME_KEYS", signature = ["header:X-Sig#v1", "header:X-Old"], '
+        'timestamp = "header:X-Sig#t", signed = "{timestamp}.{body}", tolerance = 300 }',
+    )
+
+    def verify(self, declare: Declare, **headers: str) -> None:
+        scheme = declare(self.toml + 'email = "who"\n', ACME_KEYS="new,old").scheme
+        assert scheme is not None
+        named = {name.replace("_", "-"): value for name, value in headers.items()}
+        scheme.verify(WebhookRequest(headers=Headers(named), body=b"{}"))
+
+    def sign(self, key: str, at: int) -> str:
+        return hmac.digest(key.encode(), b"%d.{}" % at, "sha256").hex()
+
+    def test_any_of_several_signatures_under_any_live_secret_opens(self, declare: Declare) -> None:
+        now = int(time.time())
+        right = self.sign("old", now)
+        for value in (f"t={now},v1={right}", f"t={now}, v1={'0' * 64}, v1={right},v0=x", f"v1={right};t={now}"):
+            self.verify(declare, X_Sig=value)
+        # The second place counts where the first has none.
+        self.verify(declare, X_Sig=f"t={now}", X_Old=right)
+
+    def test_anything_else_does_not(self, declare: Declare) -> None:
+        now = int(time.time())
+        right, stale = self.sign("old", now), self.sign("old", now - 1000)
+        for value, reason in (
+            (f"t={now},v1={self.sign('forged', now)}", "signature_invalid"),
+            (f"t={now - 1000},v1={stale}", "timestamp_stale"),
+            (f"v1={right}", "timestamp_missing"),
+            (f"t={now},v2={right}", "signature_missing"),
+            (f"t={now},v1=", "signature_missing"),
+            (f"t={now}," + f"v1={'0' * 64}," * 16 + f"v1={right}", "signature_invalid"),
+        ):
+            with pytest.raises(AuthenticationError, match=reason):
+                self.verify(declare, X_Sig=value)

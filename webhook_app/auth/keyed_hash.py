@@ -3,8 +3,9 @@
 import base64
 import binascii
 import hmac
+import re
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
 from functools import cached_property
@@ -40,24 +41,37 @@ class Digest(StrEnum):
     SHA512 = "sha512"
 
 
+#: More signatures than a rotation of secrets needs.
+MAX_SIGNATURES = 16
+
 #: What a template of signed content may name.
 PARTS = frozenset({"id", "timestamp", "token", "method", "url", "body", "form"})
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Source:
-    """One place in a request, written `header:X-Signature`, `form:signature` or `json:signature.token`."""
+    """One place in a request, written `header:X-Signature`, `form:signature` or `json:signature.token`.
+
+    `header:X-Signature#v1` is what stands behind `v1=` in a header like `t=1767607200,v1=…,v1=…`.
+    """
 
     place: Place
     name: str
+    #: Name of the part of a header; empty for the whole of it.
+    part: str = ""
 
     @classmethod
     def parse(cls, text: str) -> "Source":
         """Raises `ValueError` for an unknown place, or none."""
         place, _, name = text.partition(":")
+        part = ""
+        if place == Place.HEADER and "#" in name:
+            name, _, part = name.partition("#")
+            if not part:
+                raise ValueError("names no part")
         if not name:
             raise ValueError("names no field")
-        return cls(place=Place(place), name=name)
+        return cls(place=Place(place), name=name, part=part)
 
 
 class Reader:
@@ -81,8 +95,22 @@ class Reader:
         except ValueError:
             return None
 
-    def find(self, source: Source) -> bytes:
-        """The value's bytes, empty where there is none."""
+    def find(self, sources: Sequence[Source]) -> bytes:
+        """The bytes of the first value that is there, empty where none is."""
+        return next(iter(self.find_all(sources)), b"")
+
+    def find_all(self, sources: Sequence[Source]) -> list[bytes]:
+        """The values at the first source that has any. Only a header's part may have several."""
+        found = (self._values(source) for source in sources)
+        return next((values for values in found if values), [])
+
+    def _values(self, source: Source) -> list[bytes]:
+        if source.part:
+            return _parts(header(self.request, source.name), source.part.encode())
+        value = self._value(source)
+        return [value] if value else []
+
+    def _value(self, source: Source) -> bytes:
         if source.place is Place.HEADER:
             return header(self.request, source.name)
         if source.place is Place.FORM:
@@ -115,31 +143,33 @@ class Hmac:
     The template is text with `{id}`, `{timestamp}`, `{token}`, `{method}`, `{url}`, `{body}` and `{form}` (a
     form's fields sorted by name, each name followed by its value). `tolerance` (seconds) bounds the age of the
     timestamp, where there is one. The token is returned: a scheme that has one does not sign the body.
+    A value may stand in one of several places; the first that has it counts.
     """
 
     secrets: tuple[bytes, ...] = field(repr=False)
-    signature: Source
+    signature: tuple[Source, ...]
     template: str = "{body}"
     digest: Digest = Digest.SHA256
     encoding: Encoding = Encoding.HEX
     #: Stands before the signature, like `sha256=`.
     prefix: str = ""
-    id: Source | None = None
-    timestamp: Source | None = None
+    id: tuple[Source, ...] = ()
+    timestamp: tuple[Source, ...] = ()
     time_form: TimeForm = TimeForm.UNIX
-    token: Source | None = None
+    token: tuple[Source, ...] = ()
     tolerance: float
     clock: Callable[[], float] = time.time
 
     def verify(self, request: WebhookRequest) -> bytes | None:
         reader = Reader(request)
-        given = reader.find(self.signature)
+        given = reader.find_all(self.signature)[:MAX_SIGNATURES]
         if not given:
             raise AuthenticationError("signature_missing")
         values = self._values(reader)
         signed = self.content(reader, values)
         # The encoded texts are compared: a malformed signature is simply not equal to a right one.
-        if not matches_any(given, (self.sign(signed, secret) for secret in self.secrets)):
+        expected = [self.sign(signed, secret) for secret in self.secrets]
+        if not any(matches_any(each, expected) for each in given):
             raise AuthenticationError("signature_invalid")
         if "timestamp" in values:
             check_age(seconds(values["timestamp"], self.time_form), now=self.clock(), tolerance=self.tolerance)
@@ -162,11 +192,17 @@ class Hmac:
 
     def _values(self, reader: Reader) -> dict[str, bytes]:
         sources = {"id": self.id, "timestamp": self.timestamp, "token": self.token}
-        values = {name: reader.find(source) for name, source in sources.items() if source is not None}
+        values = {name: reader.find(source) for name, source in sources.items() if source}
         for name, value in values.items():
             if not value:
                 raise AuthenticationError(f"{name}_missing")
         return values
+
+
+def _parts(value: bytes, name: bytes) -> list[bytes]:
+    """What stands behind `name=` in `t=…,v1=…,v1=…`."""
+    pairs = (part.strip().partition(b"=") for part in re.split(b"[,;]", value))
+    return [given.strip() for found, _, given in pairs if found.strip() == name and given.strip()]
 
 
 def _bytes(text: str) -> bytes:

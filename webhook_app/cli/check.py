@@ -2,6 +2,7 @@
 
 import sys
 from datetime import UTC, datetime, timedelta
+from itertools import groupby
 
 import click
 from flask import current_app
@@ -11,6 +12,8 @@ from webhook_app.cli.shared import as_json, database, maintenance, one_clear_lin
 from webhook_app.delivery.client import Client
 from webhook_app.delivery.live import Finding, check_live
 from webhook_app.ops.health import why_not_ready
+from webhook_app.outbox import OutboxUnavailable
+from webhook_app.outbox.counters import Count, Counted, counted
 from webhook_app.providers import Provider
 
 
@@ -23,7 +26,9 @@ def providers(as_json: bool) -> None:
     known: list[Provider] = sorted(
         current_app.extensions["providers"].values(), key=lambda provider: (provider.scheme is None, provider.name)
     )
+    unknown_types = _unknown_types()
     for provider in known:
+        unknown = unknown_types.get(provider.name, [])
         url = f"{base}/webhooks/{provider.name}"
         why = "" if provider.scheme else f"set {provider.opened_by}"
         if as_json:
@@ -36,11 +41,23 @@ def providers(as_json: bool) -> None:
                     "why": why or None,
                     "opened_by": provider.opened_by,
                     "declared_in": provider.declared_in or None,
+                    "unknown_types": {one.label: one.value for one in unknown},
                 }
             )
         else:
             mark = click.style("open  ", fg="green") if provider.scheme else click.style("closed", fg="yellow")
             click.echo(f"{mark}  {provider.title:<24}  {url}{f'   ({why})' if why else ''}")
+            for one in unknown:
+                click.echo(f"        {one.value:,} of an unknown type in quarantine so far: {one.label}")
+
+
+def _unknown_types() -> dict[str, list[Counted]]:
+    """What came of types that no entry knows, by provider; nothing where the database cannot say."""
+    try:
+        found = [one for one in counted(database()) if one.name == Count.UNKNOWN_TYPES]
+    except OutboxUnavailable:
+        return {}
+    return {provider: list(group) for provider, group in groupby(found, key=lambda one: one.provider)}
 
 
 @click.command

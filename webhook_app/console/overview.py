@@ -25,10 +25,11 @@ WORDS = {
     Count.DUPLICATES: "changes known already",
     Count.IGNORED: "events without a consent change",
     Count.QUARANTINED: "events that were not understood",
+    Count.UNKNOWN_TYPES: "of an unknown type",
     Count.UNAUTHENTICATED: "not authenticated",
     Count.REFUSED: "refused",
 }
-BAD = frozenset({Count.QUARANTINED, Count.UNAUTHENTICATED, Count.REFUSED})
+BAD = frozenset({Count.QUARANTINED, Count.UNKNOWN_TYPES, Count.UNAUTHENTICATED, Count.REFUSED})
 #: Counts of one webhook are taken within this.
 _TOGETHER = timedelta(milliseconds=50)
 

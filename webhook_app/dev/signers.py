@@ -66,11 +66,11 @@ class Signer:
             ("token", scheme.token, os.urandom(25).hex()),
             ("timestamp", scheme.timestamp, self._timestamp(scheme.time_form)),
         ):
-            if source is not None:
-                request = _put(request, source, value)
+            if source:
+                request = _put(request, source[0], value)
                 values[name] = value.encode()
         signed = scheme.content(Reader(request), values)
-        return _put(request, scheme.signature, scheme.sign(signed, scheme.secrets[0]).decode())
+        return _put(request, scheme.signature[0], scheme.sign(signed, scheme.secrets[0]).decode())
 
     def _standard_webhooks(self, scheme: StandardWebhooks, request: WebhookRequest) -> WebhookRequest:
         if not scheme.secrets:
@@ -100,6 +100,9 @@ class Signer:
 
 
 def _put(request: WebhookRequest, source: Source, value: str) -> WebhookRequest:
+    if source.part:
+        others = request.headers.get(source.name)
+        return _with(request, **{source.name: ",".join(filter(None, (others, f"{source.part}={value}")))})
     if source.place is Place.HEADER:
         return _with(request, **{source.name: value})
     if source.place is Place.FORM:

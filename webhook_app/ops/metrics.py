@@ -71,6 +71,12 @@ COUNTERS: Mapping[Count, Described] = {
     Count.QUARANTINED: Described(
         name="quarantined_total", kind="counter", labels=("provider",), meaning="events that were not understood"
     ),
+    Count.UNKNOWN_TYPES: Described(
+        name="unknown_types_total",
+        kind="counter",
+        labels=("provider", "type"),
+        meaning="quarantined events of a type that the provider's entry does not know: a new event of the ESP?",
+    ),
     Count.UNAUTHENTICATED: Described(
         name="unauthenticated_total",
         kind="counter",
@@ -210,7 +216,10 @@ def count_webhook(counters: Counters, told: Mapping[str, Any], status_code: int,
     # What follows the colon of a reason is a sentence, and differs each time.
     reason = told["reason"].partition(":")[0] if "reason" in told else ""
     events = tuple(told.get(count, 0) for count in _EVENTS)
-    counters.add(_counts(told["provider"], status_code, reason, events), Timing.RECEIVE, seconds)
+    counts = _counts(told["provider"], status_code, reason, events)
+    unknown = told.get("unknown_types", {}).items()
+    counts += tuple((Count.UNKNOWN_TYPES, told["provider"], name, number) for name, number in unknown)
+    counters.add(counts, Timing.RECEIVE, seconds)
 
 
 _EVENTS = (Count.ACCEPTED, Count.DUPLICATES, Count.IGNORED, Count.QUARANTINED)

@@ -42,6 +42,8 @@ class Count(StrEnum):
     IGNORED = "ignored"
     #: Events that were authentic and not understood.
     QUARANTINED = "quarantined"
+    #: Quarantined events of a type that their provider does not know, by the type's name.
+    UNKNOWN_TYPES = "unknown_types"
     #: Webhooks answered 401, by reason.
     UNAUTHENTICATED = "unauthenticated"
     #: Webhooks answered 4xx or 5xx for another reason.

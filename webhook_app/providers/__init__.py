@@ -1,6 +1,7 @@
 """What they said: an ESP's webhook, authenticated and translated into consent changes."""
 
 import json
+from collections import Counter
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from typing import Any
@@ -10,6 +11,7 @@ from marshmallow import ValidationError
 
 from webhook_app.auth import Scheme, WebhookRequest
 from webhook_app.consent import Action, ConsentChange
+from webhook_app.providers.known import UnknownType
 
 
 class Unreadable(Exception):
@@ -81,6 +83,8 @@ class Reading:
     changes: list[tuple[ConsentChange, bytes]] = field(default_factory=list)
     quarantined: list[tuple[str, bytes]] = field(default_factory=list)
     ignored: int = 0
+    #: Type → how many of the quarantined events are of it, for types that the provider does not know.
+    unknown_types: Counter[str] = field(default_factory=Counter)
 
 
 #: Where more events than this cannot be read, the body is kept instead of each of them. A hostile one of two megabytes
@@ -102,6 +106,8 @@ def read(provider: Provider, request: WebhookRequest, *, forward_opt_ins: bool) 
             change = provider.translate(event, request)
         except ValidationError as error:
             unreadable += 1
+            if isinstance(error, UnknownType):
+                reading.unknown_types[error.name] += 1
             if unreadable <= MAX_QUARANTINED:
                 reading.quarantined.append((explain(error), dump_raw(event)))
             continue

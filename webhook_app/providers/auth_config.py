@@ -144,10 +144,10 @@ def _hmac(secrets: list[str], keys: Mapping[str, Any], _: Fetch) -> Scheme:
         digest=Digest(keys["digest"]),
         encoding=Encoding(keys["encoding"]),
         prefix=keys["prefix"],
-        id=keys.get("id"),
-        timestamp=keys.get("timestamp"),
+        id=keys.get("id", ()),
+        timestamp=keys.get("timestamp", ()),
         time_form=TimeForm(keys["timestamp_form"]),
-        token=keys.get("token"),
+        token=keys.get("token", ()),
         tolerance=keys["tolerance"],
     )
 

@@ -14,7 +14,8 @@ from webhook_app.consent import IdentityKind
 from webhook_app.providers import flatten
 from webhook_app.providers.auth_config import WayIn, WaysIn
 from webhook_app.providers.bodies import FORMS
-from webhook_app.providers.expressions import Condition, Path
+from webhook_app.providers.expressions import Condition, Where
+from webhook_app.providers.known import Known
 from webhook_app.providers.toml_fields import Inner, Table, Word, condition, one_of, path, time_pattern, zone
 
 #: Key of a declaration → the kind of identity that stands there.
@@ -40,7 +41,7 @@ class Greeting:
     #: True of the body of such a POST.
     when: Condition
     #: What the person needs who connects the ESP.
-    show: Path | None
+    show: Where | None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -52,26 +53,31 @@ class Declaration:
     probed_with: frozenset[str]
     greeting: Greeting | None
     body: str
-    json_in: Path | None
+    json_in: Where | None
     skip: Condition | None
-    events: Path | None
-    for_each: Path | None
+    events: Where | None
+    for_each: Where | None
+    #: Where an event's type stands, and the types that are known to say nothing; None: whatever is no change.
+    type: Where | None
+    known: Known | None
+    ignore: Condition | None
     opt_out: Condition | None
     opt_in: Condition | None
     is_test: Condition | None
-    email: Path | None
-    external_id: Path | None
-    push_id: Path | None
+    email: Where | None
+    external_id: Where | None
+    push_id: Where | None
     #: Names of identifiers, the one to look for first at the front.
     identify_by: tuple[str, ...]
-    reason: Path | None
-    time: Path | None
+    reason: Where | None
+    time: Where | None
     time_format: str | None
-    time_zone: tzinfo
-    event_id: Path | None
-    message_id: Path | None
-    visitor: Mapping[str, Path | None]
-    push_channel: Path | None
+    #: None where the ESP does not say in which zone its times are.
+    time_zone: tzinfo | None
+    event_id: Where | None
+    message_id: Where | None
+    visitor: Mapping[str, Where | None]
+    push_channel: Where | None
     sample: str | None
 
 
@@ -109,6 +115,15 @@ class Names(fields.Field[tuple[str, ...]]):
         return tuple(names)
 
 
+class KnownTypes(fields.Field[Known]):
+    """The types of events that say nothing about consent."""
+
+    def _deserialize(self, value: Any, attr: str | None, data: Any, **kwargs: Any) -> Known:
+        if not isinstance(value, list) or not all(isinstance(name, str) and name.strip() for name in value):
+            raise ValidationError('must be a list of types like ["delivered", "open*"]')
+        return Known(tuple(value))
+
+
 class ProviderTable(Table):
     """A provider's table in the file. What is not required has a default that suits most ESPs."""
 
@@ -125,6 +140,9 @@ class ProviderTable(Table):
     skip = condition()
     events = path()
     for_each = path()
+    type = path()
+    known = KnownTypes(load_default=None)
+    ignore = condition()
     opt_out = condition()
     opt_in = condition()
     is_test = condition()
@@ -158,6 +176,12 @@ class ProviderTable(Table):
             raise ValidationError(line, "identify_by")
         if missing := [name for name in wanted if name not in declared]:
             raise ValidationError(f"names {missing[0]}, but no path is given for it", "identify_by")
+
+    @validates_schema(skip_on_field_errors=False, pass_original=True)
+    def _knows_types_by_their_place(self, _data: Any, original: Any, **_: Any) -> None:
+        for key, other in (("known", "type"), ("type", "known")):
+            if key in original and other not in original:
+                raise ValidationError(f"is missing: {key} has no meaning without it", other)
 
     @validates_schema(skip_on_field_errors=False, pass_original=True)
     def _keeps_to_one_way_of_time(self, _data: Any, original: Any, **_: Any) -> None:

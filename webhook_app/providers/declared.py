@@ -6,6 +6,7 @@ marshmallow schema built from the declaration → a consent change.
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from datetime import UTC
 from typing import Any
 from urllib.parse import urlencode
 
@@ -17,8 +18,9 @@ from webhook_app.consent import Action, ConsentChange, Identity, IdentityKind, P
 from webhook_app.providers import Handshake, Provider, Sample, Unreadable, explain, load_json
 from webhook_app.providers.bodies import FORMS
 from webhook_app.providers.declaration import IDENTITIES, Declaration, Greeting
-from webhook_app.providers.expressions import Path
+from webhook_app.providers.expressions import Where
 from webhook_app.providers.fields import Address, Text, Timestamp, is_given
+from webhook_app.providers.known import UnknownType
 
 #: `for_each` makes at most so many events of one, each of which keeps it whole; a mail has some fifty recipients.
 MAX_EACH = 1000
@@ -72,11 +74,11 @@ class EventReader:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Translator:
-    """Raw event → change. What is neither an opt-out nor an opt-in is dropped before the schema sees it."""
+    """Raw event → change. What is known to be none is dropped before the schema sees it."""
 
     declaration: Declaration
     #: Name in the schema → where its value stands.
-    paths: Mapping[str, Path]
+    paths: Mapping[str, Where]
     #: Name of an identifier → the schema of an event that has it; the wanted one first.
     schemas: Mapping[str, Schema]
 
@@ -94,12 +96,21 @@ class Translator:
         # A field's key names its place, so that a reason in the quarantine says where to look.
         loaded = self.schemas[name].load({_place(key, self.paths[key]): value for key, value in found.items()})
         test = self.declaration.is_test
+        occurred_at, event_id = loaded.get("time"), loaded.get("event_id", "")
+        if self.declaration.time_zone is None and occurred_at is not None and occurred_at.tzinfo is None:
+            if action is Action.OPT_OUT:
+                # A guess that is hours early would lose against an older opt-in, so the opt-out counts from its
+                # receipt. What the ESP wrote still tells a repetition from a second opt-out.
+                event_id = event_id or occurred_at.isoformat()
+                occurred_at = None
+            else:
+                occurred_at = occurred_at.replace(tzinfo=UTC)
         return ConsentChange(
             action=action,
             identity=Identity(kind=IDENTITIES[name], value=loaded["identity"]),
             reason=loaded.get("reason") or action.value,
-            occurred_at=loaded.get("time"),
-            event_id=loaded.get("event_id", ""),
+            occurred_at=occurred_at,
+            event_id=event_id,
             message_id=loaded.get("message_id", ""),
             visitor=Visitor(**{ours: loaded.get(theirs, "") for theirs, ours in VISITOR.items()}),
             push_channel=loaded.get("push_channel"),
@@ -107,17 +118,29 @@ class Translator:
         )
 
     def _action(self, event: dict[str, Any]) -> Action | None:
+        if self.declaration.ignore and self.declaration.ignore.holds(event):
+            return None
         # An event that says both is an opt-out: the choice that can be undone.
         if self.declaration.opt_out and self.declaration.opt_out.holds(event):
             return Action.OPT_OUT
         if self.declaration.opt_in and self.declaration.opt_in.holds(event):
             return Action.OPT_IN
+        self._check_is_known(event)
         return None
+
+    def _check_is_known(self, event: dict[str, Any]) -> None:
+        """Raises `UnknownType`: it may be the ESP's new word for an opt-out, or an old one written otherwise."""
+        declared = self.declaration
+        if declared.known is None or declared.type is None:
+            return
+        found = declared.type.find(event)
+        if found not in declared.known:
+            raise UnknownType(declared.known.name_unknown(found), declared.type.text, is_missing=found is None)
 
 
 def translator(declared: Declaration) -> Translator:
     """Compile a declaration's fields into schemas."""
-    paths: dict[str, Path] = {name: getattr(declared, name) for name in declared.identify_by}
+    paths: dict[str, Where] = {name: getattr(declared, name) for name in declared.identify_by}
     optional: dict[str, fields.Field[Any]] = {
         "reason": Text(),
         "time": Timestamp(pattern=declared.time_format, zone=declared.time_zone),
@@ -194,14 +217,14 @@ def _sample(declared: Declaration) -> Sample | None:
     return Sample(content_type=form.content_type, template=declared.sample, write=write)
 
 
-def _inner_json(path: Path, loaded: Any) -> Any:
+def _inner_json(path: Where, loaded: Any) -> Any:
     text = path.find(loaded)
     if not isinstance(text, str):
         raise Unreadable(f"no text stands at json_in ({path.text})")
     return load_json(text.encode("utf-8", "surrogatepass"))
 
 
-def _each(path: Path, event: Any) -> list[Any]:
+def _each(path: Where, event: Any) -> list[Any]:
     """The event once for each value at the path, which then stands under `each`; once as it is where there is none.
 
     Raises `Unreadable` for more than `MAX_EACH`: a person must look, nobody is dropped silently.
@@ -219,5 +242,5 @@ def _each(path: Path, event: Any) -> list[Any]:
     return [event | {"each": value} for value in values]
 
 
-def _place(name: str, path: Path) -> str:
+def _place(name: str, path: Where) -> str:
     return f"{name} ({path.text})"

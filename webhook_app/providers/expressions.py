@@ -3,7 +3,7 @@
 https://jmespath.org/specification.html
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -39,6 +39,36 @@ class Path:
             # A customer's expression meets whatever an ESP sends: contains(null, 'x'), a sum of texts, a JSON tree of
             # any depth. The event is quarantined with this reason; its neighbours go on.
             raise ValidationError(f"cannot be evaluated here: {_why(error)}", self.text) from None
+
+
+@dataclass(frozen=True, slots=True)
+class FirstOf:
+    """Several places where something may stand; the first that holds it counts."""
+
+    paths: Sequence[Path]
+
+    @property
+    def text(self) -> str:
+        return " or ".join(path.text for path in self.paths)
+
+    def find(self, value: Any) -> Any:
+        """Raises `ValidationError` where nothing is found and an expression does not fit the value."""
+        misfit: ValidationError | None = None
+        for path in self.paths:
+            try:
+                found = path.find(value)
+            except ValidationError as error:
+                misfit = misfit or error
+                continue
+            if found not in (None, [], {}) and not (isinstance(found, str) and not found.strip()):
+                return found
+        if misfit:
+            raise misfit
+        return None
+
+
+#: Where something stands, as a declaration says it.
+Where = Path | FirstOf
 
 
 @dataclass(frozen=True, slots=True)

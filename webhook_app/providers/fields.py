@@ -79,12 +79,13 @@ class Address(Strict[str]):
 
 
 class Timestamp(Strict[datetime]):
-    """When it happened: Unix seconds or milliseconds, as a number or a string, or ISO 8601. Always aware.
+    """When it happened: Unix seconds or milliseconds, as a number or a string, or ISO 8601.
 
     `pattern` is another way a text may be written, as `strptime` reads it; `zone` is that of a time without one.
+    Aware, unless the zone is None: then a time without one stays so.
     """
 
-    def __init__(self, *, pattern: str | None = None, zone: tzinfo = UTC, **kwargs: Any) -> None:
+    def __init__(self, *, pattern: str | None = None, zone: tzinfo | None = UTC, **kwargs: Any) -> None:
         super().__init__(**kwargs)
         self.pattern = pattern
         self.zone = zone
@@ -108,6 +109,8 @@ class Timestamp(Strict[datetime]):
     def _aware(self, read: Callable[[], datetime]) -> datetime:
         try:
             moment = read()
+            if moment.tzinfo is None and self.zone is None:
+                return moment
             return (moment if moment.tzinfo else moment.replace(tzinfo=self.zone)).astimezone(UTC)
         except (ValueError, OverflowError):
             raise ValidationError("is not a time") from None

@@ -11,7 +11,7 @@ from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 from marshmallow import EXCLUDE, Schema, ValidationError, fields, validate, validates_schema
 
 from webhook_app.auth.keyed_hash import PARTS, Source
-from webhook_app.providers.expressions import Condition, Path
+from webhook_app.providers.expressions import Condition, FirstOf, Path
 from webhook_app.providers.fields import MISSING
 
 _VARIABLE = re.compile(r"[A-Z][A-Z0-9_]*")
@@ -86,8 +86,27 @@ class Variable(Word):
         return text
 
 
+class Alternatives(fields.Field[Any]):
+    """One text, or a list of them of which the first that yields something counts; a tuple of what is made of them."""
+
+    default_error_messages = MISSING
+
+    def __init__(self, make: Callable[[str], Any], combine: Callable[[tuple[Any, ...]], Any], **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        self.one = Made(make)
+        self.combine = combine
+
+    def _deserialize(self, value: Any, attr: str | None, data: Any, **kwargs: Any) -> Any:
+        if value == []:
+            raise ValidationError("must be a text in quotes, or a list of them")
+        texts = value if isinstance(value, list) else [value]
+        return self.combine(tuple(self.one.deserialize(text) for text in texts))
+
+
 def path(**kwargs: Any) -> fields.Field[Any]:
-    return Made(Path, load_default=None, **kwargs)
+    return Alternatives(
+        Path, lambda paths: paths[0] if len(paths) == 1 else FirstOf(paths), load_default=None, **kwargs
+    )
 
 
 def condition(**kwargs: Any) -> fields.Field[Any]:
@@ -95,7 +114,7 @@ def condition(**kwargs: Any) -> fields.Field[Any]:
 
 
 def source(**kwargs: Any) -> fields.Field[Any]:
-    return Made(_source, **({} if kwargs.get("required") else {"load_default": None}), **kwargs)
+    return Alternatives(_source, tuple, **({} if kwargs.get("required") else {"load_default": None}), **kwargs)
 
 
 def signed_template(**kwargs: Any) -> fields.Field[Any]:
@@ -118,7 +137,10 @@ def _source(text: str) -> Source:
     try:
         return Source.parse(text)
     except ValueError:
-        raise ValueError("must be like header:X-Signature, form:signature or json:signature.token") from None
+        raise ValueError(
+            "must be like header:X-Signature, header:X-Signature#v1 (the part behind v1=), form:signature or "
+            "json:signature.token"
+        ) from None
 
 
 def _signed_template(text: str) -> str:
@@ -134,13 +156,15 @@ def _signed_template(text: str) -> str:
     return text
 
 
-def _zone(text: str) -> tzinfo:
+def _zone(text: str) -> tzinfo | None:
+    if text == "unknown":
+        return None
     if text == "UTC":
         return UTC  # also where the machine has no time zone database
     try:
         return ZoneInfo(text)
     except (ZoneInfoNotFoundError, ValueError, OSError):
-        raise ValueError("is no time zone; write it like Europe/Berlin") from None
+        raise ValueError("is no time zone; write it like Europe/Berlin, or unknown") from None
 
 
 def _time_pattern(text: str) -> str:
