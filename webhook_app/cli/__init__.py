@@ -11,11 +11,13 @@ from webhook_app.cli.forward import forward
 from webhook_app.cli.importing import import_file
 from webhook_app.cli.reconcile import reconcile
 from webhook_app.cli.simulate import sandbox, simulate_webhook
+from webhook_app.cli.try_payload import try_payload
 
 _COMMANDS = (
     forward,
     sandbox,
     simulate_webhook,
+    try_payload,
     db,
     events,
     providers,

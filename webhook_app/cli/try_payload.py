@@ -1,0 +1,183 @@
+"""`flask try`: what would become of a webhook. For whoever writes a mapping, or wonders about one."""
+
+import sys
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import click
+from flask import current_app
+from flask.cli import with_appcontext
+from marshmallow import ValidationError
+from werkzeug.datastructures import Headers
+
+from webhook_app.auth import WebhookRequest
+from webhook_app.cli.shared import as_json, print_json, settings
+from webhook_app.consent import Action, ConsentChange, IdentityKind
+from webhook_app.outbox.hashing import Hasher
+from webhook_app.providers import Provider, Unreadable, explain
+
+#: No installation's key: what is hashed here is compared within one payload and goes nowhere.
+_HASHER = Hasher(b"try")
+
+_ACTIONS = {Action.OPT_OUT: "an opt-out", Action.OPT_IN: "an opt-in"}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Verdict:
+    """What would become of one event."""
+
+    #: accepted, duplicate, ignored, quarantined or test.
+    outcome: str
+    #: Why it is no change, or none that would be forwarded.
+    why: str = ""
+    change: ConsentChange | None = None
+
+
+@click.command("try")
+@click.argument("provider")
+@click.argument("file")
+@click.option("--content-type", help="The header as the ESP sends it.  [default: as this ESP does]")
+@click.option("--query", default="", help="What stands behind the question mark of the URL, like action=opt_out.")
+@as_json
+@with_appcontext
+def try_payload(provider: str, file: str, content_type: str | None, query: str, as_json: bool) -> None:
+    """Say what would become of the webhook of PROVIDER whose body is in FILE (-: standard input), event by event.
+
+    Stores nothing, sends nothing, and needs no secret and no database: signatures are not checked.
+    """
+    known: dict[str, Provider] = current_app.extensions["providers"]
+    if provider not in known:
+        raise click.ClickException(f"there is no provider {provider}; there are: {', '.join(sorted(known))}")
+    chosen = known[provider]
+    request = _request(chosen, _body(file), content_type, query.removeprefix("?"))
+    try:
+        verdicts = list(_verdicts(chosen, request, forward_opt_ins=settings().forward_opt_ins))
+    except Unreadable as error:
+        raise click.ClickException(f"the whole body would be quarantined: {error.reason}") from None
+    for number, verdict in enumerate(verdicts, start=1):
+        if as_json:
+            print_json({"event": number, **_plain(verdict)})
+        else:
+            click.echo(f"#{number}  {_told(verdict)}")
+    if not as_json:
+        click.echo(_summary(verdicts))
+
+
+def _body(file: str) -> bytes:
+    try:
+        body = sys.stdin.buffer.read() if file == "-" else Path(file).read_bytes()
+    except OSError as error:
+        raise click.ClickException(f"{file} cannot be read: {error.strerror}") from None
+    if len(body) > settings().max_body_bytes:
+        raise click.ClickException(
+            f"it would be refused with 413: its {len(body):,} bytes are more than MAX_BODY_BYTES, "
+            f"{settings().max_body_bytes:,}"
+        )
+    return body
+
+
+def _request(provider: Provider, body: bytes, content_type: str | None, query: str) -> WebhookRequest:
+    kind = content_type or (provider.sample.content_type if provider.sample else "application/json")
+    return WebhookRequest(headers=Headers({"Content-Type": kind}), query=query, body=body)
+
+
+def _verdicts(provider: Provider, request: WebhookRequest, *, forward_opt_ins: bool) -> Iterator[Verdict]:
+    """Raises `Unreadable`."""
+    handshake = provider.greet(request) if provider.greet else None
+    if handshake:
+        yield Verdict(outcome="ignored", why=f"answered 200, and that is all: {handshake.note}")
+        return
+    seen: dict[bytes, int] = {}
+    for number, event in enumerate(provider.events(request), start=1):
+        try:
+            change = provider.translate(event, request)
+        except ValidationError as error:
+            yield Verdict(outcome="quarantined", why=explain(error))
+            continue
+        if change is None:
+            yield Verdict(outcome="ignored", why=_why_ignored(provider))
+        elif change.is_test:
+            yield Verdict(outcome="test", why="made up by the ESP's test button: shown, never forwarded", change=change)
+        elif change.action is Action.OPT_IN and not forward_opt_ins:
+            yield Verdict(outcome="ignored", why="opt-ins are not forwarded (FORWARD_OPT_INS)", change=change)
+        else:
+            first = seen.setdefault(_HASHER.change(provider.name, change), number)
+            if first == number:
+                yield Verdict(outcome="accepted", change=change)
+            else:
+                yield Verdict(outcome="duplicate", why=f"the same as #{first}", change=change)
+
+
+def _why_ignored(provider: Provider) -> str:
+    if provider.declared_in:
+        return "neither opt_out nor opt_in holds of it, or skip does"
+    return "it says nothing about consent, or nothing that the settings let through"
+
+
+def _plain(verdict: Verdict) -> dict[str, Any]:
+    plain: dict[str, Any] = {"outcome": verdict.outcome, "why": verdict.why or None}
+    change = verdict.change
+    if change is None:
+        return plain
+    return plain | {
+        "action": change.action,
+        "channel": _channel(change),
+        "identity_kind": change.identity.kind,
+        "identity_value": change.identity.value,
+        "reason": change.reason,
+        "occurred_at": change.occurred_at,
+        "esp_event_id": change.event_id,
+        "esp_message_id": change.message_id,
+        "known_again_by": _known_again_by(change),
+    }
+
+
+def _told(verdict: Verdict) -> str:
+    why = f": {verdict.why}" if verdict.why else ""
+    change = verdict.change
+    if change is None:
+        return f"{verdict.outcome}{why}"
+    rows = {
+        "who": f"{change.identity.kind}  {change.identity.value}",
+        "channel": _channel(change),
+        "reason": change.reason,
+        "when": _when(change.occurred_at),
+        "event": change.event_id,
+        "message": change.message_id,
+        "known again by": _known_again_by(change),
+    }
+    lines = [f"      {name:<16}{value}" for name, value in rows.items() if value]
+    return "\n".join([f"{verdict.outcome}, {_ACTIONS[change.action]}{why}", *lines])
+
+
+def _channel(change: ConsentChange) -> str:
+    if change.identity.kind is not IdentityKind.PUSH:
+        return "email"
+    return change.push_channel.value if change.push_channel else "push"
+
+
+def _when(moment: datetime | None) -> str:
+    if moment is None:
+        return "the time of receipt: it says none"
+    written = moment.astimezone(UTC).strftime("%Y-%m-%d %H:%M:%S UTC")
+    # A time that has not come yet would win over every later change.
+    return f"the time of receipt: {written} is yet to come" if moment > datetime.now(UTC) else written
+
+
+def _known_again_by(change: ConsentChange) -> str:
+    """What makes a repetition of it a duplicate, in words."""
+    if change.occurred_at is not None:
+        return "person, reason, time" + (" and message" if change.message_id else "")
+    if change.event_id:
+        return "person, reason and event"
+    return "nothing: without a time and an event's id each counts as a new one"
+
+
+def _summary(verdicts: list[Verdict]) -> str:
+    outcomes = [verdict.outcome for verdict in verdicts]
+    counts = ", ".join(f"{count} {outcome}" for outcome, count in Counter(outcomes).most_common()) or "nothing"
+    return f"{len(verdicts)} event{'s' * (len(verdicts) != 1)}: {counts}. Nothing was stored."
