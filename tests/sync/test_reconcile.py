@@ -17,7 +17,7 @@ from webhook_app.consent import Action, ConsentChange, Identity, IdentityKind
 from webhook_app.outbox import Database, Intake, Queue
 from webhook_app.outbox.lookup import SLACK
 from webhook_app.outbox.maintenance import Maintenance
-from webhook_app.outbox.reconciliations import Reconciled, Reconciliations
+from webhook_app.outbox.reconciliations import Compared, Reconciled, Reconciliation, Reconciliations
 from webhook_app.outbox.tables import events, reconciliations
 from webhook_app.settings import Settings
 from webhook_app.sync.reconciling import OVERLAP, Reconciler, Stopped, scheduled
@@ -61,6 +61,10 @@ def run(make_app: Callable[..., Flask], sendgrid: SendGrid) -> Run:
 def stored(database: Database) -> list[Any]:
     with database.read() as connection:
         return list(connection.execute(select(events).order_by(events.c.id)).all())
+
+
+def last_of(database: Database, name: str = "sendgrid") -> Reconciliation | None:
+    return next((one for one in Reconciliations(database).all() if one.name == name), None)
 
 
 def known(database: Database, action: Action, at: datetime, email: str = "jane@example.com", **more: Any) -> None:
@@ -236,7 +240,7 @@ def test_a_failure_in_the_middle_is_written_down_and_what_was_found_stays(
     sendgrid.meanwhile = meanwhile
     with pytest.raises(SendGridError):
         reconcile()
-    last = Reconciliations(database).last("sendgrid")
+    last = last_of(database)
     assert last is not None
     assert (len(stored(database)), last.covered_until) == (500, None)
     assert "does not know SENDGRID_API_KEY" in last.error
@@ -256,6 +260,90 @@ def make_reconciler(database: Database, make_settings: Callable[..., Settings]) 
         return Reconciler(settings, database, SendGridApi.from_settings(settings, sleep=lambda _: None))
 
     return make
+
+
+def starts(calls: list[Call]) -> set[bool]:
+    """Whether the lists that take a time were asked from one on."""
+    return {"start_time" in call.query for call in calls if "suppression/" in call.path}
+
+
+def test_what_was_read_from_a_time_on_covers_nothing_before_it(
+    sendgrid: SendGrid,
+    database: Database,
+    reconcile: Callable[..., Reconciled],
+    make_reconciler: Callable[[], Reconciler],
+) -> None:
+    sendgrid.account.suppress("unsubscribes", "old@example.com", time.time() - 30 * 86400)
+    reconcile(since=datetime.now(UTC) - timedelta(hours=2))
+    last = last_of(database)
+    assert last is not None
+    assert (last.covered_until, last.complete_at) == (None, None)
+    make_reconciler().when_due(nothing_to_say)
+    assert [row.identity_value for row in stored(database)] == ["old@example.com"]
+
+
+@pytest.mark.parametrize(("hours", "covers"), [(10, True), (2, False)])
+def test_a_part_covers_only_where_it_leaves_no_gap(
+    hours: int,
+    covers: bool,
+    sendgrid: SendGrid,
+    database: Database,
+    reconcile: Callable[..., Reconciled],
+    make_reconciler: Callable[[], Reconciler],
+) -> None:
+    make_reconciler().when_due(nothing_to_say)
+    pass_time(database, timedelta(hours=5))
+    sendgrid.account.suppress("group_suppressions", "gap@example.com", time.time() - 3 * 3600)
+    reconcile(since=datetime.now(UTC) - timedelta(hours=hours), RECONCILE_EVERY="6h")
+    last = last_of(database)
+    assert last is not None
+    assert last.covered_until is not None
+    assert (datetime.now(UTC) - last.covered_until < timedelta(minutes=1)) is covers
+    assert len(stored(database)) == covers
+    # Where a gap is left, the worker does not wait for its turn to close it.
+    make_reconciler().when_due(nothing_to_say)
+    assert [row.identity_value for row in stored(database)] == ["gap@example.com"]
+
+
+def test_each_subuser_is_covered_by_its_own_comparison(
+    sendgrid: SendGrid, database: Database, make_settings: Callable[..., Settings]
+) -> None:
+    sendgrid.subusers["shop-eu"] = Account()
+    sendgrid.account.suppress("unsubscribes", "parent@example.com", 1_760_000_000)
+    sendgrid.subusers["shop-eu"].suppress("unsubscribes", "eu@example.com", 1_760_000_000)
+    for subuser, so_far in (("shop-eu", ["eu@example.com"]), ("", ["eu@example.com", "parent@example.com"])):
+        settings = make_settings(SENDGRID_SUBUSER=subuser, RECONCILE_EVERY="6h")
+        Reconciler(settings, database, SendGridApi.from_settings(settings)).when_due(nothing_to_say)
+        assert [row.identity_value for row in stored(database)] == so_far
+    assert [one.name for one in Reconciliations(database).all()] == ["sendgrid", "sendgrid/shop-eu"]
+
+
+@pytest.mark.parametrize(
+    "changed",
+    [{"SENDGRID_EVENTS": "unsubscribe,bounce"}, {"SENDGRID_GROUP_IDS": "7"}, {"SENDGRID_API_KEY": "SG.other"}],
+)
+def test_other_lists_or_another_key_begin_with_everything(
+    changed: dict[str, str], sendgrid: SendGrid, database: Database, make_settings: Callable[..., Settings]
+) -> None:
+    """A list that was not read is not covered, and another key may be another account's."""
+    sendgrid.keys["SG.other"] = ALL_SCOPES
+    for environ, partial in (({}, False), ({}, True), (changed, False), (changed, True)):
+        settings, before = make_settings(RECONCILE_EVERY="6h", **environ), len(sendgrid.calls)
+        Reconciler(settings, database, SendGridApi.from_settings(settings)).when_due(nothing_to_say)
+        assert starts(sendgrid.calls[before:]) == {partial}
+        pass_time(database, timedelta(hours=7))
+
+
+def test_what_an_older_version_wrote_down_covers_nothing(
+    sendgrid: SendGrid, database: Database, make_reconciler: Callable[[], Reconciler]
+) -> None:
+    """It may have been about another subuser, or about the last two hours."""
+    make_reconciler().when_due(nothing_to_say)
+    with database.write() as connection:
+        connection.execute(update(reconciliations).values(scope=None, due_at=0))
+    before = len(sendgrid.calls)
+    make_reconciler().when_due(nothing_to_say)
+    assert starts(sendgrid.calls[before:]) == {False}
 
 
 def nothing_to_say() -> None:
@@ -330,15 +418,19 @@ def test_a_worker_that_was_killed_is_followed_by_another_when_its_lease_is_over(
     sendgrid: SendGrid, database: Database, make_reconciler: Callable[[], Reconciler]
 ) -> None:
     records = Reconciliations(database)
-    dead = records.begin("sendgrid", lease=600, only_if_due=True)
     make_reconciler().when_due(nothing_to_say)
-    assert sendgrid.calls == []
+    before = len(sendgrid.calls)
+    pass_time(database, timedelta(days=1))
+    what = Compared(provider="sendgrid", scope="")
+    dead = records.begin(what, lease=600, only_if_due=True)
+    make_reconciler().when_due(nothing_to_say)
+    assert len(sendgrid.calls) == before
     pass_time(database, timedelta(minutes=11))
     make_reconciler().when_due(nothing_to_say)
-    assert len(sendgrid.calls) == 3
+    assert len(sendgrid.calls) == before + 3
     # The dead one was only slow: what it says now changes nothing.
-    records.finish(dead or "", Reconciled(drift=999), complete=True, due_in=0)
-    last = records.last("sendgrid")
+    records.finish(dead or "", Reconciled(drift=999), scope="", since=None, due_in=0)
+    last = last_of(database)
     assert last is not None
     assert last.drift_total == 0
 
@@ -362,7 +454,7 @@ def test_drift_is_counted_over_all_comparisons(
     for number in range(3):
         sendgrid.account.suppress("unsubscribes", f"u{number}@example.com", 1_760_000_000)
         reconcile()
-    last = Reconciliations(database).last("sendgrid")
+    last = last_of(database)
     assert last is not None
     assert (last.result, last.drift_total, last.error) == (Reconciled(checked=3, drift=1), 3, "")
 

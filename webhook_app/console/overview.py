@@ -114,7 +114,7 @@ def _attention(counts: Mapping[State, int], providers: Iterable[Provider]) -> It
 def _not_compared(reconciliations: Iterable[Reconciliation]) -> Iterable[str]:
     for one in reconciliations:
         if one.error and one.finished_at:
-            yield f"The last comparison with the suppression lists of {one.provider} failed: {one.error}"
+            yield f"The last comparison with the suppression lists of {one.name} failed: {one.error}"
 
 
 def _steps(database: Database, range_name: str, now: datetime) -> Iterable[Step]:

@@ -204,9 +204,9 @@ class _Collector(Collector):
         drift = CounterMetricFamily(PREFIX + DRIFT.name, DRIFT.meaning, labels=DRIFT.labels)
         reconciled = GaugeMetricFamily(PREFIX + RECONCILED.name, RECONCILED.meaning, labels=RECONCILED.labels)
         for one in Reconciliations(self._database).all():
-            drift.add_metric([one.provider], one.drift_total)
+            drift.add_metric([one.name], one.drift_total)
             if one.covered_until:
-                reconciled.add_metric([one.provider], one.covered_until.timestamp())
+                reconciled.add_metric([one.name], one.covered_until.timestamp())
         yield drift
         yield reconciled
 

@@ -1,6 +1,6 @@
 """When each ESP's own lists were compared with the outbox last, and what came of it.
 
-One row a provider is the schedule, the lock and the result: however many workers look, one of them compares.
+One row an account is the schedule, the lock and the result: however many workers look, one of them compares.
 """
 
 import time
@@ -9,12 +9,12 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import datetime
 
-from sqlalchemy import or_, select, update
+from sqlalchemy import and_, case, or_, select, true, update
 
 from webhook_app.outbox.database import Database
 from webhook_app.outbox.intake import insert_or_ignore
 from webhook_app.outbox.tables import reconciliations
-from webhook_app.outbox.times import from_micros, seconds_to_micros
+from webhook_app.outbox.times import from_micros, seconds_to_micros, to_micros
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -32,10 +32,28 @@ class Reconciled:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Reconciliation:
-    """The last comparison with one ESP."""
+class Compared:
+    """What is compared: the lists of one account."""
 
     provider: str
+    #: The subuser, where the ESP has such a thing; empty is the account of the key.
+    account: str = ""
+    #: Which lists, read with which key: another text means that nothing of them has been read yet.
+    scope: str
+
+    @property
+    def key(self) -> str:
+        return f"{self.provider}/{self.account}" if self.account else self.provider
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Reconciliation:
+    """The last comparison with one account of an ESP."""
+
+    #: The provider; of a subuser `provider/subuser`.
+    name: str
+    #: Of what `covered_until` and `complete_at` speak; see `Compared`.
+    scope: str
     started_at: datetime | None
     #: None while it goes on.
     finished_at: datetime | None
@@ -60,12 +78,13 @@ class Reconciliations:
         self._insert = insert_or_ignore(database.dialect, reconciliations, "provider")
 
     def all(self) -> list[Reconciliation]:
-        """Of every provider that was ever compared."""
+        """Of every account that was ever compared."""
         with self._database.read() as connection:
             rows = connection.execute(select(reconciliations).order_by(reconciliations.c.provider)).all()
         return [
             Reconciliation(
-                provider=row.provider,
+                name=row.provider,
+                scope=row.scope or "",
                 started_at=_moment(row.started_at),
                 finished_at=_moment(row.finished_at),
                 error=row.error or "",
@@ -82,20 +101,20 @@ class Reconciliations:
             for row in rows
         ]
 
-    def last(self, provider: str) -> Reconciliation | None:
-        return next((one for one in self.all() if one.provider == provider), None)
+    def last(self, what: Compared) -> Reconciliation | None:
+        return next((one for one in self.all() if one.name == what.key), None)
 
-    def begin(self, provider: str, *, lease: float, only_if_due: bool) -> str | None:
+    def begin(self, what: Compared, *, lease: float, only_if_due: bool) -> str | None:
         """A token for who may compare now, for `lease` seconds; None where it is not due, or somebody else does."""
         now, token = self._now(), uuid.uuid4().hex
         due = reconciliations.c.due_at <= now
         with self._database.write() as connection:
-            connection.execute(self._insert, {"provider": provider, "due_at": now, "drift_total": 0})
+            connection.execute(self._insert, {"provider": what.key, "due_at": now, "drift_total": 0})
             # Of two workers that look at once, the second finds a due time that lies ahead.
             taken = connection.execute(
                 update(reconciliations)
                 .where(
-                    reconciliations.c.provider == provider,
+                    reconciliations.c.provider == what.key,
                     due if only_if_due else or_(due, reconciliations.c.lease.is_(None)),
                 )
                 .values(lease=token, due_at=now + seconds_to_micros(lease), started_at=now, finished_at=None)
@@ -105,21 +124,27 @@ class Reconciliations:
     def renew(self, token: str, *, lease: float) -> None:
         self._update(token, due_at=self._now() + seconds_to_micros(lease))
 
-    def finish(self, token: str, result: Reconciled, *, complete: bool, due_in: float) -> None:
-        """It came to its end; the next one is due in so many seconds."""
+    def finish(self, token: str, result: Reconciled, *, scope: str, since: datetime | None, due_in: float) -> None:
+        """It came to its end; the next one is due in so many seconds, at once where this one left a gap.
+
+        Covered is what was read without a gap: everything, or from a time on that was covered before.
+        """
+        row = reconciliations.c
+        goes_on = and_(row.scope == scope, row.covered_until >= to_micros(since)) if since else true()
         self._update(
             token,
             lease=None,
-            due_at=self._now() + seconds_to_micros(due_in),
+            due_at=case((goes_on, self._now() + seconds_to_micros(due_in)), else_=self._now()),
             finished_at=self._now(),
             error=None,
-            covered_until=reconciliations.c.started_at,
-            complete_at=reconciliations.c.started_at if complete else reconciliations.c.complete_at,
+            scope=case((goes_on, scope), else_=row.scope),
+            covered_until=case((goes_on, row.started_at), else_=row.covered_until),
+            complete_at=row.complete_at if since else row.started_at,
             checked=result.checked,
             drift=result.drift,
             outranked=result.outranked,
             unreadable=result.unreadable,
-            drift_total=reconciliations.c.drift_total + result.drift,
+            drift_total=row.drift_total + result.drift,
         )
 
     def fail(self, token: str, error: str, *, due_in: float) -> None:

@@ -248,7 +248,10 @@ imports = Table(
 reconciliations = Table(
     "reconciliations",
     metadata,
+    #: Whose lists: `provider`, or `provider/subuser`.
     Column("provider", Text, primary_key=True),
+    #: Which lists, read with which key. NULL: written by a version that did not know it, so nothing is covered.
+    Column("scope", Text),
     #: When somebody shall compare next; while somebody does, when another may take over.
     Column("due_at", BigInteger, nullable=False),
     #: Who compares just now: a new token for each run.

@@ -1,5 +1,6 @@
 """When SendGrid's lists are compared: now and then by the worker, or when a person says so; never twice at a time."""
 
+import json
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
@@ -10,7 +11,7 @@ import structlog
 
 from webhook_app.outbox import Database, Intake, OutboxUnavailable
 from webhook_app.outbox.hashing import load_hasher
-from webhook_app.outbox.reconciliations import Reconciled, Reconciliation, Reconciliations
+from webhook_app.outbox.reconciliations import Compared, Reconciled, Reconciliation, Reconciliations
 from webhook_app.settings import Settings
 from webhook_app.sync.comparison import LISTS, PROVIDER, Comparison, SuppressionList
 from webhook_app.sync.sendgrid_api import SendGridApi, SendGridError
@@ -42,13 +43,14 @@ class Reconciler:
 
     def when_due(self, check: Callable[[], None]) -> None:
         """What the worker does now and then. `check` raises `Stopped` when the worker has to end."""
-        last = self._records.last(PROVIDER)
-        token = self._records.begin(PROVIDER, lease=LEASE, only_if_due=True)
+        what = self._what()
+        last = self._records.last(what)
+        token = self._records.begin(what, lease=LEASE, only_if_due=True)
         if token is None:
             return
-        since = _since(last)
+        since = _since(last, what)
         try:
-            result = self._run(token, since, on_page=lambda _list, _result: check())
+            result = self._run(what, token, since, on_page=lambda _list, _result: check())
         except SendGridError as error:
             log.error("reconciliation_failed", provider=PROVIDER, reason=error.reason, message=str(error))
             return
@@ -64,17 +66,22 @@ class Reconciler:
 
     def now(self, since: datetime | None, on_page: Callable[[SuppressionList, Reconciled], None]) -> Reconciled:
         """Compare at once. Raises `SendGridError` where that fails, or somebody else does it just now."""
-        token = self._records.begin(PROVIDER, lease=LEASE, only_if_due=False)
+        what = self._what()
+        token = self._records.begin(what, lease=LEASE, only_if_due=False)
         if token is None:
             raise SendGridError("under_way", "a worker compares just now; try again in some minutes")
-        return self._run(token, since, on_page)
+        return self._run(what, token, since, on_page)
 
     def count(self, since: datetime | None, on_page: Callable[[SuppressionList, Reconciled], None]) -> Reconciled:
         """Only count what is missing, and change nothing."""
         return replace(self._comparison(on_page), adds=False).run(since)
 
     def _run(
-        self, token: str, since: datetime | None, on_page: Callable[[SuppressionList, Reconciled], None]
+        self,
+        what: Compared,
+        token: str,
+        since: datetime | None,
+        on_page: Callable[[SuppressionList, Reconciled], None],
     ) -> Reconciled:
         def page_done(one: SuppressionList, result: Reconciled) -> None:
             self._records.renew(token, lease=LEASE)
@@ -91,8 +98,14 @@ class Reconciler:
             with suppress(OutboxUnavailable):
                 self._records.fail(token, f"broken off ({type(error).__name__})", due_in=0)
             raise
-        self._records.finish(token, result, complete=since is None, due_in=every)
+        self._records.finish(token, result, scope=what.scope, since=since, due_in=every)
         return result
+
+    def _what(self) -> Compared:
+        """The lists as they are configured now: with another key, region, list or group, nothing was read yet."""
+        read = [self._api.base, self._api.key, [one.path for one in self._lists], self._settings.sendgrid_group_ids]
+        scope = load_hasher(self._database).body(json.dumps(read).encode()).hex()
+        return Compared(provider=PROVIDER, account=self._api.subuser, scope=scope)
 
     def _comparison(self, on_page: Callable[[SuppressionList, Reconciled], None]) -> Comparison:
         return Comparison(
@@ -106,9 +119,9 @@ class Reconciler:
         )
 
 
-def _since(last: Reconciliation | None) -> datetime | None:
+def _since(last: Reconciliation | None, what: Compared) -> datetime | None:
     """Where a scheduled comparison begins; None: with everything."""
-    if last is None or last.covered_until is None or last.complete_at is None:
+    if last is None or last.scope != what.scope or last.covered_until is None or last.complete_at is None:
         return None
     if datetime.now(UTC) - last.complete_at > COMPLETE_EVERY:
         return None
