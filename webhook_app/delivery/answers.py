@@ -30,7 +30,49 @@ MISCONFIGURED = {
     403: "EVENTS_API_KEY is valid but may not do this; look at its permissions",
     404: "there is nothing at this address; look at EVENTS_API_URL and DESTINATION",
     405: "this address takes no such request; look at EVENTS_API_URL and DESTINATION",
+    407: "a proxy on the way wants another user and password; look at EGRESS_PROXY",
 }
+
+#: A 2xx that means no whole yes: a part of the answer, or a result for each part (207).
+PARTIAL = frozenset({206, 207, 208, 226})
+
+#: Keys of a body, in lower case without `_` and `-`, whose value says what went wrong, or how often.
+_FAILURE_KEYS = frozenset(
+    {
+        "error",
+        "errors",
+        "errorcode",
+        "errorcount",
+        "errormessage",
+        "exception",
+        "failed",
+        "failure",
+        "failures",
+        "rejected",
+    }
+)
+#: Keys whose value says yes or no.
+_SUCCESS_KEYS = frozenset({"accepted", "ok", "success", "succeeded", "successful"})
+#: Keys whose value is a word or a number for how it went.
+_STATUS_KEYS = frozenset({"code", "outcome", "result", "state", "status", "statuscode"})
+_FAILURE_WORDS = frozenset(
+    {
+        "denied",
+        "error",
+        "errors",
+        "fail",
+        "failed",
+        "failure",
+        "false",
+        "invalid",
+        "partial",
+        "rejected",
+        "unauthorized",
+    }
+)
+_NOTHING_WORDS = frozenset({"", "0", "false", "no", "none", "null", "ok", "success"})
+#: How deep in a body the results of its parts are looked for.
+_DEPTH = 4
 
 _CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\ud800-\udfff\s]+")
 #: Bounded, or a long text without any @ would take quadratic time.
@@ -68,7 +110,7 @@ def read(
     reason, message = f"http_{status}", _said(document)
     if outcome is Outcome.DELIVERED:
         reason = "taken"
-        if doubt := _doubt(body, document):
+        if doubt := _doubt(status, body, document):
             outcome = Outcome.RETRY
             reason, message = doubt[0], _join(doubt[1], message)
     elif outcome is Outcome.MISCONFIGURED:
@@ -130,17 +172,47 @@ def _parse(body: bytes | None) -> Any:
         return _NO_JSON
 
 
-def _doubt(body: bytes | None, document: Any) -> tuple[str, str] | None:
+def _doubt(status: int, body: bytes | None, document: Any) -> tuple[str, str] | None:
     """Why a 2xx does not prove that Dynamic Yield has taken the change: a slug and a sentence, None if it does."""
+    if status in PARTIAL:
+        return "partial", f"{status} is no whole yes"
     if body is None:
         return "answer_cut", "the answer did not come whole"
     if document is _NO_JSON and body.strip():
         if _is_html(body):
             return "html", "a web page answered, not Dynamic Yield: is there a proxy or a captive portal in between?"
         return "not_json", "the answer is not JSON"
-    if isinstance(document, dict) and document.get("error"):
+    if _says_no(document):
         return "contradiction", "the status says taken, the body says error"
     return None
+
+
+def _says_no(document: Any, depth: int = _DEPTH) -> bool:
+    """Whether a JSON body speaks of a failure, anywhere in it.
+
+    No such answer is documented. To try again costs a duplicate, to believe the status may cost an opt-out.
+    """
+    if isinstance(document, list):
+        return depth > 0 and any(_says_no(part, depth - 1) for part in document)
+    if isinstance(document, dict):
+        return any(_entry_says_no(_plain_key(key), value, depth) for key, value in document.items())
+    return document is False or (isinstance(document, str) and document.strip().lower() in _FAILURE_WORDS)
+
+
+def _entry_says_no(key: str, value: Any, depth: int) -> bool:
+    if key in _FAILURE_KEYS:
+        return bool(value) and not (isinstance(value, str) and value.strip().lower() in _NOTHING_WORDS)
+    if key in _SUCCESS_KEYS:
+        return value in (False, 0, "false", "0", "no")
+    if key in _STATUS_KEYS and isinstance(value, str | int) and not isinstance(value, bool):
+        word = str(value).strip().lower()
+        return word in _FAILURE_WORDS or bool(re.fullmatch(r"[45]\d\d", word))
+    # What is only a warning has been taken.
+    return depth > 0 and key != "warnings" and isinstance(value, dict | list) and _says_no(value, depth - 1)
+
+
+def _plain_key(key: str) -> str:
+    return key.lower().replace("_", "").replace("-", "")
 
 
 def _is_html(body: bytes) -> bool:
@@ -151,7 +223,9 @@ def _said(document: Any) -> str:
     """What an answer says, whichever of Dynamic Yield's APIs wrote it."""
     if not isinstance(document, dict):
         return ""
-    error = document.get("error")
+    error = document.get("error") or document.get("errors")
+    if isinstance(error, list) and error:
+        error = error[0]
     source = error if isinstance(error, dict) else document
     parts = [source.get("type"), source.get("message"), error if source is document else None]
     return ": ".join(str(part) for part in parts if isinstance(part, str | int) and part != "")
