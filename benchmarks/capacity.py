@@ -119,7 +119,7 @@ def _first(rates: dict[str, dict[str, float]]) -> str:
             f" then {max(stages, key=lambda stage: stages[stage])}, at {max(stages.values()):,.0f}."
         )
     lines.append(
-        "- With batches it is the worker on both engines. That costs no opt-out: what waits is on disk, `/readyz` and"
+        "- With batches it is the worker on both engines. That costs no opt-out: what waits is on disk, `/status` and"
         " the metrics show its age, and another worker may be started at any time (PostgreSQL)."
     )
     return "\n".join(lines)

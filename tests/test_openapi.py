@@ -64,6 +64,7 @@ def as_described(app: Flask) -> Any:
         "GET /webhooks/{provider}/{secret}",
         "GET /healthz",
         "GET /readyz",
+        "GET /status",
         "GET /metrics",
         "GET /openapi.json",
     ],

@@ -6,6 +6,7 @@ from typing import Any
 from flask import Blueprint, Response
 
 from webhook_app import web
+from webhook_app.ops.status import Severity
 from webhook_app.providers import Provider
 from webhook_app.settings import Settings
 
@@ -37,6 +38,30 @@ _READINESS = {
     },
     "additionalProperties": False,
 }
+_VERDICT = {
+    "type": "object",
+    "required": ["status", "reasons", "findings"],
+    "properties": {
+        "status": {"enum": ["working", "not working"]},
+        "reasons": {"type": "array", "items": {"type": "string"}},
+        "findings": {
+            "type": "array",
+            "description": "the same, and what only deserves a look",
+            "items": {
+                "type": "object",
+                "required": ["slug", "severity", "sentence", "mend"],
+                "properties": {
+                    "slug": {"type": "string"},
+                    "severity": {"enum": [severity.value for severity in Severity]},
+                    "sentence": {"type": "string"},
+                    "mend": {"type": "string"},
+                },
+                "additionalProperties": False,
+            },
+        },
+    },
+    "additionalProperties": False,
+}
 
 
 def blueprint(providers: Mapping[str, Provider], settings: Settings) -> Blueprint:
@@ -52,6 +77,7 @@ def blueprint(providers: Mapping[str, Provider], settings: Settings) -> Blueprin
 def describe(providers: Iterable[Provider], settings: Settings) -> dict[str, Any]:
     open_ones = sorted(provider.name for provider in providers if provider.scheme)
     readiness = _json({"$ref": "#/components/schemas/Readiness"})
+    verdict = _json({"$ref": "#/components/schemas/Verdict"})
     return {
         "openapi": "3.1.0",
         "info": {
@@ -65,14 +91,20 @@ def describe(providers: Iterable[Provider], settings: Settings) -> dict[str, Any
             "/healthz": {"get": _get("The process serves.", _json({"type": "object"}))},
             "/readyz": {
                 "get": {
-                    "summary": "The whole service does its job.",
+                    "summary": "This process can take webhooks.",
                     "responses": {"200": _answer("ready", readiness), "503": _answer("not ready, and why", readiness)},
+                }
+            },
+            "/status": {
+                "get": {
+                    "summary": "The whole service works: unsubscribes reach Dynamic Yield.",
+                    "responses": {"200": _answer("working", verdict), "503": _answer("not working, and why", verdict)},
                 }
             },
             "/metrics": {"get": _get("Prometheus text.", {"text/plain": {"schema": {"type": "string"}}})},
             "/openapi.json": {"get": _get("This description.", _json({"type": "object"}))},
         },
-        "components": {"schemas": {"Counts": _COUNTS, "Error": _ERROR, "Readiness": _READINESS}},
+        "components": {"schemas": {"Counts": _COUNTS, "Error": _ERROR, "Readiness": _READINESS, "Verdict": _VERDICT}},
     }
 
 

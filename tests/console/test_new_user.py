@@ -39,7 +39,7 @@ def product(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Product]:
     env = environment(PORT=str(port), WEB_CONCURRENCY="2")
     with running([sys.executable, "-m", "webhook_app.dev.run"], cwd=folder, env=env) as program:
         url = f"http://localhost:{port}"
-        wait_for_http(f"{url}/readyz")
+        wait_for_http(f"{url}/status")
         found = re.search(r"forwards to +(\S+) \(the sandbox\)", program.output())
         assert found, program.output()
         assert f"{url}/console/" in program.output()

@@ -34,7 +34,7 @@ def states(app: Flask) -> list[State]:
 def test_the_overview_says_why_it_is_not_working(person: Person) -> None:
     page = person.get("/console/").text
     assert "Not working" in page
-    assert "no live worker: start `flask forward`" in page
+    assert "no live worker: nothing is forwarded (start `flask forward`" in page
 
 
 def test_the_overview_says_it_works_and_what_to_look_at(app: Flask, person: Person, post: Post) -> None:

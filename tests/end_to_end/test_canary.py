@@ -84,7 +84,7 @@ def product(
 def test_the_canary_is_found_in_no_log_no_metric_and_no_error(product: Product) -> None:
     search = Search([API_KEY, *SECRETS.values()])
     try_every_path(product, search)
-    for path in ("/metrics", "/readyz", "/healthz"):
+    for path in ("/metrics", "/readyz", "/status", "/healthz"):
         search(path, requests.get(product.url + path, timeout=30).text)
     kept = product.sql("SELECT error, '', '' FROM events UNION ALL SELECT message, trace_id, warnings FROM attempts")
     search("what the database keeps about failures", repr(kept))

@@ -10,8 +10,8 @@ from flask.cli import with_appcontext
 
 from webhook_app.cli.shared import as_json, database, maintenance, one_clear_line, print_json, settings
 from webhook_app.delivery.client import Client
-from webhook_app.delivery.live import Finding, check_live
-from webhook_app.ops.health import why_not_ready
+from webhook_app.delivery.live import Checked, check_live
+from webhook_app.ops.status import Finding, Severity, findings
 from webhook_app.outbox import OutboxUnavailable
 from webhook_app.outbox.counters import Count, Counted, counted
 from webhook_app.providers import Provider
@@ -66,41 +66,44 @@ def _unknown_types() -> dict[str, list[Counted]]:
 @one_clear_line
 def check(live: bool) -> None:
     """Say whether settings, database and destination are fit for work; status 1 if not."""
-    findings = [Finding(subject="settings", works=True, said="read without a mistake")]
-    open_ones = [one.name for one in current_app.extensions["providers"].values() if one.scheme]
-    findings.append(
-        Finding(
-            subject="providers",
-            works=bool(open_ones),
-            said=f"open: {', '.join(sorted(open_ones))}" if open_ones else "none is open: see `flask providers`",
-        )
-    )
-    reasons = why_not_ready(database())
-    findings += [Finding(subject="service", works=False, said=reason) for reason in reasons]
-    if not reasons:
-        findings.append(Finding(subject="service", works=True, said="the database is in order, a worker is alive"))
+    results = [Checked(subject="settings", works=True, said="read without a mistake"), _providers()]
+    results += [_checked(finding) for finding in findings(database())] or [
+        Checked(subject="service", works=True, said="the database is in order, a worker is alive")
+    ]
     key = settings().events_api_key
     if not key:
         said = "EVENTS_API_KEY is not set: copy a server-side API key from Dynamic Yield"
-        findings.append(Finding(subject="key", works=False, said=said))
+        results.append(Checked(subject="key", works=False, said=said))
     elif live:
         client = Client(settings().events_api_base, key)
-        findings += check_live(client, current_app.extensions["form"])
+        results += check_live(client, current_app.extensions["form"])
         client.close()
-    _tell(findings)
+    _tell(results)
 
 
-def _tell(findings: list[Finding]) -> None:
+def _providers() -> Checked:
+    open_ones = sorted(one.name for one in current_app.extensions["providers"].values() if one.scheme)
+    said = f"open: {', '.join(open_ones)}" if open_ones else "none is open: see `flask providers`"
+    return Checked(subject="providers", works=bool(open_ones), said=said)
+
+
+def _checked(finding: Finding) -> Checked:
+    works = None if finding.severity is Severity.WARNING else False
+    # A terminal is the operator's: what the driver or Dynamic Yield said may stand here.
+    return Checked(subject="service", works=works, said=finding.text(with_detail=True))
+
+
+def _tell(results: list[Checked]) -> None:
     marks = {
         True: click.style("ok    ", fg="green"),
         False: click.style("wrong ", fg="red"),
         None: click.style("?     ", fg="yellow"),
     }
-    for finding in findings:
-        click.echo(f"{marks[finding.works]}  {finding.subject}: {finding.said}")
-    wrong = sum(finding.works is False for finding in findings)
+    for result in results:
+        click.echo(f"{marks[result.works]}  {result.subject}: {result.said}")
+    wrong = sum(result.works is False for result in results)
     if wrong:
-        raise click.ClickException(f"{wrong} of {len(findings)} things are wrong, see above")
+        raise click.ClickException(f"{wrong} of {len(results)} things are wrong, see above")
 
 
 @click.command

@@ -4,7 +4,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 
-from webhook_app.ops.health import why_not_ready
+from webhook_app.ops.status import Severity, findings
 from webhook_app.outbox import Database, State
 from webhook_app.outbox.counters import CHARTED, Count, Counted, activity_since, counted
 from webhook_app.outbox.queries import count_by_state
@@ -85,13 +85,17 @@ class Overview:
 
 def look(database: Database, providers: Mapping[str, Provider], *, range_name: str, now: datetime) -> Overview:
     """Raises `OutboxUnavailable`."""
-    counts = count_by_state(database, (State.PENDING, State.DEAD, State.QUARANTINED))
+    verdict = findings(database, clock=now.timestamp)
     current = status(database, now.timestamp())
     reconciliations = Reconciliations(database).all()
     return Overview(
-        broken=tuple(why_not_ready(database)),
-        attention=(*_attention(counts, providers.values()), *_not_compared(reconciliations)),
-        counts=counts,
+        broken=tuple(one.text(with_detail=True) for one in verdict if one.severity is Severity.CRITICAL),
+        attention=(
+            *_closed(providers.values()),
+            *(one.text(with_detail=True) for one in verdict if one.severity is not Severity.CRITICAL),
+            *_not_compared(reconciliations),
+        ),
+        counts=count_by_state(database, (State.PENDING, State.DEAD, State.QUARANTINED)),
         oldest_waiting=current.oldest_waiting,
         workers_alive=current.workers_alive,
         steps=tuple(_steps(database, range_name, now)),
@@ -100,15 +104,9 @@ def look(database: Database, providers: Mapping[str, Provider], *, range_name: s
     )
 
 
-def _attention(counts: Mapping[State, int], providers: Iterable[Provider]) -> Iterable[str]:
+def _closed(providers: Iterable[Provider]) -> Iterable[str]:
     if not any(provider.scheme for provider in providers):
         yield "No ESP can call: every one of them is closed. Open one below."
-    if dead := counts[State.DEAD]:
-        were = "change was" if dead == 1 else "changes were"
-        yield f"{dead:,} {were} given up: Dynamic Yield has refused, or was away too long."
-    if quarantined := counts[State.QUARANTINED]:
-        were = "event was" if quarantined == 1 else "events were"
-        yield f"{quarantined:,} {were} not understood; see the quarantine."
 
 
 def _not_compared(reconciliations: Iterable[Reconciliation]) -> Iterable[str]:

@@ -1,17 +1,10 @@
-"""`/healthz`: the process serves. `/readyz`: the whole service does its job, or why not."""
-
-import time
-from datetime import UTC, datetime, timedelta
+"""For probes: `/healthz` (restart me?), `/readyz` (send me webhooks?), `/status` (does the whole service work?)."""
 
 from flask import Blueprint, Response
 
 from webhook_app import web
-from webhook_app.outbox import Database, OutboxUnavailable
-from webhook_app.outbox.schema import problem
-from webhook_app.outbox.status import status
-
-#: Somebody should look when an opt-out has waited for so long.
-TOO_OLD = timedelta(minutes=15)
+from webhook_app.ops.status import Severity, findings, not_ready
+from webhook_app.outbox import Database
 
 
 def blueprint(database: Database) -> Blueprint:
@@ -23,23 +16,23 @@ def blueprint(database: Database) -> Blueprint:
 
     @health.get("/readyz")
     def readyz() -> tuple[Response, int]:
-        reasons = why_not_ready(database)
-        return web.answer({"status": "not ready" if reasons else "ready", "reasons": reasons}), 503 if reasons else 200
+        reasons = not_ready(database)
+        said = {"status": "not ready" if reasons else "ready", "reasons": [one.text() for one in reasons]}
+        # 503: the load balancer sends webhooks to another instance, and the ESP tries again where there is none.
+        return web.answer(said), 503 if reasons else 200
+
+    @health.get("/status")
+    def whole_service() -> tuple[Response, int]:
+        found = findings(database)
+        reasons = [one for one in found if one.severity is not Severity.WARNING]
+        said = {
+            "status": "not working" if reasons else "working",
+            "reasons": [one.text() for one in reasons],
+            "findings": [
+                {"slug": one.slug, "severity": one.severity, "sentence": one.sentence, "mend": one.mend}
+                for one in found
+            ],
+        }
+        return web.answer(said), 503 if reasons else 200
 
     return health
-
-
-def why_not_ready(database: Database) -> list[str]:
-    """A line for each thing that keeps unsubscribes from reaching Dynamic Yield; empty when none does."""
-    try:
-        if schema_problem := problem(database):
-            return [schema_problem]
-        now = status(database, time.time())
-    except OutboxUnavailable as error:
-        return [f"the database cannot be used: {error}"]
-    reasons = []
-    if not now.workers_alive:
-        reasons.append("no live worker: start `flask forward` (on Heroku: `heroku ps:scale worker=1`)")
-    if now.oldest_waiting and datetime.now(UTC) - now.oldest_waiting > TOO_OLD:
-        reasons.append(f"the oldest waiting change was received at {now.oldest_waiting.isoformat(timespec='seconds')}")
-    return reasons + [f"the destination is paused: {reason}" for reason in now.paused]

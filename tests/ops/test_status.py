@@ -1,0 +1,182 @@
+"""`/readyz` and `/status`: what each says, and to whom nothing is said."""
+
+from collections.abc import Callable
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import pytest
+from flask import Flask
+from sqlalchemy import insert, update
+
+from webhook_app import build_app
+from webhook_app.consent import Action, ConsentChange, Identity, IdentityKind
+from webhook_app.ops.status import findings
+from webhook_app.outbox import Intake, Queue
+from webhook_app.outbox.tables import attempts, events
+
+MakeApp = Callable[..., Flask]
+
+
+@pytest.fixture
+def app(make_app: MakeApp) -> Flask:
+    return make_app()
+
+
+def ask(app: Flask, path: str) -> tuple[int, Any]:
+    answer = app.test_client().get(path)
+    return answer.status_code, answer.json
+
+
+def slugs(app: Flask) -> list[str]:
+    return [one["slug"] for one in ask(app, "/status")[1]["findings"]]
+
+
+def store(app: Flask, email: str, *, minutes_ago: float = 0.0) -> int:
+    change = ConsentChange(
+        action=Action.OPT_OUT,
+        identity=Identity(kind=IdentityKind.EMAIL, value=email),
+        reason="unsubscribe",
+        occurred_at=datetime.now(UTC),
+    )
+    database = app.extensions["database"]
+    Intake(database).add("sendgrid", changes=[(change, b"{}")])
+    with database.write() as connection:
+        number = connection.exec_driver_sql("SELECT max(id) FROM events").scalar_one()
+        if minutes_ago:
+            received = events.c.received_at - round(minutes_ago * 60e6)
+            connection.execute(update(events).where(events.c.id == number).values(received_at=received))
+    return int(number)
+
+
+def attempt(app: Flask, number: int, *outcomes: str, minutes_ago: float = 0.0) -> None:
+    started = round((datetime.now(UTC).timestamp() - minutes_ago * 60) * 1e6)
+    rows = [{"event_id": number, "started_at": started, "duration": 1, "outcome": outcome} for outcome in outcomes]
+    with app.extensions["database"].write() as connection:
+        connection.execute(insert(attempts), rows)
+
+
+def test_a_receiver_without_worker_is_ready_and_the_service_does_not_work(app: Flask) -> None:
+    assert ask(app, "/readyz") == (200, {"status": "ready", "reasons": []})
+    status, said = ask(app, "/status")
+    assert (status, said["status"]) == (503, "not working")
+    assert said["reasons"] == [
+        "no live worker: nothing is forwarded (start `flask forward` (on Heroku: `heroku ps:scale worker=1`))"
+    ]
+
+
+def test_with_a_worker_and_nothing_waiting_it_works(app: Flask) -> None:
+    Queue(app.extensions["database"]).report("a worker")
+    assert ask(app, "/status") == (200, {"status": "working", "reasons": [], "findings": []})
+
+
+def test_a_pause_is_told_without_dynamic_yields_words(app: Flask) -> None:
+    Queue(app.extensions["database"]).report("a worker", paused_reason="refused by jane@example.com at 10.1.2.3:443")
+    assert ask(app, "/readyz")[0] == 200
+    status, said = ask(app, "/status")
+    assert (status, slugs(app)) == (503, ["paused"])
+    assert not [word for word in ("jane", "10.1.2.3", "443") if word in str(said)]
+    assert [one.detail for one in findings(app.extensions["database"])] == [
+        "refused by jane@example.com at 10.1.2.3:443"
+    ]
+
+
+def test_an_opt_out_that_waits_for_too_long_is_told(app: Flask) -> None:
+    Queue(app.extensions["database"]).report("a worker")
+    store(app, "jane@example.com", minutes_ago=14)
+    assert ask(app, "/status")[0] == 200
+    store(app, "max@example.com", minutes_ago=0)
+    assert ask(app, "/status")[0] == 200
+    with app.extensions["database"].write() as connection:
+        connection.execute(update(events).values(received_at=events.c.received_at - round(2 * 60e6)))
+    assert ask(app, "/status")[0] == 503
+    assert slugs(app) == ["too_old"]
+
+
+@pytest.mark.parametrize(
+    ("outcomes", "fails"),
+    [
+        (["retry"], False),  # a single time-out is mended by its retry
+        (["retry"] * 3, True),
+        (["delivered"] * 10 + ["retry"] * 10, False),  # half
+        (["delivered"] * 9 + ["retry"] * 11, True),
+        (["retry"] * 30 + ["delivered"] * 20, False),  # what was before the last twenty is history
+        (["refused"] * 2 + ["misconfigured"], True),
+    ],
+)
+def test_dynamic_yield_fails_when_most_of_the_last_attempts_did(app: Flask, outcomes: list[str], fails: bool) -> None:
+    Queue(app.extensions["database"]).report("a worker")
+    attempt(app, store(app, "jane@example.com"), *outcomes)
+    assert (ask(app, "/status")[0], slugs(app)) == ((503, ["failing"]) if fails else (200, []))
+
+
+def test_failures_are_over_when_nothing_waits_any_more_and_after_a_quarter_of_an_hour(app: Flask) -> None:
+    Queue(app.extensions["database"]).report("a worker")
+    number = store(app, "jane@example.com")
+    attempt(app, number, *["retry"] * 10, minutes_ago=16)
+    assert ask(app, "/status")[0] == 200
+    attempt(app, number, *["retry"] * 10, "delivered")
+    assert slugs(app) == ["failing"]
+    with app.extensions["database"].write() as connection:
+        connection.execute(update(events).values(state="delivered", due_at=None))
+    assert ask(app, "/status")[0] == 200
+
+
+def test_dead_changes_are_a_reason_and_quarantined_ones_only_a_finding(app: Flask) -> None:
+    Queue(app.extensions["database"]).report("a worker")
+    store(app, "jane@example.com")
+    with app.extensions["database"].write() as connection:
+        connection.execute(update(events).values(state="quarantined", due_at=None))
+    status, said = ask(app, "/status")
+    assert (status, said["reasons"], slugs(app)) == (200, [], ["quarantined"])
+    with app.extensions["database"].write() as connection:
+        connection.execute(update(events).values(state="dead"))
+    status, said = ask(app, "/status")
+    assert (status, slugs(app)) == (503, ["dead"])
+    assert "1 change was given up" in said["reasons"][0]
+
+
+def test_a_schema_that_is_behind_is_not_ready_and_says_what_to_do(sqlite_url: str) -> None:
+    app = build_app({"DATABASE_URL": sqlite_url})
+    status, said = ask(app, "/readyz")
+    assert status == 503
+    assert "run `flask db upgrade`" in said["reasons"][0]
+    assert ask(app, "/status")[0] == 503
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "postgres://someone:pass%40word@db.internal.example:6543/name",
+        "postgres://someone:password@10.9.8.7:6543/name?connect_timeout=1",
+        "postgres://someone:password@/name?host=/nowhere/at/all",
+    ],
+)
+def test_a_database_that_cannot_be_reached_is_told_without_its_drivers_words(url: str) -> None:
+    client = build_app({"DATABASE_URL": url}).test_client()
+    for path in ("/readyz", "/status"):
+        answer = client.get(path)
+        assert answer.status_code == 503
+        assert "the database cannot be used" in answer.json["reasons"][0]  # type: ignore[index] # it is JSON
+        for word in (
+            "someone",
+            "word@",
+            "password",
+            "internal",
+            "10.9",
+            "6543",
+            "nowhere",
+            "name",
+            "psycopg",
+            "failed",
+        ):
+            assert word not in answer.text, f"{word} in {path}"
+
+
+def test_a_file_that_is_no_database_is_told_without_its_path(sqlite_url: str) -> None:
+    Path(sqlite_url.removeprefix("sqlite:///")).write_bytes(b"to whom it may concern " * 100)
+    client = build_app({"DATABASE_URL": sqlite_url}).test_client()
+    answer = client.get("/readyz")
+    assert answer.status_code == 503
+    assert "outbox.db" not in answer.text
+    assert "file is not" not in answer.text
