@@ -7,18 +7,25 @@ import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from functools import partial
+from typing import TYPE_CHECKING
 
 import structlog
-from flask import Flask, Response
+from flask import Flask, Response, redirect
+from flask.typing import ResponseReturnValue
 from werkzeug.exceptions import HTTPException
+from werkzeug.middleware.dispatcher import DispatcherMiddleware
 
-from webhook_app import cli, console, openapi, receiver, web
+from webhook_app import cli, openapi, receiver, web
+from webhook_app.console import PREFIX, create_console
 from webhook_app.delivery.registry import build as build_form
 from webhook_app.ops import health, logs, metrics
 from webhook_app.outbox import Database, Intake, open_database
 from webhook_app.outbox.counters import FLUSH_EVERY, Counters
 from webhook_app.providers.registry import build as build_providers
 from webhook_app.settings import ConfigurationError, Settings, near_misses
+
+if TYPE_CHECKING:
+    from _typeshed.wsgi import WSGIApplication
 
 log = structlog.get_logger()
 
@@ -60,12 +67,22 @@ def build_app(environ: Mapping[str, str]) -> Flask:
     app.register_blueprint(health.blueprint(database))
     app.register_blueprint(metrics.blueprint(database))
     app.register_blueprint(openapi.blueprint(providers, settings))
-    console.install(app, settings=settings, database=database, providers=providers, form=form)
+    _mount_console(app, create_console(settings=settings, database=database, providers=providers, form=form))
     cli.register(app)
     app.after_request(partial(_finish, counters))
     app.register_error_handler(HTTPException, _explain)
     app.register_error_handler(Exception, _confess)
     return app
+
+
+def _mount_console(app: Flask, console: "WSGIApplication | None") -> None:
+    if console is None:
+        return
+    app.wsgi_app = DispatcherMiddleware(app.wsgi_app, {PREFIX: console})  # type: ignore[method-assign] # as documented
+
+    @app.get("/")
+    def root() -> ResponseReturnValue:
+        return redirect(f"{PREFIX}/")
 
 
 @contextmanager

@@ -66,10 +66,16 @@ class CommaSeparated(fields.Field[tuple[Any, ...]]):
 class UserAndPassword(fields.String):
     """`user:password`, as bytes; the user cannot hold a colon, the password can."""
 
+    def __init__(self, *, least: int = 1, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        self.least = least
+
     def _deserialize(self, value: Any, attr: str | None, data: Any, **kwargs: Any) -> Any:
         user, colon, password = value.partition(":")
         if not (user and colon and password):
             raise ValidationError("must be written user:password")
+        if len(password) < self.least:
+            raise ValidationError(f"has a password of less than {self.least} characters; make a longer one")
         return value.encode()
 
 
@@ -304,6 +310,13 @@ class Settings:
     )
     console_password: str = _setting(
         _secret_text(least=8), "", "opens the console at `/console/`; without it there is none", secret=True, shown="—"
+    )
+    console_users: tuple[bytes, ...] = _setting(
+        CommaSeparated(UserAndPassword(least=8)),
+        (),
+        "`name:password` pairs, where it shall be known who did what in the console",
+        secret=True,
+        shown="—",
     )
     secret_key: str = _setting(
         _secret_text(least=16),

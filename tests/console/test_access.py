@@ -11,6 +11,7 @@ from tests.console.person import PASSWORD, Person
 from webhook_app.console.access import FAILURES_OF_ALL, FAILURES_PER_CALLER, LoginGuard
 from webhook_app.outbox import Database
 from webhook_app.outbox.tables import login_failures
+from webhook_app.settings import Settings
 
 MakeApp = Callable[..., Flask]
 
@@ -70,6 +71,26 @@ def test_a_wrong_password_is_told_and_opens_nothing(app: Flask) -> None:
     assert person.get("/console/").status_code == 303
 
 
+def test_with_users_each_has_a_name_and_a_password(make_app: MakeApp) -> None:
+    app = make_app(CONSOLE_USERS="ann:anns password,ben:bens password")
+    person = Person(app.test_client())
+    assert 'name="name"' in person.get("/console/login").text
+    for name, password in (("ann", "bens password"), ("", "anns password"), ("ann", ""), ("cleo", "anns password")):
+        assert person.log_in(password, name=name).status_code == 403
+    assert person.log_in("anns password", name="ann").status_code == 303
+    assert "Log out ann" in person.get("/console/").text
+    pair = "Basic " + b64encode(b"ben:bens password").decode()
+    assert app.test_client().get("/console/events.csv", headers={"Authorization": pair}).status_code == 200
+    assert app.test_client().get("/console/events.csv", headers=basic("bens password")).status_code == 401
+
+
+def test_a_user_who_is_taken_away_is_logged_out(make_app: MakeApp) -> None:
+    app = make_app(CONSOLE_USERS="ann:anns password,ben:bens password")
+    cookie = Person(app.test_client()).log_in("anns password", name="ann").headers["Set-Cookie"].partition(";")[0]
+    changed = make_app(CONSOLE_USERS="ben:bens password").test_client(use_cookies=False)
+    assert changed.get("/console/", headers={"Cookie": cookie}).status_code == 303
+
+
 def test_http_basic_opens_it_for_scripts(app: Flask) -> None:
     client = app.test_client()
     assert client.get("/console/events.csv", headers=basic(PASSWORD)).status_code == 200
@@ -109,11 +130,12 @@ def test_another_caller_may_still_log_in_and_whoever_is_in_stays_in(app: Flask, 
 def test_guesses_from_many_addresses_meet_a_limit_of_their_own(database: Database) -> None:
     now = [1_000_000.0]
     app = Flask("guesses")
-    guard = LoginGuard(database, PASSWORD, clock=lambda: now[0])
+    settings = Settings.from_environment({"CONSOLE_PASSWORD": PASSWORD})
+    guard = LoginGuard(database, settings, clock=lambda: now[0])
 
     def guess(number: int, *, password: str) -> bool:
         with app.test_request_context(environ_base={"REMOTE_ADDR": f"2001:db8::{number:x}"}):
-            return guard.accepts(password)
+            return guard.user("", password) is not None
 
     assert not any(guess(number, password="wrong") for number in range(FAILURES_OF_ALL))
     with pytest.raises(TooManyRequests):

@@ -1,17 +1,34 @@
-"""What a person sees, under `/console/`; there is none without `CONSOLE_PASSWORD`."""
+"""The console: what a person sees, under `/console/`. There is none without `CONSOLE_PASSWORD` or `CONSOLE_USERS`.
 
-from collections.abc import Mapping
+It is a Flask app of its own: its sessions, its CSRF protection and its headers touch no webhook.
+"""
+
+import time
+import traceback
+from collections.abc import Iterable, Mapping
 from datetime import UTC, datetime
+from typing import TYPE_CHECKING
 
-from flask import Blueprint, Flask, Response, abort, redirect, render_template, request, session
+import structlog
+from flask import Flask, Response, abort, g, redirect, render_template, request, session
 from flask.typing import ResponseReturnValue
-from werkzeug.exceptions import HTTPException
+from flask_wtf.csrf import CSRFError, CSRFProtect
+from werkzeug.exceptions import HTTPException, InternalServerError
+from werkzeug.middleware.proxy_fix import ProxyFix
 
 from webhook_app.console import access, formatting, pages
 from webhook_app.delivery import WireForm
 from webhook_app.outbox import Database, OutboxUnavailable, State
 from webhook_app.providers import Provider
 from webhook_app.settings import Settings
+
+if TYPE_CHECKING:
+    from _typeshed.wsgi import StartResponse, WSGIApplication, WSGIEnvironment
+
+log = structlog.get_logger()
+
+#: Where the receiver's app mounts it.
+PREFIX = "/console"
 
 #: Nothing from elsewhere, no inline script or style, in nobody's frame, no form that leads away.
 POLICY = "; ".join(
@@ -26,7 +43,6 @@ POLICY = "; ".join(
         "frame-ancestors 'none'",
     )
 )
-MAX_FORM = 64 * 1024  # bytes
 HEADERS = {
     "Content-Security-Policy": POLICY,
     "X-Content-Type-Options": "nosniff",
@@ -34,97 +50,142 @@ HEADERS = {
     "Referrer-Policy": "no-referrer",
     "Cross-Origin-Opener-Policy": "same-origin",
 }
+CONFIG = {
+    # Forms here are small. Without a limit, a stranger's upload would be written to disk to look for the token.
+    "MAX_CONTENT_LENGTH": 64 * 1024,  # bytes
+    "PERMANENT_SESSION_LIFETIME": access.SESSION_LIFETIME,
+    "SESSION_COOKIE_NAME": "console",
+    "SESSION_COOKIE_PATH": PREFIX,
+    # Not Strict: a link from a chat to an event should open it, and forms carry a token of their own.
+    "SESSION_COOKIE_SAMESITE": "Lax",
+    "WTF_CSRF_FIELD_NAME": "csrf",
+    # As long as the session: a page that stood open over lunch still works.
+    "WTF_CSRF_TIME_LIMIT": None,
+    # It looks at the Referer, which our own policy keeps browsers from sending. The token is enough.
+    "WTF_CSRF_SSL_STRICT": False,
+}
 
 
-def install(
-    app: Flask, *, settings: Settings, database: Database, providers: Mapping[str, Provider], form: WireForm
-) -> None:
-    """Put the console into the app, if there is a password for it."""
-    if not settings.console_password:
-        return
-    app.session_interface = access.Sessions(
-        database, secret_key=settings.secret_key, password=settings.console_password
-    )
-    app.permanent_session_lifetime = access.SESSION_LIFETIME
-    console = Blueprint(
-        "console", __name__, url_prefix=access.PREFIX, template_folder="templates", static_folder="static"
-    )
-    _keep_out(console, access.LoginGuard(database, settings.console_password))
+def create_console(
+    *, settings: Settings, database: Database, providers: Mapping[str, Provider], form: WireForm
+) -> "WSGIApplication | None":
+    """The console as a WSGI application to mount at `PREFIX`; None where nobody could log in."""
+    if not (settings.console_password or settings.console_users):
+        return None
+    console = Flask(__name__)
+    console.config |= CONFIG
+    console.session_interface = access.Sessions()
+    _log_requests(console)
+    CSRFProtect(console)
+    _admit_only_who_logged_in(console, access.LoginGuard(database, settings))
     pages.add(console, pages.Shown(settings=settings, database=database, providers=providers, form=form))
-    _say_what_went_wrong(console)
+    _add_error_pages(console)
     formatting.add(console)
-    app.register_blueprint(console)
-
-    @app.get("/")
-    def root() -> ResponseReturnValue:
-        return redirect(f"{access.PREFIX}/")
+    # Behind a router that ends TLS, its headers tell the scheme and the caller. Whoever forges them only keeps a cookie
+    # from themselves, and meets the login's limit for all callers together.
+    return ProxyFix(_with_secret_key(console, settings, database), x_for=1, x_proto=1)
 
 
-def _keep_out(console: Blueprint, guard: access.LoginGuard) -> None:
-    """Everything but the login page and the style sheets needs the password; every form needs its token."""
+def _with_secret_key(console: Flask, settings: Settings, database: Database) -> "WSGIApplication":
+    """Set the key of the sessions when the first request comes: it may stand in the database, which may be down."""
+
+    def application(environ: "WSGIEnvironment", start_response: "StartResponse") -> Iterable[bytes]:
+        if not console.secret_key:
+            try:
+                console.secret_key = access.session_key(settings, database)
+            except OutboxUnavailable:
+                with console.app_context():
+                    page = Response("The database cannot be used now. Try again in a moment.\n", 503, HEADERS)
+                return page(environ, start_response)
+        return console.wsgi_app(environ, start_response)
+
+    return application
+
+
+def _log_requests(console: Flask) -> None:
+    @console.before_request
+    def begin() -> None:
+        g.began = time.perf_counter()
+
+    @console.after_request
+    def log_request(response: Response) -> Response:
+        # The route's pattern, not the path: that may hold what a person looked for.
+        route = PREFIX + request.url_rule.rule if request.url_rule else None
+        duration = round((time.perf_counter() - g.began) * 1000, 1)
+        log.info("request", method=request.method, route=route, status=response.status_code, duration_ms=duration)
+        return response
+
+
+def _admit_only_who_logged_in(console: Flask, guard: access.LoginGuard) -> None:
+    """Everything but the login page and the style sheets needs a login."""
 
     @console.before_request
     def admit() -> ResponseReturnValue | None:
-        if request.endpoint == "console.static":
+        if request.endpoint in ("static", "login") or access.is_logged_in(guard):
             return None
-        # Forms here are small. Without a limit, a stranger's upload would be written to disk to look for the token.
-        request.max_content_length = MAX_FORM
-        access.require_session()
-        if request.endpoint != "console.login" and not access.may_enter(guard):
-            return redirect(access.login_address(request), code=303)
-        if request.method == "POST":
-            access.check_form()
-        return None
+        return redirect(access.login_address(), code=303)
 
     @console.after_request
     def protect(response: Response) -> Response:
         response.headers.update(HEADERS)
-        if request.endpoint != "console.static":
+        if request.endpoint != "static":
             response.headers["Cache-Control"] = "no-store"
         return response
 
     @console.route("/login", methods=["GET", "POST"])
     def login() -> ResponseReturnValue:
         wanted = request.values.get("next", "")
-        goal = wanted if access.is_local(wanted) else f"{access.PREFIX}/"
-        if session.get("in"):
+        goal = wanted if access.is_local(wanted) else f"{PREFIX}/"
+        if "user" in session:
             return redirect(goal, code=303)
         problem = ""
         if request.method == "POST":
-            if guard.accepts(request.form.get("password", "")):
-                access.log_in()
+            user = guard.user(request.form.get("name", ""), request.form.get("password", ""))
+            if user is not None:
+                access.log_in(user)
                 return redirect(goal, code=303)
-            problem = "That is not the password."
-        return render_template("console/login.html", problem=problem, next=wanted), 403 if problem else 200
+            problem = access.WRONG
+        page = render_template("login.html", problem=problem, next=wanted, asks_for_name=guard.asks_for_name)
+        return page, 403 if problem else 200
 
     @console.post("/logout")
     def logout() -> ResponseReturnValue:
         session.clear()
-        return redirect(f"{access.PREFIX}/login", code=303)
+        return redirect(f"{PREFIX}/login", code=303)
 
 
-def _say_what_went_wrong(console: Blueprint) -> None:
+def _add_error_pages(console: Flask) -> None:
     @console.route("/<path:rest>", methods=["GET", "POST"])
     def nothing_here(rest: str) -> ResponseReturnValue:
         abort(404)
 
+    @console.errorhandler(CSRFError)
+    def forged(_error: CSRFError) -> ResponseReturnValue:
+        return http_error(access.Forged())
+
     @console.errorhandler(HTTPException)
-    def explain(error: HTTPException) -> Response:
-        response = Response(render_template("console/error.html", error=error), status=error.code)
+    def http_error(error: HTTPException) -> Response:
+        response = Response(render_template("error.html", error=error), status=error.code)
         for name, value in error.get_headers():
             if name not in ("Content-Type", "Content-Length"):
                 response.headers[name] = value
         return response
 
+    @console.errorhandler(Exception)
+    def unexpected_error(error: Exception) -> ResponseReturnValue:
+        # The type and the place, not the text: it may hold an address.
+        place = traceback.extract_tb(error.__traceback__)[-1]
+        log.error("unexpected_error", error=type(error).__name__, place=f"{place.filename}:{place.lineno}")
+        return http_error(InternalServerError())
+
     @console.errorhandler(OutboxUnavailable)
-    def cannot_look(error: OutboxUnavailable) -> ResponseReturnValue:
-        return render_template("console/error.html", unavailable=str(error)), 503
+    def outbox_unavailable(error: OutboxUnavailable) -> ResponseReturnValue:
+        return render_template("error.html", unavailable=str(error)), 503
 
     @console.context_processor
     def helpers() -> dict[str, object]:
         return {
-            "csrf_token": access.csrf_token,
-            "logged_in": "in" in session,
+            "user": session.get("user"),
             "now": datetime.now(UTC),
             "State": State,
             "told": session.pop("told", None) if "told" in session else None,

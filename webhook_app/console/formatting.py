@@ -3,13 +3,13 @@
 import json
 from datetime import UTC, datetime
 
-from flask import Blueprint
+from flask import Flask
 from markupsafe import Markup
 
 
-def add(console: Blueprint) -> None:
+def add(console: Flask) -> None:
     for template_filter in (ago, exactly, pretty):
-        console.add_app_template_filter(template_filter, template_filter.__name__)
+        console.add_template_filter(template_filter, template_filter.__name__)
 
 
 def ago(moment: datetime | None, now: datetime | None = None) -> str:

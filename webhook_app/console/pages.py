@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from itertools import chain
 
-from flask import Blueprint, Response, abort, redirect, render_template, request, session
+from flask import Flask, Response, abort, redirect, render_template, request, session, url_for
 from flask.typing import ResponseReturnValue
 
 from webhook_app.console import access, export, filters, overview
@@ -50,8 +50,8 @@ class Shown:
             return None, f"This change cannot be put into a request: {error.reason}"
 
 
-def add(console: Blueprint, shown: Shown) -> None:
-    @console.app_template_filter()
+def add(console: Flask, shown: Shown) -> None:
+    @console.template_filter()
     def title_of(name: str) -> str:
         """The ESP's own name; a provider that is gone keeps the one it had in the URL."""
         return shown.providers[name].title if name in shown.providers else name
@@ -61,7 +61,7 @@ def add(console: Blueprint, shown: Shown) -> None:
     _add_orders(console, shown)
 
 
-def _add_overview(console: Blueprint, shown: Shown) -> None:
+def _add_overview(console: Flask, shown: Shown) -> None:
     @console.get("/")
     def home() -> str:
         range_name = request.args.get("range", "")
@@ -69,18 +69,18 @@ def _add_overview(console: Blueprint, shown: Shown) -> None:
             range_name = next(iter(overview.RANGES))
         providers = shown.sorted_providers()
         return render_template(
-            "console/overview.html",
+            "overview.html",
             seen=overview.look(shown.database, shown.providers, range_name=range_name, now=datetime.now(UTC)),
             range_name=range_name,
             ranges=overview.RANGES,
             open_providers=[provider for provider in providers if provider.scheme],
             closed_providers=[provider for provider in providers if not provider.scheme],
-            base=shown.settings.public_url or request.url_root.rstrip("/"),
+            base=shown.settings.public_url or request.host_url.rstrip("/"),
             destination=shown.settings.events_api_base,
         )
 
 
-def _add_lists(console: Blueprint, shown: Shown) -> None:
+def _add_lists(console: Flask, shown: Shown) -> None:
     @console.get("/events")
     def list_events() -> ResponseReturnValue:
         asked = filters.read(request.args)
@@ -94,7 +94,7 @@ def _add_lists(console: Blueprint, shown: Shown) -> None:
                 after=request.args.get("after", ""),
                 before=request.args.get("before", ""),
             )
-        listed = render_template("console/events.html", asked=asked, page=page, providers=shown.sorted_providers())
+        listed = render_template("events.html", asked=asked, page=page, providers=shown.sorted_providers())
         return listed, 400 if asked.problems else 200
 
     @console.get("/events.csv")
@@ -114,7 +114,7 @@ def _add_lists(console: Blueprint, shown: Shown) -> None:
         life = queries.show(shown.database, number) or abort(404)
         call, why_none = shown.call(life)
         return render_template(
-            "console/event.html",
+            "event.html",
             life=life,
             event=life.event,
             call=call,
@@ -134,15 +134,15 @@ def _add_lists(console: Blueprint, shown: Shown) -> None:
             before=request.args.get("before", ""),
         )
         lives = [life for event in page.events if (life := queries.show(shown.database, event.id))]
-        return render_template("console/quarantine.html", page=page, lives=lives)
+        return render_template("quarantine.html", page=page, lives=lives)
 
 
-def _add_orders(console: Blueprint, shown: Shown) -> None:
+def _add_orders(console: Flask, shown: Shown) -> None:
     @console.get("/<any(replay, discard):verb>")
     def confirm(verb: str) -> str:
         asked = _narrowed(request.args)
         return render_template(
-            "console/confirm.html",
+            "confirm.html",
             verb=verb,
             asked=asked,
             number=shown.redelivery.count(Verb(verb), asked.filter),
@@ -161,7 +161,7 @@ def _add_orders(console: Blueprint, shown: Shown) -> None:
                 finished = False
                 break
         return render_template(
-            "console/done.html", verb=verb, asked=asked, done=done, after=after, up_to=up_to, finished=finished
+            "done.html", verb=verb, asked=asked, done=done, after=after, up_to=up_to, finished=finished
         )
 
     @console.post("/events/<int:number>/<any(replay, discard):verb>")
@@ -169,7 +169,7 @@ def _add_orders(console: Blueprint, shown: Shown) -> None:
         life = queries.show(shown.database, number) or abort(404)
         session["told"] = _told(Verb(verb), life, done=shown.redelivery.one(Verb(verb), life.event))
         back = request.form.get("back", "")
-        return redirect(back if access.is_local(back) else f"{access.PREFIX}/events/{number}", code=303)
+        return redirect(back if access.is_local(back) else url_for("show_event", number=number), code=303)
 
 
 def _understood(arguments: Mapping[str, str]) -> filters.Asked:
