@@ -9,7 +9,7 @@ from webhook_app.outbox import open_database, schema
 from webhook_app.settings import Settings
 
 wsgi_app = "webhook_app:create_app()"
-worker_class = "webhook_app.web_worker.Worker"  # gthread, but discreet
+worker_class = "webhook_app.web_worker.Worker"  # gthread with a slowloris guard
 # As many webhooks share a commit, and while it waits for the disk the others are read.
 threads = 32
 # Loaded once before the fork: a mistake in the settings is told once, and the workers share the memory.

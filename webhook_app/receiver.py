@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from functools import partial
 
 from flask import Blueprint, Response
-from werkzeug.exceptions import ClientDisconnected, MethodNotAllowed, NotFound, RequestEntityTooLarge
+from werkzeug.exceptions import ClientDisconnected, MethodNotAllowed, NotFound, RequestEntityTooLarge, RequestTimeout
 
 from webhook_app import web
 from webhook_app.auth import AuthenticationError, CannotVerify, WebhookRequest
@@ -57,6 +57,10 @@ def blueprint(providers: Mapping[str, Provider], intake: Intake, settings: Setti
     @receiver.errorhandler(BodyBroken)
     def _(error: BodyBroken) -> tuple[Response, int]:
         return _refuse(400, "the body could not be read", "body_broken")
+
+    @receiver.errorhandler(RequestTimeout)
+    def _(error: RequestTimeout) -> tuple[Response, int]:
+        return _refuse(408, "the body did not come whole in time", "too_slow")
 
     return receiver
 
@@ -130,16 +134,19 @@ def _webhook(request: web.Request, url_secret: str | None, settings: Settings) -
 def _body(request: web.Request, limit: int) -> bytes:
     """The raw body, read once. Its length is what was read, not what a header claims."""
     chunks: list[bytes] = []
-    length, expected = 0, request.environ.get("CONTENT_LENGTH")
+    length, expected = 0, request.content_length
     # gunicorn's own stream ends where the body ends; others are cut off there by Flask's.
     stream = request.environ["wsgi.input"] if "wsgi.input_terminated" in request.environ else request.stream
     try:
-        while str(length) != expected and (chunk := stream.read(CHUNK)):
+        while length != expected and (chunk := stream.read(CHUNK)):
             length += len(chunk)
             if length <= limit:
                 chunks.append(chunk)
             elif length > DRAIN * limit:
                 break
+    except TimeoutError:
+        # The slowloris guard has ended it.
+        raise RequestTimeout from None
     except ClientDisconnected:
         raise BodyBroken from None
     except Exception as error:
@@ -147,6 +154,9 @@ def _body(request: web.Request, limit: int) -> bytes:
         raise BodyBroken from error
     if length > limit:
         raise RequestEntityTooLarge
+    if expected is not None and length != expected:
+        # Cut off on the way. What has come may be whole to look at, and name somebody else.
+        raise BodyBroken
     return b"".join(chunks)
 
 

@@ -1,64 +1,139 @@
-"""gunicorn's worker, made discreet and impatient."""
+"""gunicorn's threaded worker with a slowloris guard: a request that has not come whole within 15 seconds gets 408.
+
+gunicorn's own waits for ever for a sender that has begun: as many such senders as threads, and nobody else is served.
+https://docs.gunicorn.org/en/stable/custom.html (a worker class is an extension point)
+"""
 
 import socket
 import threading
 import time
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, field
 from typing import Any
 
+import structlog
 from gunicorn.workers.gthread import ThreadWorker
 
-from webhook_app import many_threads
-
-#: A request that has not come whole by then is given up. ESPs send two megabytes within one.
+#: ESPs send two megabytes within one second.
 READ_WITHIN = 15.0  # seconds
+
+TIMED_OUT = b"HTTP/1.1 408 Request Timeout\r\nConnection: close\r\nContent-Length: 0\r\n\r\n"
+
+log = structlog.get_logger()
+
+
+@dataclass(slots=True, eq=False)
+class Reading:
+    """A connection on which a request is being served."""
+
+    connection: Any
+    began: float = field(default_factory=time.monotonic)
+    #: Whether the guard has ended it.
+    timed_out: bool = False
+    #: Whether its head has come whole, so that the app answers.
+    reached_app: bool = False
+
+
+class SlowlorisGuard:
+    """Ends requests that have not come whole in time. One thread looks at all of them once a second."""
+
+    def __init__(self) -> None:
+        self._readings: set[Reading] = set()
+
+    def start(self) -> None:
+        threading.Thread(target=self._keep_watching, name="slowloris-guard", daemon=True).start()
+
+    @contextmanager
+    def watching(self, connection: Any) -> Iterator[Reading]:
+        reading = Reading(connection)
+        self._readings.add(reading)
+        try:
+            yield reading
+        finally:
+            self._readings.discard(reading)
+
+    def end_late_ones(self) -> None:
+        now = time.monotonic()
+        for reading in self._readings.copy():
+            if now - reading.began > READ_WITHIN:
+                reading.timed_out = True
+                # The thread that waits for more sees the end of the stream. Where the request had come whole and only
+                # its answer takes time, nothing happens but that the connection is not used again.
+                with suppress(OSError):
+                    reading.connection.sock.shutdown(socket.SHUT_RD)
+
+    def _keep_watching(self) -> None:
+        while True:
+            time.sleep(1)
+            try:
+                self.end_late_ones()
+            except Exception as error:
+                # Without this thread, a few idle sockets would keep every webhook out.
+                log.error("slowloris_guard_failed", error=type(error).__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class TimedReader:
+    """Reads a request's body for gunicorn. Where the guard has ended it, its end is a `TimeoutError`.
+
+    Without this, half a body would look like a whole one.
+    """
+
+    reader: Any
+    reading: Reading
+
+    def read(self, size: int) -> bytes:
+        try:
+            piece: bytes = self.reader.read(size)
+        except Exception:
+            if self.reading.timed_out:
+                raise TimeoutError from None
+            raise
+        if not piece and self.reading.timed_out:
+            raise TimeoutError
+        return piece
 
 
 class Worker(ThreadWorker):  # type: ignore[misc] # gunicorn has no types
-    """Serves with threads, of which a sender that dawdles holds one: as many such senders as threads, and nobody else
-    is served any more. gunicorn waits for them for ever.
+    """Serves with threads behind the slowloris guard, and repeats nothing of a request that is no HTTP.
 
-    What is no HTTP is refused, and what goes wrong below the app is logged, without repeating the request. gunicorn
-    quotes it in its log and in its answer, up to the whole URL: that may hold an address, or the secret that opens a
-    webhook.
+    gunicorn quotes what it could not parse in its log and in its answer, up to the whole URL: that may hold an address,
+    or the secret that opens a webhook.
     """
 
     def init_process(self) -> None:
-        #: Connection → when a thread began to serve it, on the monotonic clock.
-        self._served: dict[Any, float] = {}
-        many_threads.wake_politely()
-        threading.Thread(target=self._watch, daemon=True).start()
+        self.guard = SlowlorisGuard()
+        self.guard.start()
+        #: What each thread serves just now.
+        self.serving = threading.local()
         super().init_process()
 
     def handle(self, conn: Any) -> Any:
-        self._served[conn] = time.monotonic()
-        try:
-            return super().handle(conn)
-        finally:
-            del self._served[conn]
+        with self.guard.watching(conn) as self.serving.reading:
+            result = super().handle(conn)
+            if self.serving.reading.timed_out and not self.serving.reading.reached_app:
+                with suppress(OSError):
+                    conn.sock.sendall(TIMED_OUT)
+            return result
+
+    def handle_request(self, req: Any, conn: Any) -> Any:
+        reading = self.serving.reading
+        reading.reached_app = True
+        req.body.reader = TimedReader(req.body.reader, reading)
+        return super().handle_request(req, conn)
 
     def handle_error(self, req: Any, client: Any, addr: Any, exc: BaseException) -> None:
-        wordless = _wordless(exc)
+        without_text = same_type_without_text(exc)
         try:
             # gunicorn logs the error that is being handled, with its text; this one takes its place.
-            raise wordless from None
-        except type(wordless):
-            super().handle_error(None, client, addr, wordless)
-
-    def _watch(self) -> None:
-        while True:
-            time.sleep(1)
-            now = time.monotonic()
-            for conn, began in list(self._served.items()):
-                if now - began > READ_WITHIN:
-                    # For the thread that waits for more, the request ends here. Where it had come whole long ago, and
-                    # only its answer takes time, nothing happens but that the connection is not used again.
-                    with suppress(OSError):
-                        conn.sock.shutdown(socket.SHUT_RD)
+            raise without_text from None
+        except type(without_text):
+            super().handle_error(None, client, addr, without_text)
 
 
-def _wordless(error: BaseException) -> BaseException:
-    """An error of the same kind, which is all that it says."""
+def same_type_without_text(error: BaseException) -> BaseException:
+    """Same exception type, empty message, so that request data cannot reach the log."""
     kind = type(error)
     same: type[BaseException] = type(
         kind.__name__, (kind,), {"__init__": lambda self: None, "__str__": lambda self: kind.__name__}

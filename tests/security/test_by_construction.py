@@ -85,7 +85,7 @@ CALLERS = {
     "dev/sandbox/wire.py": "answers only",
     "sync/sendgrid_api.py": "SendGrid: a base from the settings",
     "dev/tunnel.py": "ngrok's agent on this machine",
-    "web_worker.py": "nobody: gives up whoever called us and never finishes",
+    "web_worker.py": "nobody: ends the connections of whoever called us and never finishes",
 }
 
 
@@ -106,7 +106,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "consent": set(),
     "web": set(),
     "many_threads": set(),
-    "web_worker": {"many_threads"},
+    "web_worker": set(),
     "auth": set(),
     # It reads keys as the schemes do, so that a mistake in one is told at boot.
     "settings": {"auth"},
