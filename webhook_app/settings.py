@@ -156,7 +156,7 @@ def _matching(pattern: str, error: str) -> fields.String:
     return fields.String(validate=validate.Regexp(rf"(?:{pattern})\Z", error=error))
 
 
-def _event_name() -> fields.String:
+def _short_text() -> fields.String:
     return fields.String(validate=validate.Length(max=100, error="must be at most {max} characters"))
 
 
@@ -206,9 +206,9 @@ class Settings:
         "put `user.active_consent_accepted: true` into every call; needed where the section uses Active Cookie Consent",
     )
     opt_out_event_name: str = _setting(
-        _event_name(), "{channel} Opt-Out", "what an event is called; `{channel}` becomes `Email` or `Push`"
+        _short_text(), "{channel} Opt-Out", "what an event is called; `{channel}` becomes `Email` or `Push`"
     )
-    opt_in_event_name: str = _setting(_event_name(), "{channel} Opt-In", "the same for opt-ins")
+    opt_in_event_name: str = _setting(_short_text(), "{channel} Opt-In", "the same for opt-ins")
     reconnect_email_channel: str = _setting(
         _path_part(), "email", "`DESTINATION=reconnect`: the channel of emails, also for external ids"
     )
@@ -219,9 +219,30 @@ class Settings:
         _path_part(), "", "the channel of app push, which Dynamic Yield has not published"
     )
     reconnect_external_type: str = _setting(
-        _path_part(), "external", "the type of an external id, which Dynamic Yield has not published"
+        _short_text(),
+        "external",
+        "the type of an external id, which Dynamic Yield has not published: probably the name of the identifier in "
+        "your channel integration",
     )
-    reconnect_push_type: str = _setting(_path_part(), "pushID", "the type of a push id")
+    reconnect_push_type: str = _setting(_short_text(), "pushID", "the type of a push id")
+    events_api_push_key: str = _setting(
+        _one_of("pushID", "pushId"),
+        "pushID",
+        "`DESTINATION=events`: what the push id is called; Dynamic Yield's pages write `pushID`, its OpenAPI "
+        "description `pushId`",
+    )
+    events_api_context: str = _setting(
+        _path_part(),
+        "",
+        "`DESTINATION=events`: the channel put into `context`, like `EMAIL`, `WEB` or `APP`; Dynamic Yield's API logs "
+        "can be filtered by it",
+        shown="no `context`",
+    )
+    address_case: str = _setting(
+        _one_of("as_is", "lower"),
+        "as_is",
+        "how an address is written to Dynamic Yield: `as_is` (as the ESP wrote it) or `lower`",
+    )
     requests_per_second: int = _setting(
         _whole(least=0, most=100_000), 0, "ceiling on requests to Dynamic Yield, for each worker; 0 is none"
     )

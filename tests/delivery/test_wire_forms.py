@@ -79,6 +79,43 @@ def test_consent_is_declared_in_every_call_where_the_settings_say_so(
     assert_arrives_as(f"events/{section}/email-opt_out-consent.json", change(IdentityKind.EMAIL), settings, client, box)
 
 
+@pytest.mark.parametrize("section", ["web", "api"])
+@pytest.mark.parametrize("action", Action)
+def test_the_key_of_a_push_id_is_a_setting(action: Action, section: str, client: Client, box: Sandbox) -> None:
+    settings = Settings(section_type=section, events_api_push_key="pushId")
+    said = change(IdentityKind.PUSH, action)
+    assert_arrives_as(f"events/{section}/push-{action}-pushId.json", said, settings, client, box)
+
+
+@pytest.mark.parametrize("section", ["web", "api"])
+def test_a_context_is_sent_where_the_settings_name_a_channel(section: str, client: Client, box: Sandbox) -> None:
+    settings = Settings(section_type=section, events_api_context="EMAIL")
+    assert_arrives_as(f"events/{section}/email-opt_out-context.json", change(IdentityKind.EMAIL), settings, client, box)
+
+
+@pytest.mark.parametrize("section", ["web", "api"])
+@pytest.mark.parametrize("destination", ["events", "reconnect"])
+def test_an_address_is_sent_in_lower_case_where_the_settings_say_so(
+    destination: str, section: str, client: Client, box: Sandbox
+) -> None:
+    settings = Settings(destination=destination, section_type=section, address_case="lower")
+    said = change(IdentityKind.EMAIL)
+    assert_arrives_as(f"{destination}/{section}/email-opt_out-lower.json", said, settings, client, box)
+
+
+@pytest.mark.parametrize("destination", ["events", "reconnect"])
+@pytest.mark.parametrize("kind", [IdentityKind.EXTERNAL, IdentityKind.PUSH])
+def test_only_addresses_are_ever_written_in_lower_case(destination: str, kind: IdentityKind) -> None:
+    said = change(kind, identity=Identity(kind=kind, value="AbC"))
+    body = build(Settings(destination=destination, address_case="lower")).call(said, pseudonym=PSEUDONYM).body
+    assert b'"AbC"' in body
+
+
+def test_an_address_in_lower_case_is_kept_out_of_messages_too() -> None:
+    call = build(Settings(address_case="lower")).call(change(IdentityKind.EMAIL), pseudonym=PSEUDONYM)
+    assert "jane@example.com" in call.private
+
+
 def test_an_api_only_section_gets_the_same_made_up_ids_for_the_same_person_and_no_address_in_them() -> None:
     form = build(Settings(section_type="api"))
     first, second = (form.call(change(IdentityKind.EMAIL, action), pseudonym=PSEUDONYM).body for action in Action)
@@ -111,14 +148,14 @@ def test_what_reconnect_has_not_published_is_a_setting() -> None:
         Settings(
             destination="reconnect",
             reconnect_email_channel="mail",
-            reconnect_external_type="cuid",
+            reconnect_external_type="Customer ID",
             reconnect_app_push_channel="app-push",
             reconnect_push_type="token",
         )
     )
     external = form.call(change(IdentityKind.EXTERNAL), pseudonym=PSEUDONYM)
     assert external.path == "/v2/userdata/channels/mail/opt-out"
-    assert orjson.loads(external.body)["identifier"]["type"] == "cuid"
+    assert orjson.loads(external.body)["identifier"]["type"] == "Customer ID"
     push = form.call(change(IdentityKind.PUSH, push_channel=PushChannel.APP), pseudonym=PSEUDONYM)
     assert push.path == "/v2/userdata/channels/app-push/opt-out"
     assert orjson.loads(push.body)["identifier"]["type"] == "token"

@@ -1,12 +1,12 @@
 """What Dynamic Yield is told, and what its answers mean."""
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from enum import StrEnum
 from typing import Any, Protocol
 
 import orjson
 
-from webhook_app.consent import ConsentChange
+from webhook_app.consent import ConsentChange, Identity, IdentityKind
 
 
 class Outcome(StrEnum):
@@ -82,6 +82,13 @@ def dump_json(body: Any) -> bytes:
         return orjson.dumps(body)
     except TypeError:
         raise Undeliverable("holds characters that cannot be sent as JSON") from None
+
+
+def lower_cased(change: ConsentChange) -> ConsentChange:
+    """The change with its address in lower case. Other identifiers mean something else in another case."""
+    if change.identity.kind is not IdentityKind.EMAIL:
+        return change
+    return replace(change, identity=Identity(kind=IdentityKind.EMAIL, value=change.identity.value.lower()))
 
 
 def private_texts(change: ConsentChange) -> tuple[str, ...]:

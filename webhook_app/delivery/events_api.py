@@ -11,7 +11,7 @@ from typing import Any
 from marshmallow import Schema, ValidationError, fields, missing, post_dump
 
 from webhook_app.consent import Action, ConsentChange, IdentityKind, Visitor
-from webhook_app.delivery import Call, Undeliverable, WireForm, dump_json, private_texts
+from webhook_app.delivery import Call, Undeliverable, WireForm, dump_json, lower_cased, private_texts
 
 PATH = "/v2/collect/user/event"
 
@@ -22,7 +22,7 @@ DY_TYPE = {
 }
 
 #: The keys that say whose event it is. An event has exactly one of them.
-IDENTIFIERS = frozenset({"plainTextEmail", "externalId", "pushID"})
+IDENTIFIERS = frozenset({"plainTextEmail", "externalId", "pushID", "pushId"})
 
 #: Identifier → what `{channel}` becomes in an event's name. External ids belong to people who get emails.
 CHANNEL_TITLE = {
@@ -76,11 +76,22 @@ class PushProperties(Properties):
     channel_type = fields.Function(_channel_type, data_key="channelType")
 
 
+class PushPropertiesOfTheSpecification(PushProperties):
+    """Dynamic Yield's pages write `pushID`, its OpenAPI description and its Swift SDK write `pushId`."""
+
+    push_id = fields.String(attribute="identity.value", data_key="pushId")
+
+
 #: One instance each: building a schema costs more than three dumps.
 PROPERTIES: Mapping[IdentityKind, Properties] = {
     IdentityKind.EMAIL: EmailProperties(),
     IdentityKind.EXTERNAL: ExternalProperties(),
-    IdentityKind.PUSH: PushProperties(),
+}
+
+#: What the push id is called → the properties that call it so.
+PUSH_PROPERTIES: Mapping[str, Properties] = {
+    "pushID": PushProperties(),
+    "pushId": PushPropertiesOfTheSpecification(),
 }
 
 
@@ -89,7 +100,8 @@ class PropertiesOfItsKind(fields.Field[ConsentChange]):
 
     def _serialize(self, value: ConsentChange | None, attr: str | None, obj: Any, **kwargs: Any) -> Any:
         assert value is not None  # noqa: S101 - told to mypy; an Event always has its change
-        return PROPERTIES[value.identity.kind].dump(value)
+        properties: Properties = obj.properties[value.identity.kind]
+        return properties.dump(value)
 
 
 class Event(Schema):
@@ -120,6 +132,10 @@ class ApiUser(Schema):
     active_consent_accepted = fields.Constant(True)
 
 
+class Context(Schema):
+    channel = fields.String()
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Told:
     """What one request tells: a change, under a name, about this visitor."""
@@ -127,6 +143,13 @@ class Told:
     name: str
     change: ConsentChange
     user: Visitor
+    properties: Mapping[IdentityKind, Properties]
+    #: Of `context`; empty where none is sent.
+    channel: str
+
+    @property
+    def context(self) -> "Told":
+        return self
 
     @property
     def session(self) -> Visitor:
@@ -143,6 +166,7 @@ class WebEnvelope(Schema):
 
     user = fields.Nested(WebUser)
     session = fields.Nested(WebSession)
+    context = fields.Nested(Context)
     events = fields.List(fields.Nested(Event))
 
 
@@ -151,6 +175,7 @@ class ApiEnvelope(Schema):
 
     user = fields.Nested(ApiUser)
     session_id = fields.String(attribute="session.session_id", data_key="sessionId")
+    context = fields.Nested(Context)
     events = fields.List(fields.Nested(Event))
 
 
@@ -173,17 +198,29 @@ class EventsApi(WireForm):
     active_consent_accepted: bool = False
     #: What an event is called; `{channel}` becomes Email or Push.
     names: Mapping[Action, str] = field(default_factory=lambda: DEFAULT_NAMES)
+    #: What the push id is called: `pushID` or `pushId`.
+    push_key: str = "pushID"
+    #: `context.channel`; empty: no context.
+    context: str = ""
+    lower_case_addresses: bool = False
     _envelope: Schema = field(init=False, repr=False)
+    _properties: Mapping[IdentityKind, Properties] = field(init=False, repr=False)
 
     def __post_init__(self) -> None:
-        left_out = () if self.active_consent_accepted else ("user.active_consent_accepted",)
+        wanted = {"user.active_consent_accepted": self.active_consent_accepted, "context": bool(self.context)}
+        left_out = tuple(name for name, is_wanted in wanted.items() if not is_wanted)
         object.__setattr__(self, "_envelope", ENVELOPES[self.section_type](exclude=left_out))
+        properties = {**PROPERTIES, IdentityKind.PUSH: PUSH_PROPERTIES[self.push_key]}
+        object.__setattr__(self, "_properties", properties)
 
     def call(self, change: ConsentChange, *, pseudonym: str) -> Call:
+        if self.lower_case_addresses:
+            change = lower_cased(change)
         visitor = invented(change.visitor, pseudonym) if self.section_type == "api" else change.visitor
         name = self.names[change.action].replace("{channel}", CHANNEL_TITLE[change.identity.kind])
         try:
-            body = self._envelope.dump(Told(name=name, change=change, user=visitor))
+            told = Told(name=name, change=change, user=visitor, properties=self._properties, channel=self.context)
+            body = self._envelope.dump(told)
         except ValidationError as error:
             raise Undeliverable("; ".join(map(str, error.messages))) from None
         return Call(method="POST", path=PATH, body=dump_json(body), private=private_texts(change))

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from marshmallow import Schema, fields
 
 from webhook_app.consent import Action, ConsentChange, IdentityKind, PushChannel
-from webhook_app.delivery import Call, Undeliverable, WireForm, dump_json, private_texts
+from webhook_app.delivery import Call, Undeliverable, WireForm, dump_json, lower_cased, private_texts
 
 PATH = "/v2/userdata/channels/{channel}/{verb}"
 
@@ -71,8 +71,11 @@ class Reconnect(WireForm):
     push_channels: Mapping[PushChannel | None, str]
     #: An API-only section knows no dyid.
     section_type: str = "web"
+    lower_case_addresses: bool = False
 
     def call(self, change: ConsentChange, *, pseudonym: str) -> Call:
+        if self.lower_case_addresses:
+            change = lower_cased(change)
         told = Told(
             identifier_type=self.types[change.identity.kind],
             change=change,

@@ -14,6 +14,9 @@ def _events(settings: Settings) -> WireForm:
         section_type=settings.section_type,
         active_consent_accepted=settings.active_consent_accepted,
         names={Action.OPT_OUT: settings.opt_out_event_name, Action.OPT_IN: settings.opt_in_event_name},
+        push_key=settings.events_api_push_key,
+        context=settings.events_api_context,
+        lower_case_addresses=settings.address_case == "lower",
     )
 
 
@@ -38,6 +41,7 @@ def _reconnect(settings: Settings) -> WireForm:
             None: settings.reconnect_web_push_channel,
         },
         section_type=settings.section_type,
+        lower_case_addresses=settings.address_case == "lower",
     )
 
 

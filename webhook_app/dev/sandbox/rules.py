@@ -58,8 +58,13 @@ PROPERTIES = {
     "plainTextEmail": an_object({"dyType": EITHER_WAY, "cuidType": one_of("email"), "plainTextEmail": address}),
     "externalId": an_object({"dyType": EITHER_WAY, "cuidType": one_of("external"), "externalId": text}),
     "pushID": an_object({"dyType": one_of(OPT_OUT), "pushID": text}),
+    # The pages write pushID, the OpenAPI description pushId.
+    "pushId": an_object({"dyType": one_of(OPT_OUT), "pushId": text}),
 }
-PUSH_OPT_IN = an_object({"dyType": one_of(OPT_IN), "pushID": text, "channelType": one_of("APP_PUSH", "WEB_PUSH")})
+PUSH_OPT_IN = {
+    key: an_object({"dyType": one_of(OPT_IN), key: text, "channelType": one_of("APP_PUSH", "WEB_PUSH")})
+    for key in ("pushID", "pushId")
+}
 PROPERTY_KEYS = {"dyType", "cuidType", "channelType", *PROPERTIES}
 
 
@@ -71,8 +76,8 @@ def properties(value: Any, path: str) -> Iterator[str]:
     if len(identifiers) != 1:
         yield f"{path} must have exactly one of {', '.join(PROPERTIES)}; it has {', '.join(identifiers) or 'none'}"
         yield from (f"{path}.{key} is not a known key" for key in value.keys() - PROPERTY_KEYS)
-    elif identifiers == ["pushID"] and value.get("dyType") == OPT_IN:
-        yield from PUSH_OPT_IN(value, path)
+    elif identifiers[0] in PUSH_OPT_IN and value.get("dyType") == OPT_IN:
+        yield from PUSH_OPT_IN[identifiers[0]](value, path)
     else:
         yield from PROPERTIES[identifiers[0]](value, path)
 
@@ -88,14 +93,16 @@ def one_event(value: Any, path: str) -> Iterator[str]:
 
 
 CONSENT = {"active_consent_accepted": one_of(True)}
+CONTEXT = {"context": an_object({}, {"channel": text})}
 WEB = an_object(
     {
         "user": an_object({}, {"dyid": text, "dyid_server": text, **CONSENT}),
         "session": an_object({}, {"dy": text}),
         "events": one_event,
-    }
+    },
+    CONTEXT,
 )
-API = an_object({"user": an_object({"id": text}, CONSENT), "sessionId": text, "events": one_event})
+API = an_object({"user": an_object({"id": text}, CONSENT), "sessionId": text, "events": one_event}, CONTEXT)
 CHANNEL = an_object(
     {
         "identifier": an_object({"type": text, "value": text}),
