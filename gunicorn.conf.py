@@ -1,15 +1,14 @@
 """How gunicorn serves the app. gunicorn itself reads PORT and WEB_CONCURRENCY."""
 
 import gc
-import logging
 
 from webhook_app import many_threads
-from webhook_app.ops import logs
 from webhook_app.outbox import open_database, schema
 from webhook_app.settings import Settings
 
 wsgi_app = "webhook_app:create_app()"
 worker_class = "webhook_app.web_worker.Worker"  # gthread with a slowloris guard
+logger_class = "webhook_app.ops.gunicorn_logger.Logger"  # JSON, and never an access log
 # As many webhooks share a commit, and while it waits for the disk the others are read.
 threads = 32
 # Loaded once before the fork: a mistake in the settings is told once, and the workers share the memory.
@@ -17,7 +16,9 @@ preload_app = True
 timeout = 30  # seconds
 # Heroku kills 30 s after SIGTERM.
 graceful_timeout = 20  # seconds
-keepalive = 75  # seconds; ESPs and Heroku's router use a connection again
+# Longer than a router keeps an idle connection (Heroku's: 90 s): should both close it at once, a webhook on its way
+# would get 503 from the router.
+keepalive = 95  # seconds
 # It would open a socket in the home directory that nobody asked for.
 control_socket_disable = True
 
@@ -31,9 +32,6 @@ def pre_fork(server: object, worker: object) -> None:
 def on_starting(server: object) -> None:
     """SQLite needs no set-up by anybody: make and migrate the file while no worker can race for it."""
     many_threads.use_few_heaps()
-    logs.configure()
-    logging.getLogger("gunicorn.error").handlers = []
-    logging.getLogger("gunicorn.error").propagate = True
     url = Settings.from_environment().database_url
     if url.startswith("sqlite"):
         database = open_database(url)

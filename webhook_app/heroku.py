@@ -8,12 +8,14 @@ from typing import Any
 
 from webhook_app.settings import variables
 
-#: Heroku sets these by itself: from the add-on, for the router, and from the size of the dyno.
-HEROKU_SETS = frozenset({"DATABASE_URL", "PORT", "WEB_CONCURRENCY"})
+#: All that the button's form asks for; every other setting has a default that serves most, and can be set later.
+ASKED = ("EVENTS_API_KEY", "EVENTS_API_REGION", "CONSOLE_PASSWORD", "SECRET_KEY", "WEB_CONCURRENCY")
 #: Nobody has to think them up.
 GENERATED = frozenset({"CONSOLE_PASSWORD", "SECRET_KEY"})
 #: Without these nothing is ever forwarded.
 REQUIRED = frozenset({"EVENTS_API_KEY"})
+#: Heroku would start two web processes on a basic dyno, and the smallest database allows 20 connections in all.
+GIVEN = {"WEB_CONCURRENCY": "1"}
 
 
 def app_json() -> dict[str, Any]:
@@ -27,18 +29,16 @@ def app_json() -> dict[str, Any]:
         "addons": [{"plan": "heroku-postgresql:essential-0"}],
         # Not eco: an eco dyno sleeps, and a worker that sleeps forwards nothing.
         "formation": {name: {"quantity": 1, "size": "basic"} for name in ("web", "worker")},
-        "env": {
-            name: _variable(name, field.metadata) for name, field in variables().items() if name not in HEROKU_SETS
-        },
+        "env": {name: _variable(name, variables()[name].metadata) for name in ASKED},
     }
 
 
 def _variable(name: str, metadata: Any) -> dict[str, Any]:
     if name in GENERATED:
         return {"description": _plain(metadata["meaning"]), "generator": "secret"}
-    shown = metadata["shown"]
-    default = f" (default: {_plain(shown)})" if shown not in ("", "—") else ""
-    return {"description": _plain(metadata["meaning"]) + default, "required": name in REQUIRED}
+    if name in GIVEN:
+        return {"description": _plain(metadata["meaning"]), "value": GIVEN[name]}
+    return {"description": _plain(metadata["meaning"]), "required": name in REQUIRED}
 
 
 def _plain(text: str) -> str:
