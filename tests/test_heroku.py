@@ -178,16 +178,16 @@ def test_with_the_buildpacks_variables_every_line_is_json_and_no_secret_and_no_a
     )
     for path in paths:
         requests.get(url + path, headers={"X-Api-Key": URL_SECRET, "Referer": url + path}, timeout=30)
-    for line in (b"GET /%s HTTP/9.9", b"GET /%s HTTP/1.1\r\nbroken header", b"G%sT / HTTP/1.1"):
+    for start in (b"GET /%s HTTP/9.9", b"GET /%s HTTP/1.1\r\nbroken header", b"G%sT / HTTP/1.1"):
         with socket.create_connection(("127.0.0.1", port), timeout=30) as connection:
-            connection.sendall(line % f"{canary}{URL_SECRET}".encode() + b"\r\n\r\n")
+            connection.sendall(start % f"{canary}{URL_SECRET}".encode() + b"\r\n\r\n")
             while connection.recv(1000):
                 pass
     assert terminate_as_heroku_does(web)[0] == 0
     for secret in (canary, URL_SECRET, "a-password-for-people"):
         assert secret not in web.output()
-    for line in web.output().splitlines():
-        assert json.loads(line)["event"], line
+    for written in web.output().splitlines():
+        assert json.loads(written)["event"], written
 
 
 @pytest.mark.slow

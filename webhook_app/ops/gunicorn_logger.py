@@ -1,7 +1,7 @@
 """gunicorn's logger: JSON lines like all others, and no access log, whatever the command line asks for.
 
-Heroku's buildpack exports `GUNICORN_CMD_ARGS="--access-logfile -"`, which beats `gunicorn.conf.py`. An access log quotes
-the URL, and a URL may hold the secret that opens a webhook.
+Heroku's buildpack exports `GUNICORN_CMD_ARGS="--access-logfile -"`, which beats `gunicorn.conf.py`. An access log
+quotes the URL, and a URL may hold the secret that opens a webhook.
 """
 
 import logging
