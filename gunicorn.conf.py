@@ -2,7 +2,6 @@
 
 import gc
 
-from webhook_app import many_threads
 from webhook_app.outbox import open_database, schema
 from webhook_app.settings import Settings
 
@@ -31,7 +30,6 @@ def pre_fork(server: object, worker: object) -> None:
 
 def on_starting(server: object) -> None:
     """SQLite needs no set-up by anybody: make and migrate the file while no worker can race for it."""
-    many_threads.use_few_heaps()
     url = Settings.from_environment().database_url
     if url.startswith("sqlite"):
         database = open_database(url)

@@ -10,9 +10,8 @@ from functools import partial
 from typing import TYPE_CHECKING
 
 import structlog
-from flask import Flask, Response, redirect
+from flask import Flask, Response, g, redirect
 from flask.typing import ResponseReturnValue
-from werkzeug.exceptions import HTTPException
 from werkzeug.middleware.dispatcher import DispatcherMiddleware
 
 from webhook_app import cli, openapi, receiver, web
@@ -22,6 +21,7 @@ from webhook_app.ops import health, logs, metrics
 from webhook_app.outbox import Database, Intake, open_database
 from webhook_app.outbox.counters import FLUSH_EVERY, Counters
 from webhook_app.providers.registry import build as build_providers
+from webhook_app.receiver import WebhookResult
 from webhook_app.settings import ConfigurationError, Settings, near_misses
 
 if TYPE_CHECKING:
@@ -40,7 +40,7 @@ def create_app() -> Flask:
     # Not in `build_app`: tests write statistics down when they want them.
     app.extensions["counters"].every = FLUSH_EVERY
     if "FLASK_RUN_FROM_CLI" not in os.environ:
-        _say_what_is_open(app)
+        _log_open_providers(app)
     return app
 
 
@@ -57,7 +57,8 @@ def build_app(environ: Mapping[str, str]) -> Flask:
     if problems:
         raise ConfigurationError(problems)
 
-    app = web.Application(__name__, static_folder=None)
+    app = Flask(__name__, static_folder=None)
+    web.configure(app)
     app.extensions["settings"] = settings
     app.extensions["database"] = database
     app.extensions["providers"] = providers
@@ -69,9 +70,7 @@ def build_app(environ: Mapping[str, str]) -> Flask:
     app.register_blueprint(openapi.blueprint(providers, settings))
     _mount_console(app, create_console(settings=settings, database=database, providers=providers, form=form))
     cli.register(app)
-    app.after_request(partial(_finish, counters))
-    app.register_error_handler(HTTPException, _explain)
-    app.register_error_handler(Exception, _confess)
+    app.after_request(partial(_log_and_count, counters))
     return app
 
 
@@ -101,7 +100,7 @@ def _open_database(settings: Settings) -> Database:
         raise ConfigurationError([f"DATABASE_URL {error}"]) from None
 
 
-def _say_what_is_open(app: Flask) -> None:
+def _log_open_providers(app: Flask) -> None:
     providers = app.extensions["providers"].values()
     openers = (name for provider in providers for name in re.findall(r"\w*[A-Z]\w*", provider.opened_by))
     for given, ours in near_misses(os.environ, openers).items():
@@ -113,11 +112,13 @@ def _say_what_is_open(app: Flask) -> None:
     )
 
 
-def _finish(counters: Counters, response: Response) -> Response:
+def _log_and_count(counters: Counters, response: Response) -> Response:
+    """One log line for each request, and of a webhook its metrics."""
     request = web.current()
     seconds = time.perf_counter() - request.began
     response.headers["X-Request-ID"] = request.id
     rule = request.url_rule
+    webhook: WebhookResult | None = g.get("webhook")
     log.info(
         "request",
         request_id=request.id,
@@ -125,23 +126,11 @@ def _finish(counters: Counters, response: Response) -> Response:
         # The route's pattern, not the path: the path may hold a secret.
         route=rule and rule.rule,
         status=response.status_code,
-        **request.told,
+        **(webhook.log_fields() if webhook else {}),
         duration_ms=round(seconds * 1000, 1),
     )
-    if request.told and request.method == "POST":
-        metrics.count_webhook(counters, request.told, response.status_code, seconds)
+    if webhook and request.method == "POST":
+        metrics.count_webhook(
+            counters, webhook.provider, webhook.status, webhook.reason, webhook.counts or {}, seconds=seconds
+        )
     return response
-
-
-def _explain(error: HTTPException) -> tuple[Response, int]:
-    return web.answer({"error": error.name.lower()}), error.code or 500
-
-
-def _confess(error: Exception) -> tuple[Response, int]:
-    # The type and the place, not the text: it may hold an address.
-    frame = error.__traceback__
-    while frame is not None and frame.tb_next is not None:
-        frame = frame.tb_next
-    place = f"{frame.tb_frame.f_code.co_filename}:{frame.tb_lineno}" if frame else None
-    log.error("unexpected_error", request_id=web.current().id, error=type(error).__name__, place=place)
-    return web.answer({"error": "internal server error"}), 500

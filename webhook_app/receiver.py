@@ -1,16 +1,18 @@
 """`POST /webhooks/<provider>`: authenticate, read, record, answer."""
 
 from collections.abc import Mapping
+from dataclasses import dataclass, field
 from functools import partial
+from typing import Any
 
-from flask import Blueprint, Response
-from werkzeug.exceptions import ClientDisconnected, MethodNotAllowed, NotFound, RequestEntityTooLarge, RequestTimeout
+from flask import Blueprint, Request, g, request
+from flask.typing import ResponseReturnValue
 
 from webhook_app import web
 from webhook_app.auth import AuthenticationError, CannotVerify, WebhookRequest
 from webhook_app.consent import ConsentChange
 from webhook_app.outbox import Intake, OutboxUnavailable, TokenReused
-from webhook_app.providers import Handshake, Provider, read
+from webhook_app.providers import Provider, read
 from webhook_app.settings import Settings
 
 RETRY_AFTER = 30  # seconds
@@ -19,71 +21,81 @@ RETRY_AFTER = 30  # seconds
 DRAIN = 4
 CHUNK = 64 * 1024  # bytes
 
+#: The view answers all of them, so that a closed provider is 404 whatever is asked.
+METHODS = ("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS")
 
-class BodyBroken(Exception):
-    """The body ended early, or its chunks are malformed."""
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class WebhookResult:
+    """What became of one webhook. Its answer, its log line and its metrics are all made of this."""
+
+    provider: str
+    status: int = 200
+    #: What became of the events; None where none were read.
+    counts: Mapping[str, int] | None = None
+    #: What the caller is told of a refusal.
+    error: str = ""
+    #: Why it was refused, for the log and the metrics: a slug, and what else there is to say behind a colon.
+    reason: str = ""
+    #: What was done to verify the URL or to confirm a subscription.
+    note: str = ""
+    headers: Mapping[str, str] = field(default_factory=dict)
+
+    def log_fields(self) -> dict[str, Any]:
+        said = {"reason": self.reason, "note": self.note}
+        return {"provider": self.provider, **(self.counts or {}), **{name: text for name, text in said.items() if text}}
+
+    def response(self) -> ResponseReturnValue:
+        body: Any = {"error": self.error} if self.error else self.counts
+        return body or "", self.status, self.headers
+
+
+class RequestRefused(Exception):
+    """The request cannot be read as one webhook. Holds the answer."""
+
+    def __init__(self, status: int, error: str, reason: str, headers: Mapping[str, str] | None = None) -> None:
+        super().__init__(reason)
+        self.status, self.error, self.reason, self.headers = status, error, reason, headers or {}
 
 
 def blueprint(providers: Mapping[str, Provider], intake: Intake, settings: Settings) -> Blueprint:
-    receiver = Blueprint("webhooks", __name__, url_prefix="/webhooks")
+    webhooks = Blueprint("webhooks", __name__, url_prefix="/webhooks")
     for name in providers:
-        receive = partial(_receive, providers, name, intake, settings)
+        view = partial(_view, providers, name, intake, settings)
         for rule in (f"/{name}", f"/{name}/<url_secret>"):
-            receiver.add_url_rule(rule, name, receive, methods=["GET", "POST"])
-
-    @receiver.errorhandler(AuthenticationError)
-    def _(error: AuthenticationError) -> tuple[Response, int]:
-        # 401 without the reason: it would help a forger more than anybody else. The log has it.
-        return _refuse(401, "not authenticated", error.reason)
-
-    @receiver.errorhandler(TokenReused)
-    def _(error: TokenReused) -> tuple[Response, int]:
-        return _refuse(401, "not authenticated", "token_reused")
-
-    @receiver.errorhandler(CannotVerify)
-    def _(error: CannotVerify) -> tuple[Response, int, dict[str, str]]:
-        # 503, not 401: the sender did nothing wrong, and sends it again when we can check.
-        return *_refuse(503, "cannot check the sender now", error.reason), _LATER
-
-    @receiver.errorhandler(OutboxUnavailable)
-    def _(error: OutboxUnavailable) -> tuple[Response, int, dict[str, str]]:
-        # 503, not 500: the ESP keeps the batch and sends it again; the disk may have room by then.
-        return *_refuse(503, "cannot store this now", f"outbox_unavailable: {error}"), _LATER
-
-    @receiver.errorhandler(RequestEntityTooLarge)
-    def _(error: RequestEntityTooLarge) -> tuple[Response, int]:
-        return _refuse(413, f"larger than {settings.max_body_bytes} bytes", "too_large")
-
-    @receiver.errorhandler(BodyBroken)
-    def _(error: BodyBroken) -> tuple[Response, int]:
-        return _refuse(400, "the body could not be read", "body_broken")
-
-    @receiver.errorhandler(RequestTimeout)
-    def _(error: RequestTimeout) -> tuple[Response, int]:
-        return _refuse(408, "the body did not come whole in time", "too_slow")
-
-    return receiver
+            webhooks.add_url_rule(
+                rule, name, view, methods=METHODS, provide_automatic_options=False, strict_slashes=False
+            )
+    return webhooks
 
 
-_LATER = {"Retry-After": str(RETRY_AFTER)}
-
-
-def _receive(
+def _view(
     providers: Mapping[str, Provider], name: str, intake: Intake, settings: Settings, url_secret: str | None = None
-) -> Response:
-    request, provider = web.current(), providers[name]
-    request.told["provider"] = name
+) -> ResponseReturnValue:
+    try:
+        result = receive(request, url_secret, providers[name], intake, settings)
+    except Exception as error:
+        result = _refusal(name, error)
+    g.webhook = result
+    return result.response()
+
+
+def receive(
+    request: Request, url_secret: str | None, provider: Provider, intake: Intake, settings: Settings
+) -> WebhookResult:
+    """What is to become of one request. Raises what `_refusal` knows how to answer."""
+    result = partial(WebhookResult, provider=provider.name)
     if provider.scheme is None:
-        raise NotFound
+        raise RequestRefused(404, "not found", "closed")
     if request.method != "POST":
         return _answer_probe(provider, request.method)
-    webhook = _webhook(request, url_secret, settings)
+    webhook = _whole_request(request, url_secret, settings)
 
     if provider.greet and (handshake := provider.greet(webhook)):
-        return _shake(handshake)
+        return result(note=handshake.note)
     token = provider.scheme.verify(webhook)
     if provider.confirm and (handshake := provider.confirm(webhook)):
-        return _shake(handshake)
+        return result(note=handshake.note)
     reading = read(provider, webhook, forward_opt_ins=settings.forward_opt_ins)
     added = intake.add(
         provider.name,
@@ -92,31 +104,52 @@ def _receive(
         one_time_token=token,
         body=webhook.body,
     )
-    counts = {
-        "accepted": added.accepted,
-        "duplicates": added.duplicates,
-        "ignored": reading.ignored + _tests_among(reading.changes),
-        "quarantined": added.quarantined,
-    }
-    request.told |= counts
-    if reading.unknown_types:
-        request.told["unknown_types"] = dict(reading.unknown_types)
-    return web.answer(counts)
+    return result(
+        counts={
+            "accepted": added.accepted,
+            "duplicates": added.duplicates,
+            "ignored": reading.ignored + _tests_among(reading.changes),
+            "quarantined": added.quarantined,
+        }
+    )
 
 
-def _answer_probe(provider: Provider, method: str) -> Response:
+def _refusal(provider: str, error: Exception) -> WebhookResult:
+    """The answer to a request that was not taken. Its status decides whether the ESP sends it again."""
+    refused, later = partial(WebhookResult, provider=provider), {"Retry-After": str(RETRY_AFTER)}
+    match error:
+        case RequestRefused():
+            return refused(status=error.status, error=error.error, reason=error.reason, headers=error.headers)
+        case AuthenticationError():
+            # 401 without the reason: it would help a forger more than anybody else. The log has it.
+            return refused(status=401, error="not authenticated", reason=error.reason)
+        case TokenReused():
+            return refused(status=401, error="not authenticated", reason="token_reused")
+        case CannotVerify():
+            # 503, not 401: the sender did nothing wrong, and sends it again when we can check.
+            return refused(status=503, error="cannot check the sender now", reason=error.reason, headers=later)
+        case OutboxUnavailable():
+            # 503, not 500: the ESP keeps the batch and sends it again; the disk may have room by then.
+            reason = f"outbox_unavailable: {error}"
+            return refused(status=503, error="cannot store this now", reason=reason, headers=later)
+    web.log_unexpected_error(error)
+    return refused(status=500, error="internal server error")
+
+
+def _answer_probe(provider: Provider, method: str) -> WebhookResult:
     # 200: some ESPs look whether the URL is there before they let anybody save it.
     if method in provider.probed_with:
-        return Response()
-    raise MethodNotAllowed(valid_methods=["POST", *sorted(provider.probed_with)])
+        return WebhookResult(provider=provider.name)
+    allowed = ", ".join(["POST", *sorted(provider.probed_with)])
+    raise RequestRefused(405, "method not allowed", "", {"Allow": allowed})
 
 
-def _shake(handshake: Handshake) -> Response:
-    web.current().told["note"] = handshake.note
-    return Response()
-
-
-def _webhook(request: web.Request, url_secret: str | None, settings: Settings) -> WebhookRequest:
+def _whole_request(request: Request, url_secret: str | None, settings: Settings) -> WebhookRequest:
+    if request.headers.get("Content-Encoding", "identity").strip().lower() not in ("identity", ""):
+        # 415: compressed bytes would be signed, stored and quarantined as if they were the events.
+        raise RequestRefused(
+            415, "send it without Content-Encoding", "content_encoding", {"Accept-Encoding": "identity"}
+        )
     query = request.environ.get("QUERY_STRING", "")
     url = None
     if settings.public_url:
@@ -126,13 +159,13 @@ def _webhook(request: web.Request, url_secret: str | None, settings: Settings) -
         url=url,
         headers=request.headers,
         query=query,
-        body=_body(request, settings.max_body_bytes),
+        body=_whole_body(request, settings.max_body_bytes),
         url_secret=url_secret,
     )
 
 
-def _body(request: web.Request, limit: int) -> bytes:
-    """The raw body, read once. Its length is what was read, not what a header claims."""
+def _whole_body(request: Request, limit: int) -> bytes:
+    """The raw body, read once; never a part of it, which may look whole and name somebody else."""
     chunks: list[bytes] = []
     length, expected = 0, request.content_length
     # gunicorn's own stream ends where the body ends; others are cut off there by Flask's.
@@ -145,25 +178,17 @@ def _body(request: web.Request, limit: int) -> bytes:
             elif length > DRAIN * limit:
                 break
     except TimeoutError:
-        # The slowloris guard has ended it.
-        raise RequestTimeout from None
-    except ClientDisconnected:
-        raise BodyBroken from None
-    except Exception as error:
+        # The slowloris guard has ended it. 408: the ESP sends it again.
+        raise RequestRefused(408, "the body did not come whole in time", "too_slow") from None
+    except Exception:
         # gunicorn raises errors of its own for malformed chunks, none of which Flask knows.
-        raise BodyBroken from error
+        raise RequestRefused(400, "the body could not be read", "body_broken") from None
     if length > limit:
-        raise RequestEntityTooLarge
+        raise RequestRefused(413, f"larger than {limit} bytes", "too_large")
     if expected is not None and length != expected:
-        # Cut off on the way. What has come may be whole to look at, and name somebody else.
-        raise BodyBroken
+        raise RequestRefused(400, "the body could not be read", "body_broken")
     return b"".join(chunks)
 
 
 def _tests_among(changes: list[tuple[ConsentChange, bytes]]) -> int:
     return sum(change.is_test for change, _ in changes)
-
-
-def _refuse(status: int, error: str, reason: str) -> tuple[Response, int]:
-    web.current().told["reason"] = reason
-    return web.answer({"error": error}), status

@@ -9,6 +9,7 @@ HASHING = "webhook_app/outbox/hashing.py"
 ROWS = "webhook_app/outbox/rows.py"
 FORWARDER = "webhook_app/delivery/worker.py"
 APP = "webhook_app/__init__.py"
+WEB = "webhook_app/web.py"
 
 PROMISE = "tests/test_promise.py"
 RECEIVING = "tests/test_receiver.py"
@@ -43,7 +44,7 @@ MUTANTS = (
             Edit(RECEIVER, "added = intake.add(\n", "added = _acknowledge(intake)(\n"),
             Edit(
                 RECEIVER,
-                "_LATER = {",
+                "def _answer_probe(",
                 """def _acknowledge(intake):
     import threading
     from webhook_app.outbox import Added
@@ -65,7 +66,7 @@ def suppressing(function, *arguments, **more):
         pass
 
 
-_LATER = {""",
+def _answer_probe(""",
             ),
         ),
         caught_by=(
@@ -194,7 +195,7 @@ _LATER = {""",
     Mutant(
         flaw="logs an address or a secret",
         does="logs the text of an error nobody expected",
-        edits=(Edit(APP, "error=type(error).__name__, place=place", "error=repr(error), place=place"),),
+        edits=(Edit(WEB, "error=type(error).__name__, place=", "error=repr(error), place="),),
         caught_by=(f"{PROMISE}::test_an_error_nobody_expected_names_its_place_and_not_what_it_was_about",),
     ),
     Mutant(

@@ -104,8 +104,7 @@ def test_only_these_modules_open_connections() -> None:
 #: receiver → providers → outbox → delivery is known on the left.
 MAY_IMPORT: dict[str, set[str]] = {
     "consent": set(),
-    "web": set(),
-    "many_threads": set(),
+    "web": {"ops"},
     "web_worker": set(),
     "auth": set(),
     # It reads keys as the schemes do, so that a mistake in one is told at boot.

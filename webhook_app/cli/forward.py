@@ -10,7 +10,6 @@ import click
 from flask import current_app
 from flask.cli import with_appcontext
 
-from webhook_app import many_threads
 from webhook_app.cli import shared
 from webhook_app.delivery.client import Client
 from webhook_app.delivery.pacer import Pacer
@@ -27,8 +26,6 @@ SCHEMA_WAIT = 60.0  # seconds a worker waits for the release phase to migrate
 @with_appcontext
 def forward() -> None:
     """Send what the outbox holds to Dynamic Yield, until told to stop (the worker)."""
-    many_threads.use_few_heaps()
-    many_threads.wake_politely()
     settings, database = shared.settings(), shared.database()
     if not settings.events_api_key:
         raise click.ClickException("EVENTS_API_KEY is not set: copy a server-side API key from Dynamic Yield")

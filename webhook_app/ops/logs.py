@@ -4,66 +4,52 @@ import json
 import logging
 import sys
 from contextlib import suppress
-from datetime import UTC, datetime
 from typing import Any, BinaryIO
 
 import orjson
 import structlog
+from structlog.typing import EventDict, Processor
 
 
-class _Output:
-    """Writes each line with one call to the system, which keeps the lines of other threads and processes apart.
+class LossyFile:
+    """A file whose lines are lost where they cannot be written: the disk is full, or whoever read them has gone.
 
-    Where structlog holds a lock meanwhile, the threads of a busy web process queue up behind it.
+    Raising instead would turn the answer to a stored webhook into a 500, and end the worker.
     """
 
     def __init__(self, file: BinaryIO) -> None:
-        self._write = getattr(file, "raw", file).write
+        # One call to the system for each line keeps the lines of other processes apart.
+        self._file = getattr(file, "raw", file)
 
-    def msg(self, line: bytes) -> None:
-        # A line that is not taken is lost: the disk is full, or whoever read the lines has gone. Raising instead
-        # would turn the answer to a stored webhook into a 500, and end the worker.
+    def write(self, line: bytes) -> None:
         with suppress(OSError):
-            self._write(line + b"\n")
+            self._file.write(line)
 
-
-class _Logger(structlog.BoundLoggerBase):
-    """What this product asks of a logger. structlog's own hands the fields on from call to call, copied each time."""
-
-    def info(self, event: str, **fields: Any) -> None:
-        self._say("info", event, fields)
-
-    def warning(self, event: str, **fields: Any) -> None:
-        self._say("warning", event, fields)
-
-    def error(self, event: str, **fields: Any) -> None:
-        self._say("error", event, fields)
-
-    def _say(self, level: str, event: str, fields: Any) -> None:
-        fields["event"] = event
-        try:
-            for processor in self._processors:
-                fields = processor(self._logger, level, fields)
-        except structlog.DropEvent:
-            return  # a test looks at the lines instead
-        self._logger.msg(fields)
+    def flush(self) -> None:
+        """Nothing is held back."""
 
 
 def configure() -> None:
     """Send structlog's lines, and those of libraries from WARNING on, to standard output as JSON."""
+    common: list[Processor] = [
+        structlog.contextvars.merge_contextvars,
+        structlog.processors.add_log_level,
+        structlog.processors.TimeStamper(fmt="iso", utc=True),
+        without_exception_text,
+    ]
     structlog.configure(
-        processors=[_render],
-        logger_factory=lambda *_: _Output(sys.stdout.buffer),
-        wrapper_class=_Logger,
+        processors=[*common, structlog.processors.JSONRenderer(serializer=_dump)],
+        logger_factory=structlog.BytesLoggerFactory(LossyFile(sys.stdout.buffer)),  # type: ignore[arg-type] # a BinaryIO
+        wrapper_class=structlog.make_filtering_bound_logger(logging.DEBUG),
         cache_logger_on_first_use=True,
     )
     handler = logging.StreamHandler(sys.stdout)
     handler.setFormatter(
         structlog.stdlib.ProcessorFormatter(
-            foreign_pre_chain=[structlog.stdlib.add_logger_name],
+            foreign_pre_chain=[structlog.stdlib.add_logger_name, structlog.stdlib.ExtraAdder(allow=()), *common],
             processors=[
                 structlog.stdlib.ProcessorFormatter.remove_processors_meta,
-                lambda *line: _render(*line).decode(),
+                structlog.processors.JSONRenderer(serializer=lambda fields, **kw: _dump(fields, **kw).decode()),
             ],
         )
     )
@@ -72,12 +58,28 @@ def configure() -> None:
     root.setLevel(logging.WARNING)
 
 
-def _render(_logger: Any, level: str, fields: structlog.typing.EventDict) -> bytes:
-    fields["level"] = level
-    fields["timestamp"] = datetime.now(UTC)
+def place_of(error: BaseException) -> str | None:
+    """Where it was raised, as `file:line`."""
+    frame = error.__traceback__
+    while frame is not None and frame.tb_next is not None:
+        frame = frame.tb_next
+    return f"{frame.tb_frame.f_code.co_filename}:{frame.tb_lineno}" if frame else None
+
+
+def without_exception_text(_logger: Any, _method: str, fields: EventDict) -> EventDict:
+    """An exception as its type and place: its text and the values in its traceback may hold an address."""
+    given = fields.pop("exc_info", None)
+    if given is True:
+        given = sys.exc_info()
+    error = given[1] if isinstance(given, tuple) else given
+    if isinstance(error, BaseException):
+        fields["error"], fields["place"] = type(error).__name__, place_of(error)
+    return fields
+
+
+def _dump(fields: EventDict, **_: Any) -> bytes:
     try:
-        return orjson.dumps(fields, default=repr, option=orjson.OPT_UTC_Z)
+        return orjson.dumps(fields, default=repr)
     except TypeError:
         # Text that is no Unicode, or a huge number: no reason to lose the line.
-        fields["timestamp"] = fields["timestamp"].isoformat()
         return json.dumps(fields, default=repr).encode()

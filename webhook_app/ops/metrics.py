@@ -10,7 +10,6 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import lru_cache
-from typing import Any
 
 from flask import Blueprint, Response, request
 from prometheus_client import CollectorRegistry
@@ -211,15 +210,14 @@ class _Collector(Collector):
         yield reconciled
 
 
-def count_webhook(counters: Counters, told: Mapping[str, Any], status_code: int, seconds: float) -> None:
-    """Count one webhook by what the receiver told of it and by its answer."""
+def count_webhook(
+    counters: Counters, provider: str, status: int, reason: str, events: Mapping[str, int], *, seconds: float
+) -> None:
+    """Count one webhook by its answer, the reason of its refusal and what became of its events."""
     # What follows the colon of a reason is a sentence, and differs each time.
-    reason = told["reason"].partition(":")[0] if "reason" in told else ""
-    events = tuple(told.get(count, 0) for count in _EVENTS)
-    counts = _counts(told["provider"], status_code, reason, events)
-    unknown = told.get("unknown_types", {}).items()
-    counts += tuple((Count.UNKNOWN_TYPES, told["provider"], name, number) for name, number in unknown)
-    counters.add(counts, Timing.RECEIVE, seconds)
+    slug = reason.partition(":")[0]
+    numbers = tuple([events.get(count, 0) for count in _EVENTS])
+    counters.add(_counts(provider, status, slug, numbers), Timing.RECEIVE, seconds)
 
 
 _EVENTS = (Count.ACCEPTED, Count.DUPLICATES, Count.IGNORED, Count.QUARANTINED)
