@@ -14,6 +14,7 @@ from webhook_app.delivery.live import Checked, check_live
 from webhook_app.ops.status import Finding, Severity, findings
 from webhook_app.outbox import OutboxUnavailable
 from webhook_app.outbox.counters import Count, Counted, counted
+from webhook_app.outbox.journal import Journal
 from webhook_app.providers import Provider
 
 
@@ -70,6 +71,7 @@ def check(live: bool) -> None:
     results += [_checked(finding) for finding in findings(database())] or [
         Checked(subject="service", works=True, said="the database is in order, a worker is alive")
     ]
+    results += _journal()
     key = settings().events_api_key
     if not key:
         said = "EVENTS_API_KEY is not set: copy a server-side API key from Dynamic Yield"
@@ -85,6 +87,17 @@ def _providers() -> Checked:
     open_ones = sorted(one.name for one in current_app.extensions["providers"].values() if one.scheme)
     said = f"open: {', '.join(open_ones)}" if open_ones else "none is open: see `flask providers`"
     return Checked(subject="providers", works=bool(open_ones), said=said)
+
+
+def _journal() -> list[Checked]:
+    try:
+        broken = Journal(database()).broken_at()
+    except OutboxUnavailable:
+        return []  # said already
+    if broken is None:
+        return [Checked(subject="journal", works=True, said="each entry holds on to the one before")]
+    said = f"entry {broken} does not hold on to the one before it: somebody changed or removed entries"
+    return [Checked(subject="journal", works=False, said=said)]
 
 
 def _checked(finding: Finding) -> Checked:

@@ -10,6 +10,7 @@ import click
 from flask import current_app
 from flask.cli import AppGroup
 
+from webhook_app.cli import shared
 from webhook_app.cli.shared import as_json, database, one_clear_line, print_json, settings
 from webhook_app.delivery import Undeliverable, WireForm
 from webhook_app.outbox import State
@@ -129,6 +130,7 @@ def _run(verb: Verb, numbers: tuple[int, ...], which: Filter, *, yes: bool, as_j
     if bool(numbers) is (which != Filter()):
         raise click.UsageError("name the changes either by their numbers or by filters, like --state dead")
     if numbers:
+        shared.record(verb, numbers=list(numbers))
         done = sum(_one(redelivery, verb, number) for number in numbers)
         total = len(numbers)
     else:
@@ -137,6 +139,7 @@ def _run(verb: Verb, numbers: tuple[int, ...], which: Filter, *, yes: bool, as_j
         total = redelivery.count(verb, which)
         if total and not yes:
             click.confirm(f"{verb} {total:,} changes?", abort=True, err=True)
+        shared.record(verb, up_to=up_to, **which.described())
         done = 0
         with click.progressbar(length=total, label=verb, file=sys.stderr) as bar:
             for progress in redelivery.run(verb, which, up_to=up_to):

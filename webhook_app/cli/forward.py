@@ -1,5 +1,7 @@
 """`flask forward`: the worker."""
 
+import hmac
+import os
 import signal
 import time
 from datetime import timedelta
@@ -16,7 +18,10 @@ from webhook_app.delivery.pacer import Pacer
 from webhook_app.delivery.worker import Worker
 from webhook_app.ops.metrics import count_attempt
 from webhook_app.outbox import Database, OutboxUnavailable, Queue, schema
+from webhook_app.outbox.hashing import load_hasher
+from webhook_app.outbox.journal import Journal
 from webhook_app.outbox.retention import Retention
+from webhook_app.settings import variables
 from webhook_app.sync.reconciling import scheduled
 
 SCHEMA_WAIT = 60.0  # seconds a worker waits for the release phase to migrate
@@ -30,6 +35,7 @@ def forward() -> None:
     if not settings.events_api_key:
         raise click.ClickException("EVENTS_API_KEY is not set: copy a server-side API key from Dynamic Yield")
     _await_schema(database)
+    _record_settings(database)
     worker = Worker(
         Queue(database),
         current_app.extensions["form"],
@@ -62,3 +68,19 @@ def _await_schema(database: Database) -> None:
         if time.monotonic() > deadline:
             raise click.ClickException(problem)
         time.sleep(0.5)
+
+
+def _record_settings(database: Database) -> None:
+    """Write into the journal which settings have changed since a worker last started: their names, never a value."""
+    key, journal = load_hasher(database).key, Journal(database)
+    values = {name: os.environ.get(name, "").strip() for name in variables()}
+    now = {
+        name: hmac.digest(key, f"{name}={value}".encode(), "sha256").hex()[:16]
+        for name, value in values.items()
+        if value
+    }
+    last = journal.last("settings")
+    before = last.details["fingerprints"] if last else {}
+    changed = sorted(name for name in {*now, *before} if now.get(name) != before.get(name))
+    if changed:
+        journal.record("worker", "settings", changed=changed, fingerprints=now)

@@ -1,15 +1,18 @@
 """What the commands have in common."""
 
+import getpass
+import os
 from collections.abc import Callable
 from datetime import timedelta
 from functools import wraps
-from typing import ParamSpec, TypeVar
+from typing import Any, ParamSpec, TypeVar
 
 import click
 import orjson
 from flask import current_app
 
 from webhook_app.outbox import Database, OutboxUnavailable
+from webhook_app.outbox.journal import Journal
 from webhook_app.outbox.maintenance import TOKEN_LIFETIME, Maintenance
 from webhook_app.settings import Settings
 
@@ -31,6 +34,15 @@ def maintenance() -> Maintenance:
     """One-time tokens are kept for longer than anybody could use them again."""
     tolerance = timedelta(seconds=settings().signature_tolerance_seconds)
     return Maintenance(database(), token_lifetime=max(TOKEN_LIFETIME, 2 * tolerance))
+
+
+def record(what: str, **details: Any) -> None:
+    """Write into the journal what is about to be done. Raises `OutboxUnavailable`."""
+    try:
+        account = getpass.getuser()
+    except (OSError, KeyError):
+        account = f"uid {os.getuid()}"  # a container need not have names for its users
+    Journal(database()).record(f"flask ({account})", what, **details)
 
 
 def one_clear_line(command: Callable[P, T]) -> Callable[P, T]:

@@ -138,6 +138,13 @@ def is_logged_in(guard: LoginGuard) -> bool:
     return True
 
 
+def user() -> str:
+    """Who is logged in, for the journal."""
+    basic = request.authorization
+    name: str = session.get("user") or (basic and basic.username) or ""
+    return f"console ({name})" if name else "console"
+
+
 def login_address() -> str:
     """Where to log in, and then go on to what was wanted."""
     home, path = f"{request.script_root}/", request.script_root + request.full_path.removesuffix("?")

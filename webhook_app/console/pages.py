@@ -12,6 +12,7 @@ from flask.typing import ResponseReturnValue
 from webhook_app.console import access, export, filters, overview
 from webhook_app.delivery import Call, Undeliverable, WireForm
 from webhook_app.outbox import Database, State, queries
+from webhook_app.outbox.journal import Journal
 from webhook_app.outbox.maintenance import DISCARDABLE, REPLAYABLE
 from webhook_app.outbox.queries import Filter, Life
 from webhook_app.providers import Provider
@@ -19,6 +20,7 @@ from webhook_app.redelivery import Redelivery, Verb
 from webhook_app.settings import Settings
 
 QUARANTINE_PAGE = 20  # events
+JOURNAL_PAGE = 50  # entries
 #: An order for many changes goes on for so long in one request; Heroku's router gives up after 30 s.
 PATIENCE = 15.0  # seconds
 
@@ -35,6 +37,10 @@ class Shown:
     @property
     def redelivery(self) -> Redelivery:
         return Redelivery(self.database, self.providers, forward_opt_ins=self.settings.forward_opt_ins)
+
+    @property
+    def journal(self) -> Journal:
+        return Journal(self.database)
 
     def sorted_providers(self) -> list[Provider]:
         return sorted(self.providers.values(), key=lambda provider: provider.title.casefold())
@@ -59,6 +65,7 @@ def add(console: Flask, shown: Shown) -> None:
     _add_overview(console, shown)
     _add_lists(console, shown)
     _add_orders(console, shown)
+    _add_journal(console, shown)
 
 
 def _add_overview(console: Flask, shown: Shown) -> None:
@@ -100,6 +107,7 @@ def _add_lists(console: Flask, shown: Shown) -> None:
     @console.get("/events.csv")
     def export_events() -> Response:
         asked = _understood(request.args)
+        shown.journal.record(access.user(), "export", **asked.filter.described())
         batches = queries.stream(shown.database, asked.filter)
         # Taken before the answer begins: a database that is down is a 503 and not an empty file.
         first = next(batches, [])
@@ -137,6 +145,14 @@ def _add_lists(console: Flask, shown: Shown) -> None:
         return render_template("quarantine.html", page=page, lives=lives)
 
 
+def _add_journal(console: Flask, shown: Shown) -> None:
+    @console.get("/journal")
+    def journal() -> str:
+        before = request.args.get("before", type=int)
+        entries = shown.journal.entries(before=before, limit=JOURNAL_PAGE)
+        return render_template("journal.html", entries=entries, more=len(entries) == JOURNAL_PAGE)
+
+
 def _add_orders(console: Flask, shown: Shown) -> None:
     @console.get("/<any(replay, discard):verb>")
     def confirm(verb: str) -> str:
@@ -153,6 +169,8 @@ def _add_orders(console: Flask, shown: Shown) -> None:
     def order(verb: str) -> str:
         asked = _narrowed(request.form)
         after, up_to = _number("after"), _number("up_to")
+        if not after:
+            shown.journal.record(access.user(), verb, up_to=up_to, **asked.filter.described())
         deadline = time.monotonic() + PATIENCE
         done, finished = _number("done"), True
         for progress in shown.redelivery.run(Verb(verb), asked.filter, after=after, up_to=up_to):
@@ -167,6 +185,7 @@ def _add_orders(console: Flask, shown: Shown) -> None:
     @console.post("/events/<int:number>/<any(replay, discard):verb>")
     def order_one(number: int, verb: str) -> ResponseReturnValue:
         life = queries.show(shown.database, number) or abort(404)
+        shown.journal.record(access.user(), verb, number=number)
         session["told"] = _told(Verb(verb), life, done=shown.redelivery.one(Verb(verb), life.event))
         back = request.form.get("back", "")
         return redirect(back if access.is_local(back) else url_for("show_event", number=number), code=303)

@@ -58,6 +58,16 @@ class Filter:
     since: datetime | None = None
     until: datetime | None = None
 
+    def described(self) -> dict[str, str]:
+        """What it narrows to, for the journal: no address, only that one was given."""
+        times = {"since": self.since, "until": self.until}
+        return {
+            **({"person": "one, by address or id"} if self.person else {}),
+            **({"state": str(self.state)} if self.state else {}),
+            **({"provider": self.provider} if self.provider else {}),
+            **{name: moment.isoformat() for name, moment in times.items() if moment},
+        }
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Event:

@@ -227,6 +227,23 @@ login_failures = Table(
     Column("failures", Integer, nullable=False),
 )
 
+#: Who did what; see `journal`.
+journal = Table(
+    "journal",
+    metadata,
+    Column("id", _Id, primary_key=True),
+    Column("at", BigInteger, nullable=False),
+    Column("who", Text, nullable=False),
+    Column("what", Text, nullable=False),
+    #: A JSON object.
+    Column("details", Text, nullable=False),
+    #: The hash of the entry before.
+    Column("previous", LargeBinary, nullable=False),
+    Column("hash", LargeBinary, nullable=False),
+    # A chain and not a tree: of two who add at once, one adds nothing and tries again.
+    Index("journal_previous", "previous", unique=True),
+)
+
 #: Files that were imported, or are being imported; see `imports`.
 imports = Table(
     "imports",
