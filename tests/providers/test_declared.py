@@ -99,6 +99,23 @@ def test_everything_that_can_be_said_of_an_event(declare: Declare) -> None:
     assert json.loads(raw)["device"] == 100
 
 
+def test_a_change_that_is_in_doubt_is_quarantined_with_the_reason(declare: Declare) -> None:
+    toml = LEAST + 'email = "who"\n[acme.quarantine]\n"names several people" = "length(to) > `1`"\n'
+    acme = declare(toml)
+    one = {"type": "unsubscribed", "who": "a@b.de", "to": ["a@b.de"]}
+    read_ = say(acme, [one, one | {"to": ["a@b.de", "c@d.de"]}, {"type": "opened", "to": [1, 2]}])
+    assert (len(read_.changes), read_.ignored) == (1, 1)
+    assert [reason for reason, _ in read_.quarantined] == ["event: names several people"]
+
+
+def test_a_body_of_any_form_is_told_apart_by_how_it_begins(declare: Declare) -> None:
+    acme = declare(LEAST + 'email = "who.mail"\nbody = "any"\n')
+    form, single = b"type=unsubscribed&who%5Bmail%5D=a%40b.de", b'{"type": "unsubscribed", "who": {"mail": "a@b.de"}}'
+    for body in (form, single, b" [" + single + b"]"):
+        ((change, _),) = say(acme, body).changes
+        assert change.identity.value == "a@b.de"
+
+
 def test_what_is_absent_has_a_sensible_default(declare: Declare) -> None:
     acme = declare(LEAST + 'email = "who"\nreason = "why"\ntime = "at"\nevent_id = "id"\n')
     ((change, _),) = say(acme, {"type": "unsubscribed", "who": "a@b.de", "at": None}).changes
@@ -167,10 +184,12 @@ def test_forms_are_nested_by_their_brackets(declare: Declare) -> None:
         ('email = "a"\nknown = ["open"]\n', "type: is missing: known has no meaning without it"),
         ('email = "a"\ntype = "t"\n', "known: is missing: type has no meaning without it"),
         ('email = "a"\ntype = "t"\nknown = "open"\n', 'known: must be a list of types like ["delivered", "open*"]'),
+        ('email = "a"\nquarantine = "b"\n', "quarantine: must be a table of reasons"),
+        ('email = "a"\nquarantine = { odd = "b ==" }\n', "quarantine.odd: is no JMESPath expression"),
         ("email = []\n", "email: must be a text in quotes, or a list of them"),
         ('email = ["a", 5]\n', "email: must be a text in quotes that is not empty"),
         ('email = ["a", "b c"]\n', "email: is no JMESPath expression"),
-        ('email = "a"\nbody = "xml"\n', "body: must be one of: json, form"),
+        ('email = "a"\nbody = "xml"\n', "body: must be one of: json, form, any"),
         ('email = "a"\ntime_zone = "Europe/Berlin"\n', "time_zone: has no meaning without time"),
         ('email = "a"\ntime = "t"\ntime_zone = "Mars"\n', "time_zone: is no time zone; write it like Europe/Berlin"),
         ('email = "a"\ntime = "t"\ntime_format = "ISO"\n', "time_format: must be a strptime pattern"),
@@ -332,9 +351,18 @@ class TestCatalogueAndOwnFile:
         own = build(LEAST.replace("acme", "mailgun") + 'email = "who"\n')["mailgun"]
         assert (own.declared_in, own.opened_by) == ("providers.toml", "ACME_TOKENS")
 
+    def test_an_entry_like_generic_may_know_people_by_an_id(self, tmp_path: Path) -> None:
+        """Several journeys of several ESPs, each with a secret of its own."""
+        file = tmp_path / "providers.toml"
+        file.write_text('[dotdigital]\nlike = "generic"\nauth = { scheme = "basic", secrets = "DOTDIGITAL" }\n')
+        providers = registry.build(Settings(providers_file=str(file)), {"DOTDIGITAL": "esp:pw"})
+        ((change, _),) = say(providers["dotdigital"], {"action": "opt_out", "external_id": "C-1001"}).changes
+        assert change.identity.kind is IdentityKind.EXTERNAL
+        assert (providers["dotdigital"].scheme is None, providers["generic"].scheme is None) == (False, True)
+
     def test_without_any_secret_everything_is_closed(self) -> None:
         providers = registry.build(Settings(), {})
-        assert len(providers) == 22
+        assert len(providers) >= 23
         assert all(provider.scheme is None and provider.opened_by for provider in providers.values())
 
 

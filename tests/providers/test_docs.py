@@ -12,7 +12,8 @@ import pytest
 from flask import Flask
 
 from tests.providers.cases import cases
-from webhook_app.providers import Provider, registry
+from webhook_app.auth import WebhookRequest
+from webhook_app.providers import Provider, Reading, read, registry
 from webhook_app.providers.auth_config import TABLES
 from webhook_app.providers.declaration import ProviderTable, VisitorTable
 from webhook_app.settings import Settings
@@ -38,7 +39,8 @@ def test_every_provider_has_its_page_and_the_index_names_it() -> None:
     providers = registry.build(Settings(), {}).keys()
     assert {page.stem for page in PAGES.glob("*.md")} - NO_PROVIDER == providers
     index = (PAGES / "README.md").read_text()
-    assert all(f"({name}.md) | `/webhooks/{name}`" in index for name in providers)
+    for name in providers:
+        assert re.search(rf"^\| .*\({name}\.md\).* \| `/webhooks/{name}` \|$", index, re.MULTILINE), name
 
 
 @pytest.mark.parametrize("case", cases(), ids=lambda case: f"{case.provider}-{case.variable}")
@@ -67,6 +69,20 @@ def test_links_between_pages_lead_somewhere() -> None:
     for page in PAGES.glob("*.md"):
         for target in re.findall(r"\]\((?!https?:)([^)#]+)", page.read_text()):
             assert (page.parent / target).exists(), (page.name, target)
+
+
+@pytest.mark.parametrize("body", blocks("generic", "json"))
+def test_a_body_for_a_webhook_step_works_when_it_is_filled_in_and_opts_nobody_out_before(body: str) -> None:
+    generic = registry.build(Settings(), {})["generic"]
+
+    def said(body: str) -> Reading:
+        return read(generic, WebhookRequest(body=body.encode()), forward_opt_ins=False)
+
+    unfilled = said(body)
+    assert (unfilled.changes, len(unfilled.quarantined)) == ([], 1)
+    placeholder = json.loads(body)["email"]
+    ((change, _),) = said(body.replace(placeholder, "jane@example.com")).changes
+    assert (change.action, change.identity.value) == ("opt_out", "jane@example.com")
 
 
 def test_ten_lines_of_toml_connect_an_esp(make_app: Callable[..., Flask], tmp_path: Path) -> None:

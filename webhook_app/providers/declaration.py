@@ -63,6 +63,8 @@ class Declaration:
     ignore: Condition | None
     opt_out: Condition | None
     opt_in: Condition | None
+    #: Why an event that would be a change must be seen by a person instead → when that is so.
+    quarantine: Mapping[str, Condition]
     is_test: Condition | None
     email: Where | None
     external_id: Where | None
@@ -124,6 +126,28 @@ class KnownTypes(fields.Field[Known]):
         return Known(tuple(value))
 
 
+class Doubts(fields.Field[Mapping[str, Condition]]):
+    """Reasons, and the condition of each."""
+
+    def __init__(self, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        self.condition = condition()
+
+    def _deserialize(self, value: Any, attr: str | None, data: Any, **kwargs: Any) -> Mapping[str, Condition]:
+        if not isinstance(value, dict):
+            raise ValidationError("must be a table of reasons, like \"names two people\" = 'length(to) > `1`'")
+        loaded: dict[str, Any] = {}
+        problems = {}
+        for reason, text in value.items():
+            try:
+                loaded[reason] = self.condition.deserialize(text)
+            except ValidationError as error:
+                problems[reason] = error.messages
+        if problems:
+            raise ValidationError(problems)
+        return loaded
+
+
 class ProviderTable(Table):
     """A provider's table in the file. What is not required has a default that suits most ESPs."""
 
@@ -145,6 +169,7 @@ class ProviderTable(Table):
     ignore = condition()
     opt_out = condition()
     opt_in = condition()
+    quarantine = Doubts(load_default=dict)
     is_test = condition()
     email = path()
     external_id = path()

@@ -90,7 +90,14 @@ class Translator:
         action = self._action(event)
         if action is None:
             return None
-        found = {name: value for name, path in self.paths.items() if (value := path.find(event)) is not None}
+        for reason, doubt in self.declaration.quarantine.items():
+            if doubt.holds(event):
+                raise ValidationError(reason)
+        found = {name: path.find(event) for name, path in self.paths.items()}
+        # An ESP's template leaves a text empty where it has nothing; only an identifier's emptiness is worth a word.
+        found = {
+            name: value for name, value in found.items() if value is not None if name in self.schemas or is_given(value)
+        }
         # The first identifier that is there; where none is, the wanted one's absence is what gets reported.
         name = next((name for name in self.schemas if is_given(found.get(name))), next(iter(self.schemas)))
         # A field's key names its place, so that a reason in the quarantine says where to look.
@@ -167,7 +174,7 @@ def provider(name: str, declared: Declaration, scheme: Scheme | None, *, declare
         name=name,
         title=declared.title or name,
         scheme=scheme,
-        opened_by=" or ".join(way.variable for way in declared.auth),
+        opened_by=" or ".join(dict.fromkeys(way.variable for way in declared.auth)),
         events=EventReader(declared),
         translate=translator(declared),
         probed_with=declared.probed_with,

@@ -12,6 +12,8 @@ from webhook_app.providers.declaration import Declaration, Mistakes, check
 from webhook_app.settings import ConfigurationError, Settings
 
 CATALOG = Path(__file__).parent / "catalog"
+#: Entries for no ESP in particular, and so also for those by whose ids Dynamic Yield knows people.
+WITH_IDS = frozenset({"generic"})
 DEFAULT_FILE = Path("providers.toml")
 
 _NAME = re.compile(r"[a-z][a-z0-9_-]{0,40}")
@@ -52,7 +54,7 @@ def _declaration(name: str, table: Any, catalog: Mapping[str, Any]) -> Declarati
             raise Mistakes([f"like: must be one of: {', '.join(catalog)}"])
         # The catalogue's entry, with what this table says differently.
         table = {**catalog[likeness], **{key: value for key, value in table.items() if key != "like"}}
-    return check(table, external_ids=likeness is None and name not in catalog)
+    return check(table, external_ids={name, likeness}.isdisjoint(catalog.keys() - WITH_IDS))
 
 
 def _load(path: Path) -> dict[str, Any]:
