@@ -88,9 +88,7 @@ def _add_overview(console: Flask, shown: Shown) -> None:
 
 
 def _add_lists(console: Flask, shown: Shown) -> None:
-    @console.get("/events")
-    def list_events() -> ResponseReturnValue:
-        asked = filters.read(request.args)
+    def listed(asked: filters.Asked, after: str = "", before: str = "") -> ResponseReturnValue:
         page = None
         if not asked.problems:
             page = queries.search(
@@ -98,11 +96,31 @@ def _add_lists(console: Flask, shown: Shown) -> None:
                 asked.filter,
                 sort=asked.sort,
                 ascending=asked.ascending,
-                after=request.args.get("after", ""),
-                before=request.args.get("before", ""),
+                after=after,
+                before=before,
             )
-        listed = render_template("events.html", asked=asked, page=page, providers=shown.sorted_providers())
-        return listed, 400 if asked.problems else 200
+        html = render_template("events.html", asked=asked, page=page, providers=shown.sorted_providers())
+        return html, 400 if asked.problems else 200
+
+    def pseudonymous(asked: filters.Asked) -> ResponseReturnValue | None:
+        """The way to the same list with pseudonyms in its URL; None where no address or id stands in it."""
+        person = asked.filter.person
+        if not person or (pseudonyms := queries.pseudonyms(shown.database, person)) == person:
+            return None
+        return redirect(f"{url_for('list_events')}?{asked.address(person=pseudonyms)}", code=303)
+
+    @console.get("/events")
+    def list_events() -> ResponseReturnValue:
+        asked = filters.read(request.args)
+        return pseudonymous(asked) or listed(asked, request.args.get("after", ""), request.args.get("before", ""))
+
+    @console.post("/events")
+    def search_events() -> ResponseReturnValue:
+        # Posted: what is typed into this form stands in no URL, and so in no router's log.
+        asked = filters.read(request.form)
+        if asked.problems:
+            return listed(asked)
+        return pseudonymous(asked) or redirect(f"{url_for('list_events')}?{asked.address()}", code=303)
 
     @console.get("/events.csv")
     def export_events() -> Response:

@@ -29,6 +29,8 @@ COUNT_LIMIT = 100_000
 EVERYTHING = true()
 
 _LARGEST = 2**63 - 1
+#: Between the pseudonyms of one that is known by several: as an address, and as an external id.
+_BETWEEN = "."
 
 
 class Sort(StrEnum):
@@ -275,20 +277,44 @@ def _conditions(database: Database, connection: Connection, which: Filter) -> Co
     return and_(*conditions)
 
 
+def pseudonyms(database: Database, person: str) -> str:
+    """What may stand in a URL instead of `person`: keyed hashes, or a change's number. The same search finds the same.
+
+    A router on the way logs URLs, and an address must not stand in anybody's log. Raises `OutboxUnavailable`.
+    """
+    hashes, number = _hashes_of(database, person), _number_of(person)
+    with database.read() as connection:
+        query = select(events.c.identity_hash).where(is_about(hashes)).distinct()
+        known = sorted(hashed.hex() for hashed in connection.execute(query).scalars())
+        if known or number is None:
+            return _BETWEEN.join(known) or bytes(HASH_BYTES).hex()
+        return f"#{number}"
+
+
 def _is_person(database: Database, person: str) -> ColumnElement[bool]:
     """By keyed hash, so that it finds people after retention has emptied their rows, and needs no address on disk."""
+    about, number = is_about(_hashes_of(database, person)), _number_of(person)
+    return about if number is None else or_(about, events.c.id == number)
+
+
+def _hashes_of(database: Database, person: str) -> list[bytes]:
     hasher = load_hasher(database)
     hashes = []
     # A lone surrogate: nobody is called so, for it could not have been stored.
     with suppress(UnicodeEncodeError):
         hashes = [hasher.identity(Identity(kind=kind, value=person)) for kind in IdentityKind]
-    if len(person) == 2 * HASH_BYTES:
+    parts = person.split(_BETWEEN)
+    if all(len(part) == 2 * HASH_BYTES for part in parts):
         with suppress(ValueError):
-            hashes.append(bytes.fromhex(person))
-    number = person.removeprefix("#")
-    if number.isascii() and number.isdecimal() and 0 < int(number[:20]) <= _LARGEST:
-        return or_(is_about(hashes), events.c.id == int(number[:20]))
-    return is_about(hashes)
+            hashes += [bytes.fromhex(part) for part in parts]
+    return hashes
+
+
+def _number_of(person: str) -> int | None:
+    digits = person.removeprefix("#")
+    if digits.isascii() and digits.isdecimal() and 0 < int(digits[:20]) <= _LARGEST:
+        return int(digits[:20])
+    return None
 
 
 def _first_since(connection: Connection, moment: int) -> int:
