@@ -18,6 +18,7 @@ from tests import postgres
 from tests.outbox.world import change, rows
 from tests.processes import free_port
 from tests.signing import SendGridSigner
+from webhook_app import build_app
 from webhook_app.dev.sandbox import running
 from webhook_app.outbox import Database, Intake, OutboxUnavailable, Queue, open_database, schema
 from webhook_app.outbox.engines import postgresql, sqlite
@@ -62,7 +63,7 @@ def path(sqlite_url: str) -> Path:
     ("url", "dialect"),
     [
         ("postgres://user:hunter2@host:5432/name", "postgresql"),  # as Heroku writes it
-        ("postgresql://user:hunter2@host/name?sslmode=verify-full&sslrootcert=/ca.pem", "postgresql"),
+        ("postgresql://user:hunter2@host/name?sslmode=verify-full&sslrootcert=system", "postgresql"),
         ("sqlite:///instance/outbox.db", "sqlite"),
     ],
 )
@@ -70,20 +71,81 @@ def test_the_url_says_which_engine(url: str, dialect: str) -> None:
     assert open_database(url).dialect == dialect
 
 
-@pytest.mark.parametrize("url", ["", "outbox.db", "mysql://host/name", "sqlite://", "sqlite:///:memory:", "http://x"])
-def test_another_url_is_refused_with_the_cure(url: str) -> None:
-    with pytest.raises(ValueError, match=r"sqlite:///|postgres://"):
+@pytest.mark.parametrize(
+    "url",
+    [
+        "",
+        "outbox.db",
+        "mysql://host/name",
+        "http://x",
+        "'postgres://host/name'",
+        "sqlite://",
+        "sqlite://instance/outbox.db",
+        "sqlite:///:memory:",
+        "sqlite:////tmp/",
+        "sqlite:///instance/outbox.db?timeout=5",
+        "sqlite:///instance/outbox.db?pool_size=5",
+        "postgres://user:hunter2@host",
+        "postgres://user:hunter2@host/",
+        "postgres://user:hunter2@host:port/name",
+        "postgres://user:hunter2@host:99999/name",
+        "postgres://user:hunter2@host/name postgres://user:hunter2@host2/name",
+        "postgres://user:hunter2@host/name,postgres://user:hunter2@host2/name",
+        "postgres://user:hun@ter2@host/name",  # libpq would call the host `ter2@host`
+        "postgres://user:hun/ter2@host/name",  # and here the port `hun`
+        "postgres://user:hunter2?a/b@host/name",
+        "postgres://user:hunter2%zz@host/name",
+        "postgres://user:hunter2@host:1,host2:2,host3:3/name?port=1,2",
+    ],
+)
+def test_a_url_that_is_none_is_refused_with_the_cure(url: str) -> None:
+    with pytest.raises(ValueError, match=r"sqlite:///|postgres://") as refused:
         open_database(url)
+    assert_tells_in_one_line(str(refused.value))
 
 
-def test_what_the_url_says_about_tls_and_timeouts_is_passed_on() -> None:
-    url = make_url("postgresql://h/n?sslmode=verify-full&connect_timeout=3&options=-c%20search_path%3Dours")
-    arguments = postgresql._connect_args(url)
-    assert "connect_timeout" not in arguments  # the URL's own stands
-    assert arguments["options"].endswith("-c search_path=ours")
-    assert "statement_timeout=15000" in arguments["options"]
-    _, given = postgresql.PostgreSQL(url.set(drivername="postgresql+psycopg"))._engine.dialect.create_connect_args(url)
-    assert given["sslmode"] == "verify-full"
+@pytest.mark.parametrize(
+    ("option", "named"),
+    [
+        ("pool_size=5", "pool_size"),
+        ("sslmod=require", "sslmod"),
+        ("sslmode=requir", "sslmode"),
+        ("sslmode=verify-full&sslrootcert=/no/such/ca.pem", "sslrootcert"),
+        ("connect_timeout=soon", "connect_timeout"),
+        ("keepalives_idle=1m", "keepalives_idle"),
+        ("target_session_attrs=rw", "target_session_attrs"),
+        ("channel_binding=maybe", "channel_binding"),
+        ("host=one:5432&host=two:5432", "host"),
+    ],
+)
+def test_an_option_that_the_driver_does_not_know_is_told_at_boot(option: str, named: str) -> None:
+    """It was 503 or 500 at every webhook."""
+    with pytest.raises(ConfigurationError, match=rf"DATABASE_URL .*\b{named}\b") as refused:
+        build_app({"DATABASE_URL": f"postgres://user:hunter2@host/name?{option}"})
+    (problem,) = refused.value.problems
+    assert_tells_in_one_line(problem)
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "postgres://user:hunter2@host:5432,host2:5433/name",
+        "postgres://user:hunter2@[::1]:5432/name",
+        "postgres://user%40server:hun%40ter2@host/name?sslmode=require&connect_timeout=3&keepalives=1",
+        "postgresql+psycopg://user:hun#ter?2@host/name?options=-c%20search_path%3Dours",
+        "postgresql:///name?host=/run/postgresql",
+        "postgresql:///name?host=one,two&port=5432,5433&target_session_attrs=any",
+    ],
+)
+def test_whatever_psql_takes_is_taken(url: str) -> None:
+    open_database(url).close()
+
+
+def assert_tells_in_one_line(message: str) -> None:
+    """No part of the password stands in it, neither of one that libpq took for a host."""
+    assert "\n" not in message
+    assert "hun" not in message.lower()
+    assert "ter2" not in message
 
 
 def test_a_server_without_tls_is_refused_where_the_url_asks_for_it(postgres_url: str) -> None:
@@ -193,12 +255,18 @@ def test_a_lock_that_somebody_else_holds_for_too_long(
     new_postgres_database: Callable[[], str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(postgresql, "LOCK_TIMEOUT", 0.3)
+    monkeypatch.setattr(postgresql, "AT_ONCE_TIMEOUT", 0.3)
     url = new_postgres_database()
     database = open_database(url)
     schema.upgrade(database)
     with psycopg.connect(url) as rival:
         rival.execute("LOCK TABLE events IN ACCESS EXCLUSIVE MODE")
-        assert "lock timeout" in complaint(database)
+        assert "did not answer in time" in complaint(database)
+        with pytest.raises(OutboxUnavailable, match="lock timeout"):
+            Queue(database).claim(1)
+        # Nobody stands in line behind the lock: the server was asked to cancel.
+        waiting = rival.execute("SELECT count(*) FROM pg_locks WHERE NOT granted").fetchone()
+        assert waiting == (0,)
     assert store(database) == 1
     database.close()
 

@@ -83,6 +83,7 @@ CALLERS = {
     "dev/sandbox/server.py": "answers only",
     "dev/sandbox/__init__.py": "answers only",
     "dev/sandbox/wire.py": "answers only",
+    "outbox/engines/deadlines.py": "nobody: ends a connection to the database that answers nothing",
     "sync/sendgrid_api.py": "SendGrid: a base from the settings",
     "dev/tunnel.py": "ngrok's agent on this machine",
     "web_worker.py": "nobody: ends the connections of whoever called us and never finishes",

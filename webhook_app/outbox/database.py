@@ -4,7 +4,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any, Protocol
 
-from sqlalchemy import Connection
+from sqlalchemy import ColumnElement, Connection
 from sqlalchemy.exc import DBAPIError, SQLAlchemyError
 
 LOCK_TIMEOUT = 5.0  # seconds to wait for another writer
@@ -21,6 +21,10 @@ class Database(Protocol):
 
     @property
     def dialect(self) -> str: ...
+
+    @property
+    def now(self) -> ColumnElement[int]:
+        """The database's own time when the statement comes to it, in microseconds since 1970."""
 
     def write(self) -> Any:
         """A transaction that may change rows, as a context manager; committed to disk when it ends well.

@@ -24,13 +24,13 @@ def insert_events(connection: Connection, rows: Sequence[NewRow]) -> list[bool]:
     """Store the rows in the transaction of `connection`, and tell the waiting workers; for each, whether it was new."""
     if not rows:
         return []
+    if connection.dialect.name == "postgresql":
+        # By way of SQLAlchemy: it notices when the connection is good for nothing any more.
+        return _new_ones(rows, connection.exec_driver_sql(*_for_postgresql(rows)))
     cursor = connection.connection.cursor()
     try:
-        if connection.dialect.name == "sqlite":
-            portions = (rows[start : start + AT_ONCE] for start in range(0, len(rows), AT_ONCE))
-            return [was_new for portion in portions for was_new in _insert_into_sqlite(cursor, portion)]
-        cursor.execute(*_for_postgresql(rows))
-        return _new_ones(rows, cursor.fetchall())
+        portions = (rows[start : start + AT_ONCE] for start in range(0, len(rows), AT_ONCE))
+        return [was_new for portion in portions for was_new in _insert_into_sqlite(cursor, portion)]
     finally:
         cursor.close()
 
@@ -63,11 +63,11 @@ def _insertion_into_sqlite(given: tuple[bool, ...], count: int) -> str:
     return f"INSERT INTO events ({', '.join(columns)}) VALUES {', '.join([row] * count)} {_IGNORE}"  # noqa: S608
 
 
-def _for_postgresql(rows: Sequence[NewRow]) -> tuple[str, list[Any]]:
+def _for_postgresql(rows: Sequence[NewRow]) -> tuple[str, tuple[Any, ...]]:
     # Sorted: two transactions with the same events wait for each other in one direction, never in a ring.
     columns = [list(column) for column in zip(*sorted(rows, key=_dedupe_key), strict=True)]
     given = _given(rows)
-    return _insertion_into_postgresql(given), list(compress(columns, given))
+    return _insertion_into_postgresql(given), tuple(compress(columns, given))
 
 
 @lru_cache

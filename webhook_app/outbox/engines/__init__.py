@@ -1,7 +1,6 @@
 """The two engines: SQLite for one machine, PostgreSQL for any number of them. Same statements, same promises."""
 
-from sqlalchemy import make_url
-from sqlalchemy.exc import ArgumentError
+import re
 
 from webhook_app.outbox.database import Database
 
@@ -11,18 +10,13 @@ def open_database(url: str) -> Database:
 
     Raises `ValueError` with the cure.
     """
-    try:
-        parsed = make_url(url)
-    except ArgumentError:
-        raise ValueError("is not a database URL; write it like postgres://user:password@host/name") from None
-    match parsed.get_backend_name():
-        case "postgres" | "postgresql":
-            # Only now: its driver takes 6 MB in each process, which nobody needs on SQLite.
-            from webhook_app.outbox.engines.postgresql import PostgreSQL
+    if re.match(r"postgres(ql)?(\+\w+)?://", url):
+        # Only now: its driver takes 6 MB in each process, which nobody needs on SQLite.
+        from webhook_app.outbox.engines.postgresql import PostgreSQL
 
-            return PostgreSQL(parsed.set(drivername="postgresql+psycopg"))
-        case "sqlite":
-            from webhook_app.outbox.engines.sqlite import SQLite
+        return PostgreSQL(url)
+    if re.match(r"sqlite(\+\w+)?:", url):
+        from webhook_app.outbox.engines.sqlite import SQLite
 
-            return SQLite(parsed)
+        return SQLite(url)
     raise ValueError("must begin with postgres://, postgresql:// or sqlite:///")

@@ -1,4 +1,9 @@
-"""PostgreSQL: any number of processes on any number of machines."""
+"""PostgreSQL: any number of processes on any number of machines.
+
+Works behind a pooler in transaction mode (PgBouncer, RDS Proxy, Neon's pooled address) as well, where each transaction
+may run in another session and other clients use that session next: nothing is set, locked or prepared for longer than
+a transaction.
+"""
 
 import math
 import time
@@ -7,17 +12,30 @@ from contextlib import contextmanager
 from typing import Any
 
 import psycopg
-from sqlalchemy import URL, Connection, Engine, create_engine, event
-from sqlalchemy.exc import InvalidatePoolError, SQLAlchemyError
+from sqlalchemy import BigInteger, ColumnElement, Connection, ExceptionContext, cast, create_engine, event, func
+from sqlalchemy.exc import InvalidatePoolError
 from sqlalchemy.pool import ConnectionPoolEntry
 
-from webhook_app.outbox.database import CHANNEL, LOCK_TIMEOUT, OutboxUnavailable, summary, unavailable
+from webhook_app.outbox.database import CHANNEL, LOCK_TIMEOUT, OutboxUnavailable, unavailable
+from webhook_app.outbox.engines.deadlines import Deadlines
+from webhook_app.outbox.engines.postgresql_url import read_url
 
 STATEMENT_TIMEOUT = 15.0  # seconds
-CONNECT_TIMEOUT = 5  # seconds
+TRANSACTION_TIMEOUT = 20.0  # seconds
+AT_ONCE_TIMEOUT = 10.0  # seconds for a single statement that is its own transaction
+CONNECT_TIMEOUT = 5  # seconds for each host
 PING_AFTER = 0.5  # seconds
+PING_TIMEOUT = 3.0  # seconds
+SETUP_TIMEOUT = 5.0  # seconds for the first questions on a new connection
 DDL_LOCK_TIMEOUT = 1.0  # seconds a change of the tables waits, and others behind it
 ALTER_TIMEOUT = 120.0  # seconds to wait while another process changes the tables
+POLL = 0.2  # seconds between two looks for work where nothing can be announced
+
+#: The server cannot do its work any more, whatever is asked: it fails over, shuts down or starts, or has become a
+#: standby that answers and cannot write. https://www.postgresql.org/docs/current/errcodes-appendix.html
+_LOST = ("08", "25006", "57P01", "57P02", "57P03")
+
+Driver = psycopg.Connection[Any]
 
 
 class PostgreSQL:
@@ -25,51 +43,81 @@ class PostgreSQL:
 
     dialect = "postgresql"
 
+    #: Not `now()`, which is when the transaction began: it may have waited for a lock.
+    now: ColumnElement[int] = cast(func.extract("epoch", func.clock_timestamp()) * 1_000_000, BigInteger)
+
     #: Any number does, as long as every worker takes the same.
     CLAIM_LOCK = 0x6F7574626F78
     ALTER_LOCK = 0x6D6967726174
 
-    def __init__(self, url: URL) -> None:
+    def __init__(self, url: str) -> None:
+        self._parameters = _with_defaults(read_url(url))
+        self._deadlines = Deadlines()
         self._engine = create_engine(
-            url, pool_size=8, max_overflow=8, pool_timeout=LOCK_TIMEOUT, connect_args=_connect_args(url)
+            "postgresql+psycopg://",
+            connect_args=self._parameters,
+            isolation_level="AUTOCOMMIT",
+            pool_size=8,
+            max_overflow=8,
+            pool_timeout=LOCK_TIMEOUT,
         )
-        _ping_after_a_rest(self._engine)
-        self._each_statement_alone = self._engine.execution_options(isolation_level="AUTOCOMMIT")
-        self._listener: psycopg.Connection[Any] | None = None
+        self._altering = self._engine.execution_options(isolation_level="READ COMMITTED")
+        self._listener: Driver | None = None
+        #: Nobody would hear: behind a pooler, or connected to a server that is gone.
+        self._polls = False
+        self._lost = False
+        self._listen_to_events()
 
     @contextmanager
     def write(self) -> Iterator[Connection]:
         with unavailable(psycopg.Error), self._engine.begin() as connection:
+            connection.exec_driver_sql(
+                f"BEGIN; SET LOCAL statement_timeout = {STATEMENT_TIMEOUT * 1000:.0f}; "
+                f"SET LOCAL lock_timeout = {LOCK_TIMEOUT * 1000:.0f}"
+            )
             yield connection
 
     read = write
 
     @contextmanager
     def write_at_once(self) -> Iterator[Connection]:
-        with unavailable(psycopg.Error), self._each_statement_alone.connect() as connection:
+        with unavailable(psycopg.Error), self._engine.connect() as connection:
+            self._deadlines.set(_driver(connection), AT_ONCE_TIMEOUT)
             yield connection
 
     @contextmanager
     def alter(self) -> Iterator[Connection]:
-        with unavailable(psycopg.Error), self._engine.connect() as connection:
-            # Who waits for a table's lock makes everybody queue behind: better give up soon, and try again.
-            connection.exec_driver_sql(f"SET statement_timeout = 0; SET lock_timeout = {DDL_LOCK_TIMEOUT * 1000:.0f}")
-            self._become_the_only_one_to_alter(connection)
-            try:
-                yield connection
-            finally:
-                # Not back to the pool: the lock and the timeouts end with the session.
-                connection.invalidate()
+        with unavailable(psycopg.Error), self._only_one_to_alter(), self._altering.connect() as connection:
+            self._deadlines.lift(_driver(connection))
+            yield connection
 
-    def _become_the_only_one_to_alter(self, connection: Connection) -> None:
+    @contextmanager
+    def _only_one_to_alter(self) -> Iterator[None]:
+        """Hold a lock in a transaction of its own, which does nothing else.
+
+        An index that is built concurrently waits for no transaction that has no statement under way. It would wait for
+        one that waits for the lock: so that is asked for again and again.
+        """
         deadline = time.monotonic() + ALTER_TIMEOUT
-        # Asked again and again: an index that is built concurrently would wait for a session that waits for the lock.
-        while not connection.exec_driver_sql(f"SELECT pg_try_advisory_lock({self.ALTER_LOCK})").scalar():
+        with self._engine.connect() as connection:
+            while not self._locked_for_altering(connection):
+                connection.rollback()
+                if time.monotonic() > deadline:
+                    raise OutboxUnavailable("another process is changing the tables")
+                time.sleep(0.2)
+            self._deadlines.lift(_driver(connection))
+            yield
             connection.commit()
-            if time.monotonic() > deadline:
-                raise OutboxUnavailable("another process is changing the tables")
-            time.sleep(0.2)
-        connection.commit()
+
+    def _locked_for_altering(self, connection: Connection) -> bool:
+        self._deadlines.set(_driver(connection), TRANSACTION_TIMEOUT)
+        connection.exec_driver_sql("BEGIN")
+        # Not every version has both of these.
+        connection.exec_driver_sql(
+            "SELECT set_config(name, '0', true) FROM pg_settings "
+            "WHERE name IN ('idle_in_transaction_session_timeout', 'transaction_timeout')"
+        )
+        return bool(connection.exec_driver_sql(f"SELECT pg_try_advisory_xact_lock({self.ALTER_LOCK})").scalar())
 
     def lock_claims(self, connection: Connection) -> None:
         # Without it, two workers could each take one of Jane's two changes: neither sees the other's lease before
@@ -86,39 +134,99 @@ class PostgreSQL:
 
     def wait(self, timeout: float) -> None:
         try:
-            if self._listener is None:
-                self._listener = self._listen()
+            if self._lost:
+                self._forget_listener()
+            if self._polls:
+                time.sleep(min(timeout, POLL))
+            elif self._listener is None:
                 # Something may have been announced before we listened: look for work first.
-                return
-            for _ in self._listener.notifies(timeout=timeout, stop_after=1):
-                pass
-        except (psycopg.Error, SQLAlchemyError) as error:
+                with unavailable(psycopg.Error):
+                    self._listen()
+            else:
+                with unavailable(psycopg.Error):
+                    for _ in self._listener.notifies(timeout=timeout, stop_after=1):
+                        pass
+        except OutboxUnavailable:
             self._forget_listener()
-            raise OutboxUnavailable(summary(error)) from None
+            raise
 
     def close(self) -> None:
         self._forget_listener()
         self._engine.dispose()
 
-    def _listen(self) -> psycopg.Connection[Any]:
-        connection = self._engine.raw_connection()
-        driver: psycopg.Connection[Any] = connection.driver_connection  # type: ignore[assignment] # a DBAPIConnection
-        # For good: it must never come back to the pool.
-        connection.detach()
-        driver.autocommit = True
-        driver.execute(f"LISTEN {CHANNEL}")
-        return driver
+    def _listen(self) -> None:
+        connection = psycopg.connect("", **self._parameters)
+        self._deadlines.set(connection, SETUP_TIMEOUT)
+        self._lost = False
+        self._polls = _is_pooled(connection)
+        if self._polls:
+            # It would be said in a session that other clients get next.
+            connection.close()
+        else:
+            connection.execute(f"LISTEN {CHANNEL}")
+            self._listener = connection
+        self._deadlines.lift(connection)
 
     def _forget_listener(self) -> None:
+        self._polls = self._lost = False
         if self._listener is not None:
             self._listener.close()
             self._listener = None
 
+    def _listen_to_events(self) -> None:
+        @event.listens_for(self._engine, "connect", insert=True)
+        def _(driver: Driver, _record: ConnectionPoolEntry) -> None:
+            self._deadlines.set(driver, SETUP_TIMEOUT)
+            try:
+                pooled = _is_pooled(driver)
+            except psycopg.Error:
+                driver.close()
+                raise
+            if pooled:
+                driver.prepare_threshold = None
 
-def _connect_args(url: URL) -> dict[str, Any]:
-    """What the URL does not say itself."""
-    timeouts = f"-c statement_timeout={STATEMENT_TIMEOUT * 1000:.0f} -c lock_timeout={LOCK_TIMEOUT * 1000:.0f}"
-    defaults = {
+        @event.listens_for(self._engine, "checkout")
+        def _(driver: Driver, record: ConnectionPoolEntry, _fairy: object) -> None:
+            # Unless it was in use just now: to ask whether it still lives costs as much as a statement. SQLAlchemy's
+            # own way, `pool_pre_ping`, asks each time, and waits for the answer for ever.
+            if time.monotonic() - record.info.get("used_at", math.inf) > PING_AFTER:
+                self._deadlines.set(driver, PING_TIMEOUT)
+                try:
+                    driver.execute("SELECT")
+                except psycopg.Error:
+                    # The others of the pool will be dead as well.
+                    raise InvalidatePoolError from None
+            self._deadlines.set(driver, TRANSACTION_TIMEOUT)
+
+        @event.listens_for(self._engine, "checkin")
+        def _(driver: Driver | None, record: ConnectionPoolEntry) -> None:
+            record.info["used_at"] = time.monotonic()
+            if driver is not None:
+                self._deadlines.lift(driver)
+
+        @event.listens_for(self._engine, "handle_error")
+        def _(context: ExceptionContext) -> OutboxUnavailable | None:
+            if (getattr(context.original_exception, "sqlstate", None) or "").startswith(_LOST):
+                context.is_disconnect = True
+            # The listener's server has most likely gone the same way, without a word to it.
+            self._lost = self._lost or context.is_disconnect
+            if context.connection is not None and self._deadlines.passed(_driver(context.connection)):
+                return OutboxUnavailable("the database did not answer in time")
+            return None
+
+        @event.listens_for(self._altering, "begin")
+        def _(connection: Connection) -> None:
+            # Who waits for a table's lock makes everybody queue behind: better give up soon, and try again.
+            connection.exec_driver_sql(
+                f"SET LOCAL statement_timeout = 0; SET LOCAL lock_timeout = {DDL_LOCK_TIMEOUT * 1000:.0f}"
+            )
+
+
+def _with_defaults(parameters: dict[str, str]) -> dict[str, Any]:
+    """What the URL does not say itself. No `options`: a pooler refuses them."""
+    defaults: dict[str, Any] = {
+        # The driver begins nothing by itself: `write` says BEGIN, and what holds for the transaction, in one message.
+        "autocommit": True,
         "connect_timeout": CONNECT_TIMEOUT,
         "application_name": "esp-webhooks",
         # Where the network swallows everything, the server's own timeouts never reach us.
@@ -127,27 +235,18 @@ def _connect_args(url: URL) -> dict[str, Any]:
         "keepalives_count": 3,
         "tcp_user_timeout": round(2 * STATEMENT_TIMEOUT * 1000),
     }
-    args: dict[str, Any] = {name: value for name, value in defaults.items() if name not in url.query}
-    args["options"] = " ".join([timeouts, *_as_tuple(url.query.get("options", ()))])
-    return args
+    if "," in parameters.get("host", ""):
+        # Of several hosts, the one that can write: after a fail-over the old primary may live on as a standby.
+        defaults["target_session_attrs"] = "read-write"
+    return defaults | parameters
 
 
-def _as_tuple(value: str | tuple[str, ...]) -> tuple[str, ...]:
-    return (value,) if isinstance(value, str) else value
+def _driver(connection: Connection) -> Driver:
+    driver: Driver = connection.connection.driver_connection  # type: ignore[assignment] # a DBAPIConnection
+    return driver
 
 
-def _ping_after_a_rest(engine: Engine) -> None:
-    """Ask a connection whether it still lives, unless it was in use just now: asking costs as much as a statement."""
-
-    @event.listens_for(engine, "checkin")
-    def _(_connection: Any, record: ConnectionPoolEntry) -> None:
-        record.info["used_at"] = time.monotonic()
-
-    @event.listens_for(engine, "checkout")
-    def _(connection: Any, record: ConnectionPoolEntry, _fairy: Any) -> None:
-        if time.monotonic() - record.info.get("used_at", math.inf) > PING_AFTER:
-            try:
-                engine.dialect.do_ping(connection)
-            except psycopg.Error:
-                # The others of the pool will be dead as well.
-                raise InvalidatePoolError from None
+def _is_pooled(driver: Driver) -> bool:
+    """Whether a pooler stands in between: it gives its clients process ids of its own, to cancel by."""
+    found = driver.execute("SELECT pg_backend_pid()").fetchone()
+    return found is None or found[0] != driver.info.backend_pid

@@ -10,7 +10,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
-from sqlalchemy import URL, Connection, Engine, create_engine, event
+from sqlalchemy import URL, BigInteger, ColumnElement, Connection, Engine, cast, create_engine, event, func
 
 from webhook_app.outbox.database import LOCK_TIMEOUT, OutboxUnavailable, unavailable
 
@@ -25,11 +25,12 @@ class SQLite:
 
     dialect = "sqlite"
 
-    def __init__(self, url: URL) -> None:
-        if not url.database or url.database == ":memory:":
-            raise ValueError("must name a file, like sqlite:///instance/outbox.db: memory is lost with the process")
-        self.path = Path(url.database).absolute()
-        url = url.set(drivername="sqlite+pysqlite", database=str(self.path))
+    #: Microseconds since 1970.
+    now: ColumnElement[int] = cast((func.julianday("now") - 2440587.5) * 86_400_000_000, BigInteger)
+
+    def __init__(self, database_url: str) -> None:
+        self.path = _file_of(database_url)
+        url = URL.create("sqlite+pysqlite", database=str(self.path))
         # FULL: a commit is on disk before we answer. WAL: readers and the one writer do not wait for each other; the
         # file remembers it, and only under the lock of a writer it is safe to ask for.
         pragmas = ("synchronous=FULL", "journal_mode=WAL", "foreign_keys=ON")
@@ -153,6 +154,23 @@ class SQLite:
                 fcntl.flock(self._lock_file, fcntl.LOCK_UN)
         finally:
             self._mutex.release()
+
+
+def _file_of(url: str) -> Path:
+    """The file that a URL names. Raises `ValueError` with the cure."""
+    example = "like sqlite:///instance/outbox.db"
+    _, _, rest = url.partition(":")
+    if not rest.startswith("///"):
+        raise ValueError(f"must name a file after three slashes, {example}")
+    name, question_mark, _ = rest.removeprefix("///").partition("?")
+    if question_mark:
+        raise ValueError(f"takes no options on SQLite: write it without '?' and what follows, {example}")
+    if not name or name == ":memory:":
+        raise ValueError(f"must name a file, {example}: memory is lost with the process")
+    path = Path(name).absolute()
+    if name.endswith("/") or path.is_dir():
+        raise ValueError(f"names a folder: name a file in it, {example}")
+    return path
 
 
 def _sqlite_engine(url: URL, *, begin: str, pool_size: int, pragmas: Sequence[str] = ()) -> Engine:

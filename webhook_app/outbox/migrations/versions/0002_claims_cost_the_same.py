@@ -21,9 +21,7 @@ def upgrade() -> None:
     op.execute("ALTER TABLE events SET (autovacuum_vacuum_scale_factor = 0.02, autovacuum_analyze_scale_factor = 0.02)")
     with op.get_context().autocommit_block():
         # Waits for transactions that are under way, and nobody waits for it.
-        op.execute("SET lock_timeout = 0")
         _replace_indexes(concurrently=True)
-        op.execute("RESET lock_timeout")
 
 
 def _replace_indexes(*, concurrently: bool) -> None:
