@@ -1,6 +1,8 @@
 """How gunicorn serves the app. gunicorn itself reads PORT and WEB_CONCURRENCY."""
 
 import gc
+import os
+import socket
 
 from webhook_app.outbox import open_database, schema
 from webhook_app.settings import Settings
@@ -18,6 +20,15 @@ graceful_timeout = 20  # seconds
 # Longer than a router keeps an idle connection (Heroku's: 90 s): should both close it at once, a webhook on its way
 # would get 503 from the router.
 keepalive = 95  # seconds
+# What proxies say of scheme, caller and place changes nothing here: no URL is built of it, and two that contradict each
+# other would cost the webhook a 400. The buildpack's FORWARDED_ALLOW_IPS=* would let anybody set SCRIPT_NAME.
+forwarded_allow_ips = ""
+secure_scheme_headers: dict[str, str] = {}
+forwarder_headers = ""
+header_map = "drop"
+if "PORT" in os.environ and socket.has_dualstack_ipv6():
+    # IPv6 and IPv4 on one socket; gunicorn's own default is IPv4 alone.
+    bind = f"[::]:{os.environ['PORT']}"
 # It would open a socket in the home directory that nobody asked for.
 control_socket_disable = True
 

@@ -138,6 +138,7 @@ def _webhook(open_ones: list[str], settings: Settings, *, with_secret: bool = Fa
                 "404": _answer("No such ESP, or none that is open.", error),
                 "408": _answer("The body did not come whole in time.", error),
                 "413": _answer(f"Larger than {settings.max_body_bytes} bytes.", error),
+                "415": _answer("Compressed; send it without Content-Encoding.", error),
                 "503": _answer("Could not be stored or checked now: send it again.", error, retry_after=True),
             },
         },

@@ -138,10 +138,13 @@ def _refusal(provider: str, error: Exception) -> WebhookResult:
 
 def _answer_probe(provider: Provider, method: str) -> WebhookResult:
     # 200: some ESPs look whether the URL is there before they let anybody save it.
-    if method in provider.probed_with:
+    allowed = {"POST", *provider.probed_with}
+    if "GET" in allowed:
+        # As RFC 9110 has it: whatever may be got may be asked for without its body.
+        allowed.add("HEAD")
+    if method in allowed:
         return WebhookResult(provider=provider.name)
-    allowed = ", ".join(["POST", *sorted(provider.probed_with)])
-    raise RequestRefused(405, "method not allowed", "", {"Allow": allowed})
+    raise RequestRefused(405, "method not allowed", "method", {"Allow": ", ".join(sorted(allowed))})
 
 
 def _whole_request(request: Request, url_secret: str | None, settings: Settings) -> WebhookRequest:

@@ -31,14 +31,9 @@ def is_given(value: Any) -> bool:
 
 
 class Strict(fields.Field[Read]):
-    """A field that judges its value as it reads it, and so has no validators as a rule."""
+    """A field that judges its value as it reads it."""
 
     default_error_messages = MISSING
-
-    def _validate(self, value: Any) -> None:
-        # Marshmallow makes a validator of all of them anew for each value, even of none.
-        if self.validators:
-            super()._validate(value)
 
 
 class Text(Strict[str]):
