@@ -5,7 +5,7 @@ import difflib
 import ipaddress
 import os
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any, ClassVar
 from urllib.parse import urlsplit
 
@@ -13,6 +13,7 @@ from cryptography.hazmat.primitives.asymmetric.ec import EllipticCurvePublicKey
 from marshmallow import EXCLUDE, Schema, ValidationError, fields, validate
 
 from webhook_app.auth.sendgrid import parse_key
+from webhook_app.egress import Egress, check_ca_file, check_proxy
 
 EVENTS_API_BASES = {"us": "https://dy-api.com", "eu": "https://dy-api.eu"}
 
@@ -119,6 +120,20 @@ class BaseUrl(fields.Field[str]):
         if url.path.strip("/") or url.query or url.fragment or url.username:
             raise ValidationError("must hold only the scheme and the host, no path, query or user")
         return value.rstrip("/")
+
+
+class Checked(fields.String):
+    """A text that a function takes as it is, or refuses with a `ValueError` that says why."""
+
+    def __init__(self, check: Callable[[str], str], **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        self.check = check
+
+    def _deserialize(self, value: Any, attr: str | None, data: Any, **kwargs: Any) -> Any:
+        try:
+            return self.check(value)
+        except ValueError as error:
+            raise ValidationError(str(error)) from None
 
 
 class Duration(fields.Field[float]):
@@ -246,6 +261,19 @@ class Settings:
     requests_per_second: int = _setting(
         _whole(least=0, most=100_000), 0, "ceiling on requests to Dynamic Yield, for each worker; 0 is none"
     )
+    egress_proxy: str = _setting(
+        Checked(check_proxy),
+        "",
+        "an HTTP proxy for every request that leaves, like `http://user:password@proxy.example.com:3128`",
+        secret=True,
+        shown="—",
+    )
+    egress_ca_file: str = _setting(
+        Checked(check_ca_file),
+        "",
+        "a PEM file of the certificate authorities that count for every request that leaves",
+        shown="the usual ones",
+    )
     forward_opt_ins: bool = _setting(_flag(), False, "forward resubscribes too; otherwise they are counted as ignored")
     sendgrid_verification_keys: tuple[EllipticCurvePublicKey, ...] = _setting(
         CommaSeparated(VerificationKey()),
@@ -365,6 +393,11 @@ class Settings:
     def events_api_base(self) -> str:
         """Dynamic Yield's base URL, without a trailing slash."""
         return self.events_api_url or EVENTS_API_BASES[self.events_api_region]
+
+    @property
+    def egress(self) -> Egress:
+        """How requests leave."""
+        return Egress(proxy=self.egress_proxy, ca_file=self.egress_ca_file)
 
     @classmethod
     def from_environment(cls, environ: Mapping[str, str] = os.environ) -> "Settings":

@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 
-from webhook_app.delivery.client import Client
+from webhook_app.delivery.client import Client, Timeouts
 from webhook_app.delivery.events_api import EventsApi
 from webhook_app.delivery.live import check_live
 from webhook_app.dev.sandbox import Sandbox
@@ -37,6 +37,7 @@ def test_a_wrong_key_is_told_from_a_wrong_host(box: Sandbox) -> None:
     ("kind", "options", "host", "key"),
     [
         ("status", {"status": 404}, False, None),
+        ("status", {"status": 407}, False, None),
         ("redirect", {}, False, None),
         ("html", {}, False, None),
         ("timeout", {}, False, None),
@@ -50,6 +51,8 @@ def test_what_an_answer_does_not_tell_is_said_to_be_unknown(
     kind: str, options: dict[str, Any], host: bool, key: bool | None, client: Client, box: Sandbox
 ) -> None:
     box.fault(kind, **options)
+    if kind == "timeout":
+        client.timeouts = Timeouts(read=0.3)
     found = findings(client)
     assert (found["host"], found["key"]) == (host, key)
 

@@ -76,8 +76,9 @@ CALLERS = {
     "auth/sns.py": "Amazon's own hosts, checked by pattern, no redirects",
     "cli/simulate.py": "the URL that a person types after `flask simulate`",
     "delivery/client.py": "Dynamic Yield: a base from the settings, no redirects",
-    "delivery/punctual.py": "the same",
+    "delivery/deadline.py": "the same, and ends what takes too long",
     "delivery/worker.py": "nobody: the host's name stands in the worker's",
+    "egress.py": "nobody: says how the others' requests leave",
     "dev/run.py": "nobody: looks for a free port",
     "dev/sandbox/faults.py": "answers only",
     "dev/sandbox/server.py": "answers only",
@@ -107,15 +108,16 @@ MAY_IMPORT: dict[str, set[str]] = {
     "consent": set(),
     "web": {"ops"},
     "web_worker": set(),
-    "auth": set(),
-    # It reads keys as the schemes do, so that a mistake in one is told at boot.
-    "settings": {"auth"},
+    "egress": set(),
+    "auth": {"egress"},
+    # It reads keys, proxies and certificates as those do who use them, so that a mistake in one is told at boot.
+    "settings": {"auth", "egress"},
     "providers": {"consent", "auth", "settings"},
     "outbox": {"consent"},
-    "delivery": {"consent", "outbox", "settings"},
+    "delivery": {"consent", "egress", "outbox", "settings"},
     "receiver": {"auth", "consent", "providers", "outbox", "settings", "web"},
     "redelivery": {"auth", "outbox", "providers"},
-    "sync": {"auth", "consent", "providers", "outbox", "settings"},
+    "sync": {"auth", "consent", "egress", "providers", "outbox", "settings"},
     "ops": {"delivery", "outbox", "web"},
 }
 #: Wires the others, or is an entrance of its own: nobody of the rooms above imports one of these.

@@ -34,6 +34,7 @@ SECRETS = {
     "CONSOLE_USERS": f"ann:{SECRET}-long-enough",
     "SECRET_KEY": f"{SECRET}-long-enough-for-a-key-of-sessions",
     "SENDGRID_API_KEY": f"SG.{SECRET}",
+    "EGRESS_PROXY": f"http://user:{SECRET}@proxy.example.com:3128",
 }
 
 
@@ -53,6 +54,7 @@ def objects() -> dict[str, object]:
             headers=headers, query=f"key={SECRET}", body=SECRET.encode(), url_secret=SECRET, url=None
         ),
         "Client": Client("https://dy-api.com", SECRET),
+        "Egress": settings.egress,
         "Hasher": Hasher(SECRET.encode()),
         "SignedRequest": SignedRequest(
             headers={"Authorization": SECRET}, body=SECRET.encode(), path_suffix=f"/{SECRET}"

@@ -22,6 +22,7 @@ from cryptography.x509 import Certificate, load_pem_x509_certificate
 
 from webhook_app.auth import AuthenticationError, CannotVerify, WebhookRequest
 from webhook_app.auth.reading import check_age, decode_base64
+from webhook_app.egress import DIRECT, Egress
 
 #: Amazon's own hosts, and nothing that only looks like one: this is what keeps a forged message from
 #: naming a certificate of its own, and our server from calling addresses a stranger chose.
@@ -59,22 +60,22 @@ class FetchFailed(Exception):
 Fetch = Callable[[str], bytes]
 
 
-def fetch(url: str) -> bytes:
+def fetch(url: str, egress: Egress = DIRECT) -> bytes:
     """Get a small answer from Amazon, following no redirect: it could lead anywhere. Raises `FetchFailed`."""
     deadline = time.monotonic() + FETCH_DEADLINE
     try:
-        with requests.Session() as session:
-            # No proxy or .netrc of the environment has a say in whom we trust.
-            session.trust_env = False
-            with session.get(url, timeout=FETCH_TIMEOUT, allow_redirects=False, stream=True) as answer:
-                if answer.status_code != 200:
-                    raise FetchFailed(permanent=400 <= answer.status_code < 500 and answer.status_code != 429)
-                content = b""
-                for chunk in answer.iter_content(8192):
-                    content += chunk
-                    if len(content) > MAX_ANSWER_BYTES or time.monotonic() > deadline:
-                        raise FetchFailed(permanent=False)
-                return content
+        with (
+            egress.session() as session,
+            session.get(url, timeout=FETCH_TIMEOUT, allow_redirects=False, stream=True) as answer,
+        ):
+            if answer.status_code != 200:
+                raise FetchFailed(permanent=400 <= answer.status_code < 500 and answer.status_code != 429)
+            content = b""
+            for chunk in answer.iter_content(8192):
+                content += chunk
+                if len(content) > MAX_ANSWER_BYTES or time.monotonic() > deadline:
+                    raise FetchFailed(permanent=False)
+            return content
     except requests.RequestException:
         raise FetchFailed(permanent=False) from None
 

@@ -77,7 +77,7 @@ def check(live: bool) -> None:
         said = "EVENTS_API_KEY is not set: copy a server-side API key from Dynamic Yield"
         results.append(Checked(subject="key", works=False, said=said))
     elif live:
-        client = Client(settings().events_api_base, key)
+        client = Client(settings().events_api_base, key, egress=settings().egress)
         results += check_live(client, current_app.extensions["form"])
         client.close()
     _tell(results)

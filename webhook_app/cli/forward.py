@@ -39,7 +39,7 @@ def forward() -> None:
     worker = Worker(
         Queue(database),
         current_app.extensions["form"],
-        Client(settings.events_api_base, settings.events_api_key).send,
+        Client(settings.events_api_base, settings.events_api_key, egress=settings.egress).send,
         concurrency=settings.worker_concurrency,
         pace=Pacer(settings.requests_per_second).wait,
         observe=partial(count_attempt, current_app.extensions["counters"]),

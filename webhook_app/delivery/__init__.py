@@ -39,6 +39,8 @@ class Answer:
     warnings: tuple[str, ...] = ()
     #: Seconds for which Dynamic Yield asked to be left alone.
     retry_after: float | None = None
+    #: The request may have been taken, or may yet be: nobody knows, for no answer to it came.
+    lost: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -33,6 +33,9 @@ MISCONFIGURED = {
     407: "a proxy on the way wants another user and password; look at EGRESS_PROXY",
 }
 
+#: A gateway had no answer either. What it has passed on may still take effect.
+GATEWAY_LOST_IT = frozenset({502, 504, 524})
+
 #: A 2xx that means no whole yes: a part of the answer, or a result for each part (207).
 PARTIAL = frozenset({206, 207, 208, 226})
 
@@ -125,7 +128,19 @@ def read(
         trace_id=clean(_trace_id(headers, document), private, TRACE_ID_LIMIT),
         warnings=tuple(clean(warning, private) for warning in _warnings(document)),
         retry_after=retry_after(headers.get("Retry-After"), now) if outcome is Outcome.RETRY else None,
+        lost=status in GATEWAY_LOST_IT,
     )
+
+
+def of_proxy(status: int) -> Answer:
+    """What it means that a proxy answered our wish to be connected so. Nothing was sent."""
+    if 400 <= status < 500 and status not in PASSING:
+        hint = (
+            MISCONFIGURED[407] if status == 407 else "the proxy does not connect us to this host; look at EGRESS_PROXY"
+        )
+        return Answer(outcome=Outcome.MISCONFIGURED, reason=f"proxy_{status}", status=status, message=hint)
+    message = "the proxy could not connect us to the host"
+    return Answer(outcome=Outcome.RETRY, reason=f"proxy_{status}", status=status, message=message)
 
 
 def retry_after(value: str | None, now: datetime) -> float | None:

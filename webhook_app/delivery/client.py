@@ -7,24 +7,28 @@ import ssl
 import threading
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from datetime import UTC, datetime
 
 import requests
+import urllib3
 
-from webhook_app.delivery import Answer, Call, Outcome, answers, punctual
-from webhook_app.delivery.punctual import PunctualAdapter, TooLong
+from webhook_app.delivery import Answer, Call, Outcome, answers
+from webhook_app.delivery.deadline import Attempt, Guard, GuardedAdapter
+from webhook_app.egress import DIRECT, Egress, refused_tunnel
 
 #: Bytes. Dynamic Yield's answers are under one KiB; what is longer is somebody else's.
 BODY_LIMIT = 64 * 1024
+PIECE = 8 * 1024  # bytes read at once
 #: Seconds. Load balancers hang up after 60, and some gateways forget a silent connection without telling us.
 IDLE_LIMIT = 50.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Timeouts:
-    """Seconds. A read timeout alone ends no attempt: a byte every nine seconds would keep it alive for ever."""
+    """Seconds."""
 
+    #: To each address of the host, TLS included.
     connect: float = 5.0
     #: Between two pieces of an answer.
     read: float = 10.0
@@ -33,9 +37,10 @@ class Timeouts:
 
 
 class Client:
-    """Sends calls to Dynamic Yield, each thread over its own kept-alive connection.
+    """Sends calls to Dynamic Yield, each thread over its own kept-alive connection. `base` is scheme and host.
 
-    `base` is scheme and host; `ca_file` replaces the usual certificate authorities.
+    What is over after `timeouts.total` is cut off, whatever it is at, and nothing is sent after that. Only the
+    system's resolver, and several addresses that do not answer, can keep the calling thread for longer.
     """
 
     def __init__(
@@ -44,16 +49,17 @@ class Client:
         api_key: str,
         *,
         timeouts: Timeouts = Timeouts(),
-        ca_file: str | None = None,
+        egress: Egress = DIRECT,
         now: Callable[[], datetime] = lambda: datetime.now(UTC),
     ) -> None:
+        self.timeouts = timeouts
         self._base = base.rstrip("/")
         self._api_key = api_key
-        self._timeouts = timeouts
-        self._ca_file = ca_file
+        self._egress = egress
         self._now = now
         self._of_thread = threading.local()
-        self._lanes: list[_Lane] = []
+        self._connections: list[_Connection] = []
+        self._guard = Guard()
 
     @property
     def encrypted(self) -> bool:
@@ -61,46 +67,54 @@ class Client:
 
     def send(self, call: Call) -> Answer:
         """Make one attempt. Never raises: what went wrong is an answer, too."""
+        connection = self._connection()
+        connection.attempt.begin(self.timeouts.total)
         try:
-            return self._attempt(call)
+            return self._attempt(call, connection)
         except Exception as error:
-            return _failure(error)
+            # Whatever a connection says that was cut off under it, that is why.
+            return _failure(TimeoutError() if connection.attempt.cut else error)
+        finally:
+            connection.attempt.end()
 
     def close(self) -> None:
         """Close the connections of all threads. Threads that still send open new ones."""
-        for lane in self._lanes:
-            lane.adapter.close()
+        self._guard.stop()
+        for connection in self._connections:
+            connection.adapter.close()
 
-    def _attempt(self, call: Call) -> Answer:
-        lane, now = self._lane(), time.monotonic()
-        punctual.begin(self._timeouts.total)
-        if now - lane.used_at > IDLE_LIMIT:
-            lane.adapter.close()
-        lane.used_at = now
-        response = lane.adapter.send(
-            lane.prepare(call),
+    def _attempt(self, call: Call, connection: "_Connection") -> Answer:
+        limits = self.timeouts
+        response = connection.fresh_adapter().send(
+            self._prepare(call),
             # The body is read below, up to a limit.
             stream=True,
-            timeout=(self._timeouts.connect, self._timeouts.read),
-            verify=self._ca_file or True,
+            timeout=urllib3.Timeout(  # type: ignore[arg-type] # documented, and not in the stubs
+                connect=limits.connect, read=limits.read, total=limits.total
+            ),
+            verify=self._egress.verify,
+            proxies=self._egress.proxies,
         )
         try:
-            body = _read_body(response)
+            # The headers may look whole because they were cut off.
+            connection.attempt.check()
+            body = _read_body(response, connection.attempt)
         finally:
             # Goes back to the pool if it was read to its end, else the connection is closed.
             response.close()
         private = (*call.private, self._api_key)
         return answers.read(response.status_code, response.headers, body, private=private, now=self._now())
 
-    def _lane(self) -> "_Lane":
-        lane: _Lane | None = getattr(self._of_thread, "lane", None)
-        if lane is None:
-            lane = self._of_thread.lane = _Lane(base=self._base, headers=self._headers())
-            self._lanes.append(lane)
-        return lane
+    def _connection(self) -> "_Connection":
+        connection: _Connection | None = getattr(self._of_thread, "connection", None)
+        if connection is None:
+            connection = self._of_thread.connection = _Connection()
+            self._connections.append(connection)
+            self._guard.watch(connection.attempt)
+        return connection
 
-    def _headers(self) -> dict[str, str]:
-        return {
+    def _prepare(self, call: Call) -> requests.PreparedRequest:
+        headers = {
             "DY-API-Key": self._api_key,
             "Content-Type": "application/json",
             "Accept": "application/json",
@@ -108,45 +122,53 @@ class Client:
             "Accept-Encoding": "identity",
             "User-Agent": "esp-webhook-receiver",
         }
+        return requests.Request(call.method, self._base + call.path, headers=headers, data=call.body).prepare()
 
 
-@dataclass(slots=True, kw_only=True)
-class _Lane:
-    """What a thread keeps between its calls: the connection, and a prepared request for each path.
+class _Connection:
+    """What a thread keeps between its calls.
 
-    An adapter without a session around it: no cookies, no redirects, no proxies or `.netrc` from the environment.
+    An adapter without a session around it: no cookies, no `.netrc`, and no redirect is even looked at.
     """
 
-    base: str
-    headers: dict[str, str]
-    adapter: PunctualAdapter = field(default_factory=PunctualAdapter)
-    #: On the monotonic clock.
-    used_at: float = -math.inf
-    prepared: dict[tuple[str, str], requests.PreparedRequest] = field(default_factory=dict)
+    def __init__(self) -> None:
+        self.attempt = Attempt()
+        self.adapter = GuardedAdapter(self.attempt)
+        self._used_at = -math.inf
 
-    def prepare(self, call: Call) -> requests.PreparedRequest:
-        # Preparing takes a third of a call's time, and only the body differs from call to call.
-        request = self.prepared.get((call.method, call.path))
-        if request is None:
-            request = requests.Request(call.method, self.base + call.path, headers=self.headers).prepare()
-            self.prepared[call.method, call.path] = request
-        request.body = call.body
-        request.headers["Content-Length"] = str(len(call.body))
-        return request
+    def fresh_adapter(self) -> GuardedAdapter:
+        now = time.monotonic()
+        if now - self._used_at > IDLE_LIMIT:
+            self.adapter.close()
+        self._used_at = now
+        return self.adapter
 
 
-def _read_body(response: requests.Response) -> bytes | None:
+def _read_body(response: requests.Response, attempt: Attempt) -> bytes | None:
     """The body, or None where it breaks off, takes too long or is too long: the status is known all the same."""
+    body = b""
     try:
-        body: bytes = response.raw.read(BODY_LIMIT + 1, decode_content=True)
+        while piece := response.raw.read1(PIECE, decode_content=True):
+            body += piece
+            if len(body) > BODY_LIMIT:
+                return None
+            attempt.check()
+        attempt.check()
     except Exception:
         return None
-    return body if len(body) <= BODY_LIMIT else None
+    return body if body or _says_where_it_ends(response) else None
+
+
+def _says_where_it_ends(response: requests.Response) -> bool:
+    """False where an empty body may as well be a connection that broke off within the headers."""
+    headers = response.headers
+    framed = "Content-Length" in headers or "Transfer-Encoding" in headers
+    return framed or response.status_code in (204, 304) or "close" in headers.get("Connection", "").lower()
 
 
 #: What went wrong instead of an answer → slug and sentence. The first row that fits any cause counts.
 FAILURES: tuple[tuple[type[BaseException], str, str], ...] = (
-    (TooLong, "answer_too_long", "the answer is longer than anything Dynamic Yield sends"),
+    (urllib3.exceptions.ProxyError, "proxy", "the proxy cannot be reached; look at EGRESS_PROXY"),
     (socket.gaierror, "dns", "the host name was not found"),
     (ssl.SSLCertVerificationError, "tls", "the host's certificate is not valid for it"),
     (ssl.SSLError, "tls", "no TLS connection came about"),
@@ -158,17 +180,29 @@ FAILURES: tuple[tuple[type[BaseException], str, str], ...] = (
     (OSError, "network", "the host cannot be reached"),
 )
 
+#: Causes that leave no doubt that nothing was sent.
+NOT_SENT = (
+    urllib3.exceptions.ProxyError,
+    urllib3.exceptions.NewConnectionError,
+    urllib3.exceptions.ConnectTimeoutError,
+    urllib3.exceptions.SSLError,
+)
+
 
 def _failure(error: Exception) -> Answer:
     # Only our own words: an exception's text may hold the URL, the headers or a part of the answer.
     causes = list(_causes(error))
+    for cause in causes:
+        if status := refused_tunnel(cause):
+            return answers.of_proxy(status)
+    lost = not any(isinstance(cause, NOT_SENT) for cause in causes)
     # What requests raises is an OSError too, and says less than what lies beneath.
     telling = [cause for cause in causes if not isinstance(cause, requests.RequestException)]
     for kind, reason, message in FAILURES:
         if any(isinstance(cause, kind) for cause in telling):
-            return Answer(outcome=Outcome.RETRY, reason=reason, message=message)
+            return Answer(outcome=Outcome.RETRY, reason=reason, message=message, lost=lost)
     names = " < ".join(type(cause).__name__ for cause in causes)
-    return Answer(outcome=Outcome.RETRY, reason="unexpected", message=f"could not be sent: {names}")
+    return Answer(outcome=Outcome.RETRY, reason="unexpected", message=f"could not be sent: {names}", lost=lost)
 
 
 def _causes(error: BaseException) -> Iterator[BaseException]:

@@ -35,7 +35,9 @@ def check_live(client: Client, form: WireForm) -> list[Checked]:
 def _host(answer: Answer) -> Checked:
     if answer.status is None and answer.reason != "tls":
         return Checked(subject="host", works=False, said=answer.message)
-    if answer.reason in ("html", "not_json") or answer.status in (404, 405) or 300 <= (answer.status or 0) < 400:
+    if answer.reason in ("html", "not_json") or answer.reason.startswith("proxy_"):
+        return Checked(subject="host", works=False, said=answer.message)
+    if answer.status in (404, 405, 407) or 300 <= (answer.status or 0) < 400:
         return Checked(subject="host", works=False, said=answer.message)
     return Checked(subject="host", works=True, said="answers")
 

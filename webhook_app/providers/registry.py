@@ -3,6 +3,7 @@
 import re
 import tomllib
 from collections.abc import Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -19,12 +20,13 @@ DEFAULT_FILE = Path("providers.toml")
 _NAME = re.compile(r"[a-z][a-z0-9_-]{0,40}")
 
 
-def build(settings: Settings, environ: Mapping[str, str], *, fetch: sns.Fetch = sns.fetch) -> dict[str, Provider]:
+def build(settings: Settings, environ: Mapping[str, str], *, fetch: sns.Fetch | None = None) -> dict[str, Provider]:
     """Every provider by the name in its URL. One without a secret is in it too, with `scheme=None`.
 
     A provider of the customer's file takes the place of the catalogue's of the same name. Raises
     `ConfigurationError` with all problems.
     """
+    fetch = fetch or partial(sns.fetch, egress=settings.egress)
     providers = {provider.name: provider for provider in (sendgrid.provider(settings), emarsys.provider(settings))}
     problems: list[str] = []
     catalog = {name: table for path in sorted(CATALOG.glob("*.toml")) for name, table in _load(path).items()}

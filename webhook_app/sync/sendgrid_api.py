@@ -12,6 +12,7 @@ import requests
 import structlog
 
 from webhook_app.auth.sendgrid import parse_key
+from webhook_app.egress import DIRECT
 from webhook_app.settings import Settings
 
 TIMEOUT = (5.0, 30.0)  # seconds: to connect, between two pieces of an answer
@@ -42,13 +43,6 @@ class SendGridError(Exception):
         self.reason = reason
 
 
-def _session() -> requests.Session:
-    session = requests.Session()
-    # No .netrc and no proxies from the environment: nothing but the key shall say who we are.
-    session.trust_env = False
-    return session
-
-
 @dataclass(slots=True, kw_only=True)
 class SendGridApi:
     """One account, or one subuser of it. `sleep` waits so many seconds; what it raises ends the call."""
@@ -58,7 +52,7 @@ class SendGridApi:
     subuser: str = ""
     sleep: Callable[[float], object] = time.sleep
     clock: Callable[[], float] = time.time
-    session: requests.Session = field(default_factory=_session, repr=False)
+    session: requests.Session = field(default_factory=DIRECT.session, repr=False)
 
     @classmethod
     def from_settings(cls, settings: Settings, **more: Any) -> "SendGridApi":
@@ -74,6 +68,7 @@ class SendGridApi:
                 "base": settings.sendgrid_api_url,
                 "key": settings.sendgrid_api_key,
                 "subuser": settings.sendgrid_subuser,
+                "session": settings.egress.session(),
                 **more,
             }
         )

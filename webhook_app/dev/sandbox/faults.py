@@ -25,6 +25,8 @@ class Exchange:
     reader: asyncio.StreamReader
     writer: asyncio.StreamWriter
     options: dict[str, Any]
+    #: Makes the request count as taken, now.
+    take_effect: Callable[[], None]
 
     async def send(self, data: bytes) -> None:
         self.writer.write(data)
@@ -115,6 +117,10 @@ async def _cut(exchange: Exchange) -> None:
         exchange.reset()
 
 
+async def _cut_headers(exchange: Exchange) -> None:
+    await exchange.send(b"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nContent-Le")
+
+
 async def _drip_headers(exchange: Exchange) -> None:
     await exchange.send(b"HTTP/1.1 200 OK\r\nX-Slow: ")
     await exchange.forever(b"x", float(exchange.options.get("every", 0.1)))
@@ -138,6 +144,18 @@ async def _endless_body(exchange: Exchange) -> None:
     await exchange.forever(b"2000\r\n" + b" " * 0x2000 + b"\r\n", 0)
 
 
+async def _endless_redirect(exchange: Exchange) -> None:
+    await exchange.send(b"HTTP/1.1 302 Found\r\nLocation: /elsewhere\r\nTransfer-Encoding: chunked\r\n\r\n")
+    await exchange.forever(b"2000\r\n" + b" " * 0x2000 + b"\r\n", 0)
+
+
+async def _late(exchange: Exchange) -> int:
+    """Take the request, but only after some seconds, whether or not anybody still waits for the answer."""
+    await asyncio.sleep(float(exchange.options.get("seconds", 20)))
+    exchange.take_effect()
+    return await exchange.answer(204)
+
+
 async def _not_http(exchange: Exchange) -> None:
     await exchange.send(b"220 mail.example.com ESMTP\r\n")
 
@@ -155,9 +173,12 @@ FAULTS: dict[str, Callable[[Exchange], Awaitable[int | None]]] = {
     "close": _close,
     "reset": _reset,
     "cut": _cut,
+    "cut_headers": _cut_headers,
+    "late": _late,
     "drip_headers": _drip_headers,
     "drip_body": _drip_body,
     "endless_headers": _endless_headers,
     "endless_body": _endless_body,
+    "endless_redirect": _endless_redirect,
     "not_http": _not_http,
 }

@@ -3,6 +3,7 @@
 import asyncio
 import ssl
 from contextlib import suppress
+from functools import partial
 
 import orjson
 
@@ -61,7 +62,8 @@ class Server:
         if fault := box.next_fault():
             # Settled first: whoever is answered, or cut off, may look at once.
             box.settle(arrival, fault.kind, None)
-            arrival.status = await FAULTS[fault.kind](Exchange(request, reader, writer, fault.options))
+            take_effect = partial(box.take_effect, arrival)
+            arrival.status = await FAULTS[fault.kind](Exchange(request, reader, writer, fault.options, take_effect))
             return arrival.status is not None
         status, said = box.judge(request)
         trace_id = f"sandbox-{arrival.number}"

@@ -101,6 +101,7 @@ class Sandbox:
         self.arrivals: deque[Arrival] = deque(maxlen=keep)
         self.counts = {"arrived": 0, "taken": 0, "refused": 0, "faults": 0}
         self._api_key = api_key
+        self._effects: deque[Arrival] = deque(maxlen=keep)
         self._faults: deque[Fault] = deque()
         self._log: BinaryIO | None = log_file.open("ab", buffering=0) if log_file else None
 
@@ -111,8 +112,8 @@ class Sandbox:
 
     @property
     def taken(self) -> list[dict[str, Any]]:
-        """The bodies that were taken, newest last."""
-        return [one["body"] for one in self.received if one["became"] in ("taken", "warnings")]
+        """The bodies that took effect, in that order: the last one about a person is what Dynamic Yield acts by."""
+        return [arrival.shown()["body"] for arrival in list(self._effects)]
 
     def fault(self, kind: str, *, times: int | None = 1, **options: Any) -> None:
         """Let the next `times` requests end in this fault.
@@ -136,6 +137,7 @@ class Sandbox:
 
     def forget(self) -> None:
         self.arrivals.clear()
+        self._effects.clear()
         self.counts = dict.fromkeys(self.counts, 0)
 
     def close(self) -> None:
@@ -148,8 +150,14 @@ class Sandbox:
         self.arrivals.append(arrival)
         return arrival
 
+    def take_effect(self, arrival: Arrival) -> None:
+        """From now on, Dynamic Yield would act by this request."""
+        self._effects.append(arrival)
+
     def settle(self, arrival: Arrival, became: str, status: int | None) -> None:
         arrival.became, arrival.status = became, status
+        if became in ("taken", "warnings"):
+            self.take_effect(arrival)
         self.counts[became if became in self.counts else "faults"] += 1
         if self._log:
             self._log.write(orjson.dumps(arrival.shown(), option=orjson.OPT_APPEND_NEWLINE))
