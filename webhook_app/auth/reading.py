@@ -2,7 +2,7 @@
 
 import base64
 import binascii
-from datetime import UTC
+from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
 from enum import StrEnum
 from urllib.parse import parse_qsl
@@ -18,7 +18,7 @@ class TimeForm(StrEnum):
 
     UNIX = "unix"
     UNIX_MS = "unix_ms"
-    #: `Mon, 05 Jan 2026 10:00:00 GMT`
+    #: `Mon, 05 Jan 2026 10:00:00 GMT`, or ISO 8601
     HTTP_DATE = "http_date"
 
 
@@ -62,7 +62,8 @@ def seconds(timestamp: bytes, form: TimeForm) -> float:
     """A signed timestamp in Unix seconds. Raises `AuthenticationError`."""
     if form is TimeForm.HTTP_DATE:
         try:
-            moment = parsedate_to_datetime(timestamp.decode("ascii"))
+            text = timestamp.decode("ascii")
+            moment = datetime.fromisoformat(text) if text[:1].isdigit() else parsedate_to_datetime(text)
             # "-0000" says UTC without naming a zone.
             return (moment if moment.tzinfo else moment.replace(tzinfo=UTC)).timestamp()
         except (ValueError, TypeError, IndexError, OverflowError):

@@ -29,8 +29,6 @@ def read_form(body: bytes) -> dict[str, Any]:
 
     Raises `Unreadable`.
     """
-    if body.lstrip()[:1] in (b"{", b"["):
-        raise Unreadable("the body is JSON, but this ESP is declared to send forms")
     try:
         fields = parse_form(body)
     except ValueError:
@@ -77,6 +75,6 @@ def read_json_or_form(body: bytes) -> Any:
 
 FORMS = {
     "json": BodyForm(content_type="application/json", read=load_json, write=str.encode),
-    "form": BodyForm(content_type="application/x-www-form-urlencoded", read=read_form, write=_write_form),
+    "form": BodyForm(content_type="application/x-www-form-urlencoded", read=read_json_or_form, write=_write_form),
     "any": BodyForm(content_type="application/json", read=read_json_or_form, write=str.encode),
 }

@@ -19,7 +19,7 @@ from webhook_app.providers import Handshake, Provider, Sample, Unreadable, expla
 from webhook_app.providers.bodies import FORMS
 from webhook_app.providers.declaration import IDENTITIES, Declaration, Greeting
 from webhook_app.providers.expressions import Where
-from webhook_app.providers.fields import Address, Text, Timestamp, is_given
+from webhook_app.providers.fields import Address, Note, Text, Timestamp, is_given
 from webhook_app.providers.known import UnknownType
 
 #: `for_each` makes at most so many events of one, each of which keeps it whole; a mail has some fifty recipients.
@@ -149,10 +149,10 @@ def translator(declared: Declaration) -> Translator:
     """Compile a declaration's fields into schemas."""
     paths: dict[str, Where] = {name: getattr(declared, name) for name in declared.identify_by}
     optional: dict[str, fields.Field[Any]] = {
-        "reason": Text(),
+        "reason": Note(),
         "time": Timestamp(pattern=declared.time_format, zone=declared.time_zone),
-        "event_id": Text(),
-        "message_id": Text(),
+        "event_id": Note(),
+        "message_id": Note(),
         "push_channel": fields.Enum(PushChannel, by_value=True),
         **{name: Text() for name in VISITOR},
     }

@@ -9,9 +9,25 @@ from typing import Any
 
 import jmespath
 from jmespath.exceptions import JMESPathError, JMESPathTypeError
-from jmespath.functions import Functions
+from jmespath.functions import Functions, signature
 from jmespath.lexer import Lexer
 from marshmallow import ValidationError
+
+
+class MoreFunctions(Functions):
+    """JMESPath's functions, and two that it lacks, for words in several cases and for lists to compare."""
+
+    @signature({"types": []})
+    def _func_lower(self, value: Any) -> Any:
+        return value.strip().lower() if isinstance(value, str) else value
+
+    @signature({"types": ["array", "null"]}, {"types": ["array", "null"]})
+    def _func_without(self, values: list[Any] | None, others: list[Any] | None) -> list[Any]:
+        """The values that are not among the others."""
+        return [value for value in values or [] if value not in (others or [])]
+
+
+_OPTIONS = jmespath.Options(custom_functions=MoreFunctions())
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,7 +50,7 @@ class Path:
     def find(self, value: Any) -> Any:
         """What stands there, None for nothing. Raises `ValidationError` where the expression does not fit the value."""
         try:
-            return self._compiled.search(value)
+            return self._compiled.search(value, options=_OPTIONS)
         except Exception as error:
             # A customer's expression meets whatever an ESP sends: contains(null, 'x'), a sum of texts, a JSON tree of
             # any depth. The event is quarantined with this reason; its neighbours go on.
@@ -103,7 +119,7 @@ def _wrong_parts(node: Any) -> Iterator[str]:
 
 
 def _wrong_call(name: str, given: int) -> Iterator[str]:
-    known: Any = Functions.FUNCTION_TABLE
+    known: Any = MoreFunctions.FUNCTION_TABLE
     if name not in known:
         yield f"calls {name}(), which JMESPath does not have; it has {', '.join(sorted(known))}"
         return

@@ -1,5 +1,6 @@
 """Marshmallow fields for what ESPs send: lenient about form, strict about what a database cannot hold."""
 
+import contextlib
 import math
 import re
 from collections.abc import Callable
@@ -55,6 +56,16 @@ class Text(Strict[str]):
         return text
 
 
+class Note(Text):
+    """A text that is only of use if it can be read: nobody's opt-out waits for an odd message id."""
+
+    def _deserialize(self, value: Any, attr: str | None, data: Any, **kwargs: Any) -> str:
+        try:
+            return super()._deserialize(value, attr, data, **kwargs)
+        except ValidationError:
+            return ""
+
+
 class Address(Strict[str]):
     """An email address, trimmed, otherwise as the ESP wrote it.
 
@@ -62,6 +73,8 @@ class Address(Strict[str]):
     """
 
     def _deserialize(self, value: Any, attr: str | None, data: Any, **kwargs: Any) -> str:
+        if isinstance(value, list):
+            value = _only_one(value)
         if not isinstance(value, str):
             raise ValidationError("is not a text")
         address = value.strip()
@@ -71,6 +84,16 @@ class Address(Strict[str]):
         if not (local and at and domain) or _NOT_IN_ADDRESS.search(address) or len(address) > MAX_ADDRESS_LENGTH:
             raise ValidationError("is not an email address")
         return address
+
+
+def _only_one(values: list[Any]) -> Any:
+    """The one recipient of a list. Of several, nobody is opted out by a guess who is meant."""
+    different = {str(value).strip().casefold(): value for value in values if is_given(value)}
+    if not different:
+        raise ValidationError("is missing")
+    if len(different) > 1:
+        raise ValidationError(f"names {len(different)} recipients, and not which of them is meant")
+    return next(iter(different.values()))
 
 
 class Timestamp(Strict[datetime]):
@@ -89,7 +112,9 @@ class Timestamp(Strict[datetime]):
         if isinstance(value, str):
             text = value.strip()
             if self.pattern:
-                return self._aware(lambda: datetime.strptime(text, self.pattern or ""))  # noqa: DTZ007 (_aware)
+                # ESPs have changed their form, and mix two: what the pattern does not fit is read as any other.
+                with contextlib.suppress(ValidationError):
+                    return self._aware(lambda: datetime.strptime(text, self.pattern or ""))  # noqa: DTZ007 (_aware)
             # Nearly every text is ISO 8601, and finding that out by an exception is dear.
             try:
                 value = None if text[4:5] == "-" else float(text)

@@ -13,7 +13,8 @@ from webhook_app.auth import WebhookRequest
 from webhook_app.auth.sendgrid import SendGridSignature
 from webhook_app.consent import Action, ConsentChange, Identity, IdentityKind, Visitor
 from webhook_app.providers import Provider, json_events
-from webhook_app.providers.fields import Address, Text, Timestamp
+from webhook_app.providers.fields import Address, Note, Timestamp
+from webhook_app.providers.known import Known, UnknownType
 from webhook_app.settings import Settings
 
 #: SendGrid event → what it says about consent. Whatever is absent here says nothing.
@@ -25,6 +26,11 @@ MEANING = {
     "dropped": Action.OPT_OUT,
     "group_resubscribe": Action.OPT_IN,
 }
+
+#: What else SendGrid's events are called. None of it says anything about consent.
+KNOWN = Known(
+    ("processed", "deferred", "delivered", "bounce", "blocked", "dropped", "open", "click", "account_status_change")
+)
 
 #: Events that concern one unsubscribe group, named by `asm_group_id`.
 GROUP_EVENTS = frozenset({"group_unsubscribe", "group_resubscribe"})
@@ -46,14 +52,14 @@ class SendGridEvent(Schema):
     email = Address(required=True)
     event = fields.String(required=True)
     timestamp = Timestamp(required=True)
-    sg_event_id = Text(load_default="", allow_none=True)
-    sg_message_id = Text(load_default="", allow_none=True)
+    sg_event_id = Note(load_default="", allow_none=True)
+    sg_message_id = Note(load_default="", allow_none=True)
     # Custom arguments a shop may add to its mails, so that Dynamic Yield knows the visitor.
-    dyid = Text(load_default="")
-    dyid_server = Text(load_default="")
-    dy_session = Text(load_default="")
-    dy_user_id = Text(load_default="")
-    dy_session_id = Text(load_default="")
+    dyid = Note(load_default="")
+    dyid_server = Note(load_default="")
+    dy_session = Note(load_default="")
+    dy_user_id = Note(load_default="")
+    dy_session_id = Note(load_default="")
 
     @post_load
     def change(self, event: dict[str, Any], **_: Any) -> ConsentChange:
@@ -93,6 +99,8 @@ class Translator:
         name = event.get("event")
         if not isinstance(name, str):
             raise ValidationError("is missing or not a text", "event")
+        if name not in MEANING and name not in KNOWN:
+            raise UnknownType(KNOWN.name_unknown(name), "event")
         if name not in self.events or not self._concerns_us(name, event):
             return None
         change: ConsentChange = self.schema.load(event)
