@@ -133,4 +133,5 @@ def _log_and_count(counters: Counters, response: Response) -> Response:
         metrics.count_webhook(
             counters, webhook.provider, webhook.status, webhook.reason, webhook.counts or {}, seconds=seconds
         )
+        metrics.count_unknown_types(counters, webhook.provider, webhook.unknown_types)
     return response

@@ -33,6 +33,8 @@ class WebhookResult:
     status: int = 200
     #: What became of the events; None where none were read.
     counts: Mapping[str, int] | None = None
+    #: Type → how many events were of it, for types that the provider does not know.
+    unknown_types: Mapping[str, int] = field(default_factory=dict)
     #: What the caller is told of a refusal.
     error: str = ""
     #: Why it was refused, for the log and the metrics: a slug, and what else there is to say behind a colon.
@@ -42,8 +44,9 @@ class WebhookResult:
     headers: Mapping[str, str] = field(default_factory=dict)
 
     def log_fields(self) -> dict[str, Any]:
-        said = {"reason": self.reason, "note": self.note}
-        return {"provider": self.provider, **(self.counts or {}), **{name: text for name, text in said.items() if text}}
+        said = {"unknown_types": self.unknown_types, "reason": self.reason, "note": self.note}
+        present = {name: value for name, value in said.items() if value}
+        return {"provider": self.provider, **(self.counts or {}), **present}
 
     def response(self) -> ResponseReturnValue:
         body: Any = {"error": self.error} if self.error else self.counts
@@ -105,12 +108,13 @@ def receive(
         body=webhook.body,
     )
     return result(
+        unknown_types=reading.unknown_types,
         counts={
             "accepted": added.accepted,
             "duplicates": added.duplicates,
             "ignored": reading.ignored + _tests_among(reading.changes),
             "quarantined": added.quarantined,
-        }
+        },
     )
 
 

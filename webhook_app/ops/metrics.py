@@ -220,6 +220,12 @@ def count_webhook(
     counters.add(_counts(provider, status, slug, numbers), Timing.RECEIVE, seconds)
 
 
+def count_unknown_types(counters: Counters, provider: str, types: Mapping[str, int]) -> None:
+    """Count the events of types that the provider does not know, by the type's name."""
+    if types:
+        counters.add(tuple((Count.UNKNOWN_TYPES, provider, name, number) for name, number in types.items()))
+
+
 _EVENTS = (Count.ACCEPTED, Count.DUPLICATES, Count.IGNORED, Count.QUARANTINED)
 
 
