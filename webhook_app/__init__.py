@@ -21,8 +21,8 @@ from webhook_app.ops import health, logs, metrics
 from webhook_app.outbox import Database, Intake, open_database
 from webhook_app.outbox.counters import FLUSH_EVERY, Counters
 from webhook_app.providers.registry import build as build_providers
-from webhook_app.receiver import WebhookResult
 from webhook_app.settings import ConfigurationError, Settings, near_misses
+from webhook_app.webhook_result import WebhookResult
 
 if TYPE_CHECKING:
     from _typeshed.wsgi import WSGIApplication
@@ -130,8 +130,5 @@ def _log_and_count(counters: Counters, response: Response) -> Response:
         duration_ms=round(seconds * 1000, 1),
     )
     if webhook and request.method == "POST":
-        metrics.count_webhook(
-            counters, webhook.provider, webhook.status, webhook.reason, webhook.counts or {}, seconds=seconds
-        )
-        metrics.count_unknown_types(counters, webhook.provider, webhook.unknown_types)
+        metrics.count_webhook(counters, webhook, seconds)
     return response

@@ -1,9 +1,7 @@
 """`POST /webhooks/<provider>`: authenticate, read, record, answer."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
 from functools import partial
-from typing import Any
 
 from flask import Blueprint, Request, g, request
 from flask.typing import ResponseReturnValue
@@ -14,6 +12,7 @@ from webhook_app.consent import ConsentChange
 from webhook_app.outbox import Intake, OutboxUnavailable, TokenReused
 from webhook_app.providers import Provider, read
 from webhook_app.settings import Settings
+from webhook_app.webhook_result import WebhookResult
 
 RETRY_AFTER = 30  # seconds
 #: A body over the limit is read on for so many times the limit before the answer. A sender whose connection is closed
@@ -23,34 +22,6 @@ CHUNK = 64 * 1024  # bytes
 
 #: The view answers all of them, so that a closed provider is 404 whatever is asked.
 METHODS = ("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS")
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class WebhookResult:
-    """What became of one webhook. Its answer, its log line and its metrics are all made of this."""
-
-    provider: str
-    status: int = 200
-    #: What became of the events; None where none were read.
-    counts: Mapping[str, int] | None = None
-    #: Type → how many events were of it, for types that the provider does not know.
-    unknown_types: Mapping[str, int] = field(default_factory=dict)
-    #: What the caller is told of a refusal.
-    error: str = ""
-    #: Why it was refused, for the log and the metrics: a slug, and what else there is to say behind a colon.
-    reason: str = ""
-    #: What was done to verify the URL or to confirm a subscription.
-    note: str = ""
-    headers: Mapping[str, str] = field(default_factory=dict)
-
-    def log_fields(self) -> dict[str, Any]:
-        said = {"unknown_types": self.unknown_types, "reason": self.reason, "note": self.note}
-        present = {name: value for name, value in said.items() if value}
-        return {"provider": self.provider, **(self.counts or {}), **present}
-
-    def response(self) -> ResponseReturnValue:
-        body: Any = {"error": self.error} if self.error else self.counts
-        return body or "", self.status, self.headers
 
 
 class RequestRefused(Exception):

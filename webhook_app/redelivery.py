@@ -5,6 +5,7 @@ import json
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from enum import StrEnum
+from functools import partial
 
 from sqlalchemy import ColumnElement, or_
 
@@ -98,13 +99,14 @@ class Redelivery:
 def _read(provider: Provider, raw: bytes, *, forward_opt_ins: bool) -> Reading:
     """What is kept is either a whole body or one event of it; which of the two, only the attempt tells."""
     request = WebhookRequest(body=raw)
-    whole = read(provider, request, forward_opt_ins=forward_opt_ins)
+    again = partial(read, request=request, forward_opt_ins=forward_opt_ins, damaged_too=True)
+    whole = again(provider)
     if whole.changes:
         return whole
     try:
         event = json.loads(raw)
     except (ValueError, RecursionError):
         return whole
-    single = read(dataclasses.replace(provider, events=lambda _: [event]), request, forward_opt_ins=forward_opt_ins)
+    single = again(dataclasses.replace(provider, events=lambda _: [event]))
     # While either way of reading it fails, it stays where a person sees it.
     return whole if whole.quarantined and not single.changes else single

@@ -77,6 +77,21 @@ UNREADABLE: dict[str, tuple[bytes, int, int]] = {
 }
 
 
+@pytest.mark.parametrize("wrong", [b"\xe9", b"\xc3", b"\t", b"\0"], ids=["Latin-1", "half a character", "TAB", "NUL"])
+@pytest.mark.parametrize("where", [b"email", b"custom"])
+def test_one_wrong_byte_in_a_batch_of_a_thousand_costs_one_event(product: Product, wrong: bytes, where: bytes) -> None:
+    addresses = people(1000, f"byte-{wrong.hex()}-{where.decode()}")
+    events = [json.dumps(GOOD | {"email": address, "custom": "Jos"}).encode() for address in addresses]
+    # Into the address, it would name somebody else; elsewhere, whoever it names is as sure as the rest of its text.
+    events[500] = re.sub(rb'("%s": "\w+)' % where, lambda found: found[1] + wrong, events[500], count=1)
+    counts = product.post(b"[" + b",".join(events) + b"]").json()
+    assert counts == {"accepted": 999, "duplicates": 0, "ignored": 0, "quarantined": 1}
+    reasons = product.sql("SELECT error FROM events WHERE state = 'quarantined' ORDER BY id DESC LIMIT 1")
+    assert reasons[0][0].startswith(f"{where.decode()}: holds ")
+    people_stored = product.sql("SELECT identity_value FROM events ORDER BY id DESC LIMIT 1000")
+    assert {address for (address,) in people_stored} == {*addresses, None} - {addresses[500]}
+
+
 def memory(pid: int, which: str) -> float:
     """MiB: `VmRSS` is what a process takes now, `VmHWM` the most it ever took since `forget_peak`."""
     found = re.search(rf"{which}:\s+(\d+) kB", Path(f"/proc/{pid}/status").read_text())

@@ -43,8 +43,7 @@ EXTENSION_POINTS = {
     ("sqlalchemy", "process_bind_param"): "the same",
 }
 
-#: What still leans on something private: a module of ours and the name. It only ever shrinks: whoever mends one takes its
-#: line out.
+#: What still leans on something private: a module of ours and the name. It only shrinks: who mends one takes it out.
 OFFENDERS = {
     *(("dev/run.py", name) for name in ("terminate", "_send_message", "run")),
     ("outbox/tables.py", "self_group"),

@@ -28,6 +28,7 @@ from webhook_app.outbox.counters import LABELS, SUM, Count, Counted, Counters, C
 from webhook_app.outbox.queries import count_by_state
 from webhook_app.outbox.reconciliations import Reconciliations
 from webhook_app.outbox.status import status
+from webhook_app.webhook_result import WebhookResult
 
 PREFIX = "esp_webhooks_"
 
@@ -210,20 +211,15 @@ class _Collector(Collector):
         yield reconciled
 
 
-def count_webhook(
-    counters: Counters, provider: str, status: int, reason: str, events: Mapping[str, int], *, seconds: float
-) -> None:
+def count_webhook(counters: Counters, result: WebhookResult, seconds: float) -> None:
     """Count one webhook by its answer, the reason of its refusal and what became of its events."""
     # What follows the colon of a reason is a sentence, and differs each time.
-    slug = reason.partition(":")[0]
-    numbers = tuple([events.get(count, 0) for count in _EVENTS])
-    counters.add(_counts(provider, status, slug, numbers), Timing.RECEIVE, seconds)
-
-
-def count_unknown_types(counters: Counters, provider: str, types: Mapping[str, int]) -> None:
-    """Count the events of types that the provider does not know, by the type's name."""
-    if types:
-        counters.add(tuple((Count.UNKNOWN_TYPES, provider, name, number) for name, number in types.items()))
+    slug = result.reason.partition(":")[0]
+    numbers = tuple([(result.counts or {}).get(count, 0) for count in _EVENTS])
+    counts = _counts(result.provider, result.status, slug, numbers)
+    unknown = result.unknown_types.items()
+    counts += tuple([(Count.UNKNOWN_TYPES, result.provider, name, number) for name, number in unknown])
+    counters.add(counts, Timing.RECEIVE, seconds)
 
 
 _EVENTS = (Count.ACCEPTED, Count.DUPLICATES, Count.IGNORED, Count.QUARANTINED)

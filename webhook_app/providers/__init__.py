@@ -1,25 +1,19 @@
 """What they said: an ESP's webhook, authenticated and translated into consent changes."""
 
-import json
 from collections import Counter
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from typing import Any
 
-import orjson
 from marshmallow import ValidationError
 
 from webhook_app.auth import Scheme, WebhookRequest
 from webhook_app.consent import Action, ConsentChange
+from webhook_app.providers.json_body import Damaged
+from webhook_app.providers.json_body import Unreadable as Unreadable
+from webhook_app.providers.json_body import dump_raw as dump_raw
+from webhook_app.providers.json_body import load_json as load_json
 from webhook_app.providers.known import UnknownType
-
-
-class Unreadable(Exception):
-    """The body is not of the form this ESP sends. `reason` is a sentence for a person."""
-
-    def __init__(self, reason: str) -> None:
-        super().__init__(reason)
-        self.reason = reason
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -92,8 +86,11 @@ class Reading:
 MAX_QUARANTINED = 1000
 
 
-def read(provider: Provider, request: WebhookRequest, *, forward_opt_ins: bool) -> Reading:
-    """Translate every event of an authentic webhook. One bad event never costs its neighbours."""
+def read(provider: Provider, request: WebhookRequest, *, forward_opt_ins: bool, damaged_too: bool = False) -> Reading:
+    """Translate every event of an authentic webhook. One bad event never costs its neighbours.
+
+    `damaged_too`: a person has looked at events whose bytes were wrong, and wants them read as far as they can be.
+    """
     reading = Reading()
     unreadable = 0
     try:
@@ -103,6 +100,8 @@ def read(provider: Provider, request: WebhookRequest, *, forward_opt_ins: bool) 
         return reading
     for event in events:
         try:
+            if isinstance(event, Damaged) and not damaged_too:
+                raise ValidationError(event.damage, "_schema")
             change = provider.translate(event, request)
         except ValidationError as error:
             unreadable += 1
@@ -121,44 +120,10 @@ def read(provider: Provider, request: WebhookRequest, *, forward_opt_ins: bool) 
     return reading
 
 
-def load_json(body: bytes) -> Any:
-    """Parse JSON, also what orjson refuses but one bad event of a batch may hold: NaN, lone surrogates, huge numbers.
-
-    Raises `Unreadable`.
-    """
-    try:
-        return orjson.loads(body)
-    except orjson.JSONDecodeError:
-        pass
-    try:
-        return json.loads(body)
-    except RecursionError:
-        raise Unreadable("the body is JSON nested too deeply") from None
-    except UnicodeDecodeError:
-        raise Unreadable("the body is not UTF-8 text") from None
-    except ValueError as error:
-        # The error's own text names a place, never the content. A huge integer literal ends here too.
-        raise Unreadable(f"the body is not JSON: {error}") from None
-
-
 def json_events(request: WebhookRequest) -> list[Any]:
     """The events of a JSON body: a list of them, or a single one. Raises `Unreadable`."""
     loaded = load_json(request.body)
     return loaded if isinstance(loaded, list) else [loaded]
-
-
-def dump_raw(event: Any) -> bytes:
-    """A raw event as JSON bytes, which every database stores whatever they hold."""
-    try:
-        # Copied: orjson's own bytes keep the room that they were written in, four kilobytes for every event.
-        return bytes(memoryview(orjson.dumps(event)))
-    except TypeError:
-        pass
-    try:
-        # What only the lenient parser took: lone surrogates, huge numbers. ASCII escapes keep them as they came.
-        return json.dumps(event, separators=(",", ":")).encode()
-    except RecursionError:
-        return b'"nested too deeply to be kept"'
 
 
 def explain(error: ValidationError) -> str:

@@ -20,6 +20,7 @@ from webhook_app.providers.bodies import FORMS
 from webhook_app.providers.declaration import IDENTITIES, Declaration, Greeting
 from webhook_app.providers.expressions import Where
 from webhook_app.providers.fields import Address, Note, Text, Timestamp, is_given
+from webhook_app.providers.json_body import Damaged
 from webhook_app.providers.known import UnknownType
 
 #: `for_each` makes at most so many events of one, each of which keeps it whole; a mail has some fifty recipients.
@@ -236,7 +237,7 @@ def _each(path: Where, event: Any) -> list[Any]:
 
     Raises `Unreadable` for more than `MAX_EACH`: a person must look, nobody is dropped silently.
     """
-    if not isinstance(event, dict):
+    if not isinstance(event, dict) or isinstance(event, Damaged):
         return [event]
     try:
         values = path.find(event)

@@ -1,0 +1,35 @@
+"""What became of one webhook: the one value of which its answer, its log line and its metrics are made."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from flask.typing import ResponseReturnValue
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class WebhookResult:
+    """What the receiver's view decides on. Holds no address and no secret."""
+
+    provider: str
+    status: int = 200
+    #: What became of the events: `accepted`, `duplicates`, `ignored`, `quarantined`. None where none were read.
+    counts: Mapping[str, int] | None = None
+    #: Type → how many of the quarantined events are of it, for types that the provider does not know.
+    unknown_types: Mapping[str, int] = field(default_factory=dict)
+    #: What the caller is told of a refusal.
+    error: str = ""
+    #: Why it was refused, for the log and the metrics: a slug, and what else there is to say behind a colon.
+    reason: str = ""
+    #: What was done to verify the URL or to confirm a subscription.
+    note: str = ""
+    headers: Mapping[str, str] = field(default_factory=dict)
+
+    def log_fields(self) -> dict[str, Any]:
+        optional = {"unknown_types": self.unknown_types, "reason": self.reason, "note": self.note}
+        said = {name: value for name, value in optional.items() if value}
+        return {"provider": self.provider, **(self.counts or {}), **said}
+
+    def response(self) -> ResponseReturnValue:
+        body: Any = {"error": self.error} if self.error else self.counts
+        return body or "", self.status, self.headers
