@@ -101,7 +101,8 @@ def read(provider: Provider, request: WebhookRequest, *, forward_opt_ins: bool, 
     for event in events:
         try:
             if isinstance(event, Damaged) and not damaged_too:
-                raise ValidationError(event.damage, "_schema")
+                place, _, line = event.damage.rpartition(": ")
+                raise ValidationError(line, place or "_schema")
             change = provider.translate(event, request)
         except ValidationError as error:
             unreadable += 1
