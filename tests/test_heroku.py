@@ -12,7 +12,6 @@ from typing import Any
 
 import pytest
 import requests
-from honcho.environ import parse_procfile
 
 from tests.processes import (
     ROOT,
@@ -26,6 +25,7 @@ from tests.processes import (
 )
 from tests.signing import SendGridSigner
 from webhook_app.dev import sandbox
+from webhook_app.dev.run import procfile
 from webhook_app.heroku import ASKED, app_json, rendered
 from webhook_app.settings import variables
 
@@ -69,7 +69,7 @@ def test_the_buttons_form_has_few_boxes(written: dict[str, Any]) -> None:
 
 
 def test_what_it_starts_is_what_the_procfile_has(written: dict[str, Any]) -> None:
-    processes = parse_procfile((ROOT / "Procfile").read_text()).processes
+    processes = procfile(ROOT / "Procfile")
     assert written["formation"].keys() == processes.keys() - {"release"}
     assert {dyno["size"] for dyno in written["formation"].values()} == {"basic"}
     assert len(written["name"]) <= 30
@@ -82,7 +82,7 @@ def test_what_it_starts_is_what_the_procfile_has(written: dict[str, Any]) -> Non
 @pytest.fixture
 def stage(tmp_path: Path) -> Iterator[Callable[..., Program]]:
     """Starts processes of the Procfile by name, each in an environment as Heroku makes it."""
-    processes = parse_procfile((ROOT / "Procfile").read_text()).processes
+    processes = procfile(ROOT / "Procfile")
     checkout(tmp_path)
     with ExitStack() as programs:
 

@@ -1,12 +1,12 @@
 """The ESP webhook receiver: unsubscribes at the ESP reach Dynamic Yield."""
 
 import os
-import re
 import sys
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from functools import partial
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import structlog
@@ -21,6 +21,7 @@ from webhook_app.ops import health, logs, metrics
 from webhook_app.outbox import Database, Intake, open_database
 from webhook_app.outbox.counters import FLUSH_EVERY, Counters
 from webhook_app.providers.registry import build as build_providers
+from webhook_app.providers.registry import variables as provider_variables
 from webhook_app.settings import ConfigurationError, Settings, near_misses
 from webhook_app.webhook_result import WebhookResult
 
@@ -33,15 +34,31 @@ log = structlog.get_logger()
 def create_app() -> Flask:
     """The application, as gunicorn and `flask` start it. A mistake in the settings ends the process in clear lines."""
     logs.configure()
+    from_cli = "FLASK_RUN_FROM_CLI" in os.environ
+    if from_cli:
+        _join_make_run()
     try:
         app = build_app(os.environ)
     except ConfigurationError as error:
         sys.exit(f"Cannot start, please mend:\n{error}")
     # Not in `build_app`: tests write statistics down when they want them.
     app.extensions["counters"].every = FLUSH_EVERY
-    if "FLASK_RUN_FROM_CLI" not in os.environ:
+    if not from_cli:
         _log_open_providers(app)
     return app
+
+
+def _join_make_run() -> None:
+    """In a second terminal, mean what `make run` runs in this folder. It holds a lock on this file while it lives."""
+    if not Path("instance/run.json").exists():
+        return
+    # Only now: nothing of `dev` is loaded where `make run` has never been.
+    from webhook_app.dev import marker
+
+    running = marker.find()
+    if running and marker.STARTED_BY_RUN not in os.environ:
+        sys.stderr.write(f"{running.told(os.environ)}\n")
+        os.environ |= running.environment(os.environ)
 
 
 def build_app(environ: Mapping[str, str]) -> Flask:
@@ -63,6 +80,7 @@ def build_app(environ: Mapping[str, str]) -> Flask:
     app.extensions["database"] = database
     app.extensions["providers"] = providers
     app.extensions["form"] = form
+    app.extensions["near_misses"] = near_misses(environ, provider_variables(providers.values()))
     app.extensions["counters"] = counters = Counters(database)
     app.register_blueprint(receiver.blueprint(providers, Intake(database), settings))
     app.register_blueprint(health.blueprint(database))
@@ -102,8 +120,7 @@ def _open_database(settings: Settings) -> Database:
 
 def _log_open_providers(app: Flask) -> None:
     providers = app.extensions["providers"].values()
-    openers = (name for provider in providers for name in re.findall(r"\w*[A-Z]\w*", provider.opened_by))
-    for given, ours in near_misses(os.environ, openers).items():
+    for given, ours in app.extensions["near_misses"].items():
         log.warning("unknown_setting", given=given, did_you_mean=ours)
     log.info(
         "providers",

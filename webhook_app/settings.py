@@ -17,6 +17,9 @@ from webhook_app.egress import Egress, check_ca_file, check_proxy
 
 EVENTS_API_BASES = {"us": "https://dy-api.com", "eu": "https://dy-api.eu"}
 
+#: Where `make run` leaves the names of the variables that it has made up.
+MADE_UP = "MADE_UP_FOR_DEVELOPMENT"
+
 #: What we call a field of an Emarsys webhook → the key it stands under unless `EMARSYS_FIELDS` says otherwise.
 EMARSYS_KEYS = (
     ("email", "email"),
@@ -387,6 +390,9 @@ class Settings:
         _whole(least=1, most=256), 16, "how many requests to Dynamic Yield a worker has under way at once"
     )
     web_concurrency: int = _setting(_whole(least=1, most=64), 1, "how many web processes gunicorn starts")
+    log_format: str = _setting(
+        _one_of("json", "text"), "json", "how log lines are written: `json` for programs, `text` for people"
+    )
     port: int = _setting(_whole(least=1, most=65535), 8000, "where the web process listens")
 
     @property
@@ -434,10 +440,12 @@ def near_misses(environ: Mapping[str, str], further: Iterable[str] = ()) -> dict
     `further` are the variables that open the declared providers.
     """
     known = {*variables(), *further}
+    # What `make run` has made up stands where the mistyped one was to stand.
+    given = environ.keys() - environ.get(MADE_UP, "").split(",")
     misses = {}
-    for name in environ.keys() - known:
+    for name in sorted(given - known):
         close = difflib.get_close_matches(name, known, n=1, cutoff=0.9)
-        if close and close[0] not in environ:
+        if close and close[0] not in given:
             misses[name] = close[0]
     return misses
 

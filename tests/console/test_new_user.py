@@ -30,7 +30,7 @@ class Product:
 
     def simulate(self, email: str) -> None:
         command = [sys.executable, "-m", "flask", "simulate", "sendgrid", "--count", "1", "--email", email]
-        subprocess.run([*command, "--url", self.url], cwd=self.folder, env=environment(), check=True, timeout=60)
+        subprocess.run(command, cwd=self.folder, env=environment(), check=True, timeout=60)
 
 
 @pytest.fixture(scope="module")
@@ -40,6 +40,7 @@ def product(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Product]:
     with running([sys.executable, "-m", "webhook_app.dev.run"], cwd=folder, env=env) as program:
         url = f"http://localhost:{port}"
         wait_for_http(f"{url}/status")
+        program.wait_for("forwards to")
         found = re.search(r"forwards to +(\S+) \(the sandbox\)", program.output())
         assert found, program.output()
         assert f"{url}/console/" in program.output()

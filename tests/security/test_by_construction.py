@@ -79,7 +79,7 @@ CALLERS = {
     "delivery/deadline.py": "the same, and ends what takes too long",
     "delivery/worker.py": "nobody: the host's name stands in the worker's",
     "egress.py": "nobody: says how the others' requests leave",
-    "dev/run.py": "nobody: looks for a free port",
+    "dev/run.py": "nobody: looks for a free port, and whether our own answers",
     "dev/sandbox/faults.py": "answers only",
     "dev/sandbox/server.py": "answers only",
     "dev/sandbox/__init__.py": "answers only",

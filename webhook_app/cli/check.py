@@ -67,7 +67,7 @@ def _unknown_types() -> dict[str, list[Counted]]:
 @one_clear_line
 def check(live: bool) -> None:
     """Say whether settings, database and destination are fit for work; status 1 if not."""
-    results = [Checked(subject="settings", works=True, said="read without a mistake"), _providers()]
+    results = [Checked(subject="settings", works=True, said="read without a mistake"), *_near_misses(), _providers()]
     results += [_checked(finding) for finding in findings(database())] or [
         Checked(subject="service", works=True, said="the database is in order, a worker is alive")
     ]
@@ -81,6 +81,13 @@ def check(live: bool) -> None:
         results += check_live(client, current_app.extensions["form"])
         client.close()
     _tell(results)
+
+
+def _near_misses() -> list[Checked]:
+    return [
+        Checked(subject="settings", works=None, said=f"{given} is unknown: did you mean {ours}?")
+        for given, ours in current_app.extensions["near_misses"].items()
+    ]
 
 
 def _providers() -> Checked:

@@ -6,7 +6,6 @@ import uuid
 
 import click
 import requests
-from dotenv import dotenv_values
 from flask.cli import with_appcontext
 
 from webhook_app.cli import shared
@@ -32,11 +31,10 @@ def sandbox(port: int, api_key: str | None) -> None:
 @with_appcontext
 def simulate_webhook(provider: str, url: str | None, count: int, email: str | None) -> None:
     """Send a realistic, correctly signed webhook of PROVIDER."""
-    environ = {**_made_for_development(), **os.environ}
     base = (url or f"http://127.0.0.1:{shared.settings().port}").rstrip("/")
     target = f"{base}/webhooks/{provider}"
     try:
-        webhooks = simulate(provider, environ, emails=_addresses(email, count), now=time.time(), url=target)
+        webhooks = simulate(provider, os.environ, emails=_addresses(email, count), now=time.time(), url=target)
     except CannotSimulate as error:
         raise click.ClickException(str(error)) from None
     for webhook in webhooks:
@@ -60,8 +58,3 @@ def _addresses(email: str | None, count: int) -> list[str]:
         return [email]
     local, _, domain = (email or f"person-{uuid.uuid4().hex[:6]}@example.com").rpartition("@")
     return [f"{local}-{number}@{domain}" for number in range(1, count + 1)]
-
-
-def _made_for_development() -> dict[str, str]:
-    """What `make run` has made up; nothing where it never ran."""
-    return {name: value for name, value in dotenv_values("instance/dev.env").items() if value is not None}

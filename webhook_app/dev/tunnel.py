@@ -17,7 +17,8 @@ from urllib.parse import urlsplit
 
 import requests
 
-from webhook_app.dev.run import environment
+from webhook_app.dev import marker
+from webhook_app.dev.environment import environment
 from webhook_app.providers import Provider
 from webhook_app.providers.registry import build
 from webhook_app.settings import ConfigurationError, Settings
@@ -116,8 +117,8 @@ def describe(url: str, providers: Iterable[Provider], settings: Settings) -> lis
         if provider.scheme
     ]
     lines += [
-        f"{'try it':<14} .venv/bin/flask simulate sendgrid --url {url}",
-        f"{'connect it':<14} SENDGRID_API_KEY=… .venv/bin/flask connect sendgrid --url {url}",
+        f"{'try it':<14} flask simulate sendgrid --url {url}",
+        f"{'connect it':<14} SENDGRID_API_KEY=… flask connect sendgrid --url {url}",
     ]
     if settings.public_url != url:
         lines.append(f"{'PUBLIC_URL':<14} set it to {url} for ESPs that sign the URL, and start `make run` again")
@@ -126,6 +127,8 @@ def describe(url: str, providers: Iterable[Provider], settings: Settings) -> lis
 
 def main() -> None:
     environ = environment()
+    if running := marker.find():
+        environ |= running.environment(environ)
     try:
         settings = Settings.from_environment(environ)
         providers = build(settings, environ)

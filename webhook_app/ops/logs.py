@@ -1,7 +1,11 @@
-"""One JSON object a line on standard output: an event name and fields. No address, token or key is ever one of them."""
+"""One JSON object a line on standard output: an event name and fields. No address, token or key is ever one of them.
+
+With `LOG_FORMAT=text`, as `make run` sets it, the same for people.
+"""
 
 import json
 import logging
+import os
 import sys
 from contextlib import suppress
 from typing import Any, BinaryIO
@@ -30,15 +34,17 @@ class LossyFile:
 
 
 def configure() -> None:
-    """Send structlog's lines, and those of libraries from WARNING on, to standard output as JSON."""
+    """Send structlog's lines, and those of libraries from WARNING on, to standard output."""
+    for_people = os.environ.get("LOG_FORMAT") == "text"
+    render = _text if for_people else _json
     common: list[Processor] = [
         structlog.contextvars.merge_contextvars,
         structlog.processors.add_log_level,
-        structlog.processors.TimeStamper(fmt="iso", utc=True),
+        structlog.processors.TimeStamper(fmt="%H:%M:%S" if for_people else "iso", utc=not for_people),
         without_exception_text,
     ]
     structlog.configure(
-        processors=[*common, structlog.processors.JSONRenderer(serializer=_dump)],
+        processors=[*common, render],
         logger_factory=structlog.BytesLoggerFactory(LossyFile(sys.stdout.buffer)),  # type: ignore[arg-type] # a BinaryIO
         wrapper_class=structlog.make_filtering_bound_logger(logging.DEBUG),
         cache_logger_on_first_use=True,
@@ -49,7 +55,7 @@ def configure() -> None:
             foreign_pre_chain=[structlog.stdlib.add_logger_name, structlog.stdlib.ExtraAdder(allow=()), *common],
             processors=[
                 structlog.stdlib.ProcessorFormatter.remove_processors_meta,
-                structlog.processors.JSONRenderer(serializer=lambda fields, **kw: _dump(fields, **kw).decode()),
+                lambda *line: render(*line).decode(),
             ],
         )
     )
@@ -77,9 +83,15 @@ def without_exception_text(_logger: Any, _method: str, fields: EventDict) -> Eve
     return fields
 
 
-def _dump(fields: EventDict, **_: Any) -> bytes:
+def _json(_logger: Any, _method: str, fields: EventDict) -> bytes:
     try:
         return orjson.dumps(fields, default=repr)
     except TypeError:
         # Text that is no Unicode, or a huge number: no reason to lose the line.
         return json.dumps(fields, default=repr).encode()
+
+
+def _text(logger: Any, method: str, fields: EventDict) -> bytes:
+    """For a terminal; in colour where whoever owns the terminal says so."""
+    render = structlog.dev.ConsoleRenderer(colors="FORCE_COLOR" in os.environ, pad_event_to=20)
+    return render(logger, method, fields).encode(errors="backslashreplace")

@@ -2,7 +2,7 @@
 
 import re
 import tomllib
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -46,6 +46,11 @@ def build(settings: Settings, environ: Mapping[str, str], *, fetch: sns.Fetch | 
     if problems:
         raise ConfigurationError(problems)
     return providers
+
+
+def variables(providers: Iterable[Provider]) -> set[str]:
+    """The environment variables that open them."""
+    return {name for provider in providers for name in re.findall(r"\w*[A-Z]\w*", provider.opened_by)}
 
 
 def _declaration(name: str, table: Any, catalog: Mapping[str, Any]) -> Declaration:
