@@ -1,5 +1,6 @@
 """CSV as people export it."""
 
+import zipfile
 from contextlib import suppress
 from pathlib import Path
 
@@ -72,6 +73,10 @@ def test_a_quote_that_is_never_closed_costs_one_row_of_a_hundred_thousand(path: 
         (b"PK\x03\x04rest", "is a workbook or an archive"),
         (b"\xd0\xcf\x11\xe0rest", "is an old Excel workbook"),
         (b"\x1f\x8brest", "is compressed"),
+        (b'[{"email": "jane@example.com"}]', "is JSON, not CSV"),
+        (b'\xef\xbb\xbf{"email": "jane@example.com"}', "is JSON, not CSV"),
+        (b"<!DOCTYPE html><html></html>", "is a web page or XML"),
+        (b"  \n\n", "is empty"),
         (b"a\0b\0c,d\n" + b"x" * 4000, "is not text"),
         (b"x" * (3 << 20), "has a line of more than a megabyte"),
     ],
@@ -79,6 +84,28 @@ def test_a_quote_that_is_never_closed_costs_one_row_of_a_hundred_thousand(path: 
 def test_what_is_no_csv_says_what_it_is(content: bytes, said: str, path: Path) -> None:
     with pytest.raises(NotCsv, match=said):
         cells(path, content)
+
+
+@pytest.mark.parametrize(
+    ("member", "said"),
+    [
+        ("xl/workbook.xml", "is an Excel workbook, not CSV"),
+        ("unsubscribed_email_audience_export.csv", "unpack it, and import the right one of: unsubscribed_email_aud"),
+        ("readme.txt", "the right one of: nothing that is CSV"),
+    ],
+)
+def test_an_archive_says_what_is_in_it(member: str, said: str, path: Path) -> None:
+    with zipfile.ZipFile(path, "w") as archive:
+        archive.writestr(member, "content")
+    with pytest.raises(NotCsv, match=said):
+        look_through(path)
+
+
+def test_an_encoding_that_only_the_end_of_the_file_shows_is_found(path: Path) -> None:
+    content = b"email,name\n" + b"a@example.com,Jane\n" * 100_000 + "m@example.com,Jürgen Groß\n".encode("cp1252")
+    path.write_bytes(content)
+    *_, last = rows(look_through(path))
+    assert last.cells == ["m@example.com", "Jürgen Groß"]
 
 
 def test_a_wrong_encoding_is_said(path: Path) -> None:

@@ -4,9 +4,11 @@ import hashlib
 import json
 import time
 from collections.abc import Callable, Mapping
-from datetime import UTC, datetime
+from dataclasses import replace
+from datetime import UTC, datetime, tzinfo
 from pathlib import Path
 from typing import Any
+from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
 import click
 from flask import current_app
@@ -17,9 +19,21 @@ from webhook_app.cli import shared
 from webhook_app.outbox import Database, OutboxUnavailable, schema
 from webhook_app.outbox.imports import Import, Imports
 from webhook_app.outbox.lookup import is_backlog_over, is_being_worked_off
-from webhook_app.sync.csv_file import NotCsv, look_through, rows
+from webhook_app.sync.consent_columns import NotOptOuts, about_consent, counts, parse_only
+from webhook_app.sync.consent_columns import check as check_columns
+from webhook_app.sync.csv_file import CannotImport, NotCsv, look_through, rows
 from webhook_app.sync.importing import Check, check, store
-from webhook_app.sync.opt_out_list import COLUMNS, KIND_OF, CannotImport, PastTime, Reader, layout_of
+from webhook_app.sync.opt_out_list import (
+    COLUMNS,
+    KIND_OF,
+    Reader,
+    Survey,
+    check_times,
+    layout_of,
+    settle_time,
+    survey,
+)
+from webhook_app.sync.times import PastTime, has_zone, is_pattern
 
 #: How many changes may wait to be sent before an import pauses: a fresh opt-out waits behind them.
 AHEAD = 20_000
@@ -38,6 +52,11 @@ EMAIL_ONLY = frozenset({"sendgrid", "responsys"})
 @click.option("--reason", help="The column that says why.")
 @click.option("--identity", type=click.Choice(list(KIND_OF)), help="Which identifier, where the file has both.")
 @click.option("--as-of", help="When the list was exported, for rows without a time.  [default: the file's last change]")
+@click.option("--only", multiple=True, metavar="COLUMN=VALUE,…", help="Take only rows in which a column says this.")
+@click.option("--all-rows", is_flag=True, help="Take every row, whatever its columns say: everybody has opted out.")
+@click.option("--time-format", metavar="FORMAT", help="How times are written, like %d.%m.%Y.  [default: ISO 8601]")
+@click.option("--time-zone", metavar="NAME", help="The zone of times without one, like Europe/Berlin.  [default: UTC]")
+@click.option("--no-time", is_flag=True, help="No column says when they opted out.")
 @click.option("--encoding", default="", help="Like cp1250.  [default: found out]")
 @click.option("--dry-run", is_flag=True, help="Check every row, and import none.")
 @click.option("--again", is_flag=True, help="Import a file once more that was imported already.")
@@ -49,6 +68,7 @@ def import_file(
 ) -> None:
     """Import the opt-outs in FILE, a CSV with a column email or external_id, as if PROVIDER had sent them.
 
+    An export of all contacts is refused, with the column and the values that tell who of them has opted out.
     Checks the whole file first; rows that cannot be imported go to FILE.rejects.csv with the reason. An import that
     was cut off goes on where it stopped when the same command is run again; importing a file twice adds nothing.
     """
@@ -62,15 +82,17 @@ def import_file(
         record = _record(
             imports, _import_id(reader, provider), reader.as_of, as_of_given=as_of is not None, again=again
         )
-        reader = Reader(file=reader.file, layout=reader.layout, as_of=record.as_of)
+        reader = replace(reader, as_of=record.as_of)
         found = _check_aloud(reader)
+        if dry_run or not yes:
+            _show(found)
         if dry_run:
             return
         if not yes:
             click.confirm(f"Import {_count(found.good, 'row')} as opt-outs of {provider}?", abort=True)
         _store_aloud(reader, provider, record, found, imports=imports, database=database, ahead=ahead)
-    except (CannotImport, NotCsv) as error:
-        name = f"{file.name} " if isinstance(error, NotCsv) else ""
+    except (CannotImport, NotCsv, NotOptOuts) as error:
+        name = f"{file.name} " if isinstance(error, NotCsv | NotOptOuts) else ""
         raise click.ClickException(f"{name}{error}") from None
     except OSError as error:
         raise click.ClickException(f"{error.filename}: {error.strerror}") from None
@@ -86,19 +108,75 @@ def _check_provider(provider: str) -> None:
         raise CannotImport(f"there is no provider {provider}; there are: {', '.join(sorted(providers))}")
 
 
-def _open(file: Path, provider: str, as_of: str | None, how: Mapping[str, str | None]) -> Reader:
+def _open(file: Path, provider: str, as_of: str | None, how: Mapping[str, Any]) -> Reader:
     with click.progressbar(length=file.stat().st_size, label="Reading  ") as bar:
-        source = look_through(file, encoding=how["encoding"] or "", tick=bar.update)
+        source = look_through(file, encoding=how["encoding"], tick=bar.update)
     first = next(rows(source), None)
     if first is None or first.problem:
         raise CannotImport(f"the first line of {file.name} {first.problem if first else 'is missing'}")
-    names = {name: value for name in COLUMNS if (value := how.get(name))}
-    layout = layout_of(first, names, how["identity"] or "")
+    layout = layout_of(first, {name: value for name in COLUMNS if (value := how.get(name))}, how["identity"] or "")
     if layout.identity == "external_id" and provider in EMAIL_ONLY:
         raise CannotImport(
             f"Dynamic Yield knows people of {provider} by their address only: the file needs a column email"
         )
-    return Reader(file=source, layout=layout, as_of=_as_of(as_of, file))
+    reader = Reader(
+        file=source,
+        layout=layout,
+        as_of=_as_of(as_of, file),
+        only=tuple(parse_only(given, layout.header) for given in how["only"]),
+        time_format=_time_format(how["time_format"]),
+        time_zone=_time_zone(how["time_zone"]),
+    )
+    return _look_at_columns(reader, how) if layout.has_header else reader
+
+
+def _look_at_columns(reader: Reader, how: Mapping[str, Any]) -> Reader:
+    """Make sure that its rows are opt-outs, and find out when they were."""
+    with click.progressbar(length=reader.file.lines, label="Looking  ") as bar:
+        seen = survey(reader.file, reader.layout, reader.only, tick=_stepper(bar))
+    consent = about_consent(seen.columns)
+    if not how["all_rows"]:
+        _check_consent(reader, seen)
+    for column in {one.place: one for one in (*consent, *(seen.columns[only.place] for only in reader.only))}.values():
+        click.echo(f"The column {counts(column)}.")
+    if how["no_time"]:
+        return _without_time(reader, how["time"])
+    has_contacts = bool(reader.only) or any(not column.is_reason for column in consent)
+    layout = settle_time(reader.layout, seen, has_contacts=has_contacts, is_named=bool(how["time"]))
+    if (place := layout.places.get("time")) is not None:
+        check_times(layout.header[place], seen.samples[place], reader.time)
+        if not how["time_zone"] and not all(map(has_zone, seen.samples[place])):
+            click.echo(f"Times in {layout.header[place]} that name no zone are taken as UTC (--time-zone).")
+    return replace(reader, layout=layout)
+
+
+def _check_consent(reader: Reader, seen: Survey) -> None:
+    export, layout = reader.layout.export, reader.layout
+    if export and export.not_opt_outs:
+        raise NotOptOuts(f"{export.not_opt_outs}. --all-rows opts everybody in it out")
+    used = [place for name, place in layout.places.items() if name in (layout.identity, "time")]
+    is_known = export is not None and not export.has_contacts
+    check_columns(seen.columns, reader.only, used=used, is_known=is_known)
+
+
+def _without_time(reader: Reader, named: str | None) -> Reader:
+    if named:
+        raise CannotImport("--time and --no-time contradict each other")
+    places = {name: place for name, place in reader.layout.places.items() if name != "time"}
+    return replace(reader, layout=replace(reader.layout, places=places))
+
+
+def _time_format(given: str | None) -> str | None:
+    if given and not is_pattern(given):
+        raise CannotImport(f"--time-format {given} is none: write it like %d.%m.%Y %H:%M")
+    return given
+
+
+def _time_zone(given: str | None) -> tzinfo:
+    try:
+        return ZoneInfo(given) if given else UTC
+    except (ZoneInfoNotFoundError, ValueError, OSError):
+        raise CannotImport(f"--time-zone {given} is not known here: write it like Europe/Berlin") from None
 
 
 def _as_of(given: str | None, file: Path) -> datetime:
@@ -117,7 +195,12 @@ def _as_of(given: str | None, file: Path) -> datetime:
 def _import_id(reader: Reader, provider: str) -> str:
     """The same content, read in the same way, is the same import."""
     layout = reader.layout
-    read_as = [reader.file.digest, provider, reader.file.encoding, layout.identity, sorted(layout.places.items())]
+    read_as: list[Any] = [
+        *(reader.file.digest, provider, reader.file.encoding, layout.identity, sorted(layout.places.items()))
+    ]
+    if reader.only or reader.time_format or reader.time_zone is not UTC:
+        only = sorted((one.place, sorted(one.values)) for one in reader.only)
+        read_as += [only, reader.time_format, str(reader.time_zone)]
     return hashlib.sha256(json.dumps(read_as).encode()).hexdigest()
 
 
@@ -152,6 +235,13 @@ def _check_aloud(reader: Reader) -> Check:
             "made (say --as-of if that is wrong). A change after that is not overridden."
         )
     return found
+
+
+def _show(found: Check) -> None:
+    """The first rows, as they would be taken."""
+    for change in found.sample:
+        moment = _moment(change.occurred_at) if change.occurred_at else ""
+        click.echo(f"  {change.identity.value}  opted out {moment}  ({change.reason})")
 
 
 def _store_aloud(

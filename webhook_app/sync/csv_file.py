@@ -7,10 +7,13 @@ import codecs
 import csv
 import hashlib
 import itertools
+import zipfile
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
+
+import charset_normalizer
 
 CHUNK = 1 << 20  # bytes
 SAMPLE = 50  # lines that tell the delimiter
@@ -20,22 +23,32 @@ LONGEST_ROW = 20  # lines
 
 #: First bytes → what the file is instead.
 IMPOSTORS = {
-    b"PK\x03\x04": "is a workbook or an archive, not CSV: in Excel, save it as “CSV UTF-8”",
     b"\xd0\xcf\x11\xe0": "is an old Excel workbook, not CSV: in Excel, save it as “CSV UTF-8”",
     b"\x1f\x8b": "is compressed: unpack it first",
+    b"BZh": "is compressed: unpack it first",
+    b"\xfd7zXZ": "is compressed: unpack it first",
+    b"7z\xbc\xaf": "is an archive: unpack it, and import the CSV files in it",
+    b"Rar!": "is an archive: unpack it, and import the CSV files in it",
     b"%PDF": "is a PDF, not CSV",
+    b"PAR1": "is a Parquet file, not CSV",
+    b"SQLite format 3": "is a database, not CSV",
 }
-#: Tried in this order. Windows-1252 is what Excel writes in western Europe; Latin-1 can read everything.
-ONE_BYTE_OR_UTF8 = ("utf-8", "cp1252", "latin-1")
-BYTE_ORDER_MARKS = (
-    (codecs.BOM_UTF8, "utf-8-sig"),
-    (codecs.BOM_UTF16_LE, "utf-16"),
-    (codecs.BOM_UTF16_BE, "utf-16"),
-)
+#: First letter of a text → what it is instead.
+OTHER_TEXTS = {
+    "{": "is JSON, not CSV",
+    "[": "is JSON, not CSV",
+    "<": "is a web page or XML, not CSV",
+}
+#: Bytes that are looked at to find out the encoding: of lines that are not plain ASCII.
+ENCODING_SAMPLE = 1 << 16
 
 
 class NotCsv(Exception):
     """The file cannot be read as CSV at all. The text goes on after its name."""
+
+
+class CannotImport(Exception):
+    """Nothing can be imported like this. The text says what to do."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -59,6 +72,8 @@ class Row:
     cells: list[str]
     #: Why it could not be read; then `cells` hold the line as it is.
     problem: str = ""
+    #: False for the last one of a file that does not end with a line break: it may have been cut off.
+    is_ended: bool = True
 
 
 def look_through(path: Path, *, encoding: str = "", tick: Callable[[int], None] = lambda _: None) -> CsvFile:
@@ -66,8 +81,8 @@ def look_through(path: Path, *, encoding: str = "", tick: Callable[[int], None] 
 
     Raises `NotCsv`, and `OSError` where it cannot be opened.
     """
-    hasher, lines, head = hashlib.sha256(), 0, b""
-    possible = {name: codecs.getincrementaldecoder(name)() for name in ONE_BYTE_OR_UTF8}
+    hasher, lines, head, sample, is_utf8 = hashlib.sha256(), 0, b"", bytearray(), True
+    decoder = codecs.getincrementaldecoder("utf-8")()
     with path.open("rb") as file:
         while chunk := file.read(CHUNK):
             head = head or chunk[:4096]
@@ -75,15 +90,13 @@ def look_through(path: Path, *, encoding: str = "", tick: Callable[[int], None] 
             lines += chunk.count(b"\n")
             if len(chunk) == CHUNK and b"\n" not in chunk and b"\r" not in chunk:
                 raise NotCsv("has a line of more than a megabyte")  # it would be held in memory whole
-            for name, decoder in list(possible.items()):
-                try:
-                    decoder.decode(chunk)
-                except UnicodeDecodeError:
-                    del possible[name]
+            if is_utf8:
+                is_utf8 = _decodes(decoder, chunk)
+            if not chunk.isascii() and len(sample) < ENCODING_SAMPLE:
+                sample += b"\n".join(line for line in chunk.splitlines() if not line.isascii())[:ENCODING_SAMPLE]
             tick(len(chunk))
-    if not head:
-        raise NotCsv("is empty")
-    encoding = encoding or _encoding(head, guess=next(iter(possible)))
+    _check_kind(path, head)
+    encoding = encoding or _encoding(head, bytes(sample), is_utf8=is_utf8 and _decodes(decoder, b"", final=True))
     delimiter, preamble = _delimiter(path, encoding)
     return CsvFile(
         path=path, digest=hasher.hexdigest(), lines=lines, encoding=encoding, delimiter=delimiter, preamble=preamble
@@ -100,21 +113,49 @@ def rows(file: CsvFile) -> Iterator[Row]:
             raise NotCsv(f"is not {file.encoding} text ({error.reason}): name its encoding with --encoding") from None
 
 
-def _encoding(head: bytes, *, guess: str) -> str:
+def _decodes(decoder: codecs.IncrementalDecoder, chunk: bytes, *, final: bool = False) -> bool:
+    try:
+        decoder.decode(chunk, final)
+    except UnicodeDecodeError:
+        return False
+    return True
+
+
+def _check_kind(path: Path, head: bytes) -> None:
+    if not head.strip():
+        raise NotCsv("is empty")
+    if head.startswith(b"PK\x03\x04"):
+        raise NotCsv(_in_archive(path))
     for magic, what in IMPOSTORS.items():
         if head.startswith(magic):
             raise NotCsv(what)
-    for mark, encoding in BYTE_ORDER_MARKS:
-        if head.startswith(mark):
-            return encoding
-    if b"\0" in head:
-        # Without a mark; the half of a UTF-16 letter that is empty tells which half comes first.
-        if head[1::2].count(0) > len(head) // 4:
-            return "utf-16-le"
-        if head[::2].count(0) > len(head) // 4:
-            return "utf-16-be"
+    first = head.removeprefix(codecs.BOM_UTF8).lstrip()[:1].decode("latin-1")
+    if first in OTHER_TEXTS:
+        raise NotCsv(OTHER_TEXTS[first])
+
+
+def _in_archive(path: Path) -> str:
+    """What a file that begins like a zip is: an Excel workbook is one, too."""
+    try:
+        with zipfile.ZipFile(path) as archive:
+            names = archive.namelist()
+    except (zipfile.BadZipFile, OSError):
+        return "is a workbook or an archive, not CSV, and it is broken off"
+    if any(name.startswith("xl/") for name in names):
+        return "is an Excel workbook, not CSV: in Excel, save it as “CSV UTF-8”"
+    tables = [name for name in names if name.endswith(".csv")][:5]
+    return f"is a zip archive: unpack it, and import the right one of: {', '.join(tables) or 'nothing that is CSV'}"
+
+
+def _encoding(head: bytes, sample: bytes, *, is_utf8: bool) -> str:
+    if b"\0" not in head and is_utf8:
+        return "utf-8-sig" if head.startswith(codecs.BOM_UTF8) else "utf-8"
+    found = charset_normalizer.from_bytes(head if b"\0" in head else sample).best()
+    if b"\0" in head and not (found and found.encoding.startswith(("utf_16", "utf_32"))):
         raise NotCsv("is not text")
-    return guess
+    if found is None:
+        raise NotCsv("is in no encoding that is known: name it with --encoding")
+    return found.encoding
 
 
 def _delimiter(path: Path, encoding: str) -> tuple[str, int]:
@@ -143,7 +184,7 @@ def _rows(lines: Iterable[tuple[int, str]], delimiter: str) -> Iterator[Row]:
         number, line = taken
         if '"' not in line:
             if line.strip():
-                yield Row(number, line.rstrip("\r\n").split(delimiter))
+                yield Row(number, line.rstrip("\r\n").split(delimiter), is_ended=_is_ended(line))
             continue
         block = [line]
         # A cell in quotes may go on in the next line: the row is whole when its quotes are even.
@@ -167,7 +208,11 @@ def _parse(number: int, block: list[str], delimiter: str) -> Iterator[Row]:
         return
     for offset, cells in enumerate(parsed):
         if any(cell.strip() for cell in cells):
-            yield Row(number + offset, [_unwrap(cell) for cell in cells])
+            yield Row(number + offset, [_unwrap(cell) for cell in cells], is_ended=_is_ended(block[-1]))
+
+
+def _is_ended(line: str) -> bool:
+    return line.endswith(("\n", "\r"))
 
 
 def _unwrap(cell: str) -> str:

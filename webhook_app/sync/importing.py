@@ -21,6 +21,7 @@ from webhook_app.sync.csv_file import Row
 from webhook_app.sync.opt_out_list import Reader
 
 BATCH = 1000  # rows in one commit; a webhook that comes in between waits for no more than that
+SAMPLE = 3  # rows that are shown as they would be taken
 DATABASE_TRIES = 6
 DATABASE_WAIT = 5.0  # seconds
 
@@ -33,6 +34,8 @@ class Check:
     untimed: int = 0
     rejected: int = 0
     reasons: Counter[str] = field(default_factory=Counter)
+    #: The first changes, for the person who has to agree.
+    sample: list[ConsentChange] = field(default_factory=list)
 
 
 def check(reader: Reader, rejects: Path, *, tick: Callable[[int], None] = lambda _: None) -> Check:
@@ -49,6 +52,8 @@ def check(reader: Reader, rejects: Path, *, tick: Callable[[int], None] = lambda
             else:
                 found.good += 1
                 found.untimed += not reader.has_time(row)
+                if len(found.sample) < SAMPLE:
+                    found.sample.append(change)
             if number % BATCH == 0:
                 tick(number)
     finally:

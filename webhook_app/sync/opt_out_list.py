@@ -1,40 +1,42 @@
 """A list of opt-outs in a CSV file: which column is what, and the change that each row means."""
 
+import itertools
 import json
 import re
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
-from datetime import UTC, datetime, timedelta
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime, tzinfo
 from typing import Any
 
 from marshmallow import EXCLUDE, Schema, ValidationError
 
 from webhook_app.consent import Action, ConsentChange, Identity, IdentityKind
-from webhook_app.providers.fields import Address, Text, Timestamp
-from webhook_app.sync.csv_file import CsvFile, Row, rows
+from webhook_app.providers.fields import Address, Text
+from webhook_app.sync import times
+from webhook_app.sync.consent_columns import Column, Only
+from webhook_app.sync.csv_file import CannotImport, CsvFile, NotCsv, Row, rows
+from webhook_app.sync.known_exports import Export, plain, recognise
+from webhook_app.sync.times import PastTime
 
 #: What no column says: the file is a list of opt-outs.
 REASON = "import"
-#: Numbers below this are no Unix times but dates without separators (20260105) or Excel's days (45662).
-FIRST_UNIX_TIME = 1_000_000_000
-#: How far in the future a time may lie: a clock that goes wrong, or a zone that is not UTC.
-TOLERANCE = timedelta(days=1)
+#: Different texts of a column that are looked at to find out whether they are times.
+TIMES_SAMPLED = 200
 
-#: Our name of a column → how exports call it, in lower case, with spaces for hyphens and underscores.
+#: Our name of a column → how exports call it, as `plain` writes it.
 COLUMNS = {
     "email": ("email", "e mail", "email address", "e mail address", "emailaddress", "mail", "recipient"),
     "external_id": ("external id", "externalid", "customer id", "customerid", "user id", "userid"),
     "time": ("time", "timestamp", "date", "created", "created at", "occurred at", "unsubscribed at", "opt out time"),
-    "reason": ("reason",),
+    "reason": ("reason", "suppression reason", "unsub reason", "unsubscribe reason", "unsub source"),
 }
 KIND_OF = {"email": IdentityKind.EMAIL, "external_id": IdentityKind.EXTERNAL}
 
 _SHORTENED = re.compile(r"\d+([.,]\d+)?E\+?\d+", re.IGNORECASE)
-_UTC_IN_WORDS = re.compile(r"\s*(UTC|GMT)$", re.IGNORECASE)
-
-
-class CannotImport(Exception):
-    """Nothing can be imported like this. The text says what to do."""
+#: Names of columns that say when somebody opted out, of those that hold a time, and of those that hold another one.
+_OPT_OUT_TIME = re.compile(r"unsub|opt(ed)? ?out|suppress|block|black")
+_TIME_NAME = re.compile(r"\b(time|date|timestamp|datum|zeit|zeitpunkt|when|since|at|on)\b")
+_OTHER_TIME = re.compile(r"\b(sms|push|whats ?app|phone|mobile|birth ?(day|date)|time ?zone)\b")
 
 
 class ExternalId(Text):
@@ -47,21 +49,6 @@ class ExternalId(Text):
         return text
 
 
-class PastTime(Timestamp):
-    """A time that has been. What a spreadsheet may have made of a date is refused, not guessed."""
-
-    def _deserialize(self, value: Any, attr: str | None, data: Any, **kwargs: Any) -> datetime:
-        try:
-            moment = super()._deserialize(_UTC_IN_WORDS.sub("+00:00", value), attr, data, **kwargs)
-        except ValidationError:
-            raise ValidationError("is not a time; write it like 2026-01-05T10:15:30Z, or as Unix seconds") from None
-        if value.replace(".", "", 1).isdecimal() and float(value) < FIRST_UNIX_TIME:
-            raise ValidationError("is a date without separators or a spreadsheet's number; write it like 2026-01-05")
-        if moment > datetime.now(UTC) + TOLERANCE:
-            raise ValidationError("lies in the future")
-        return moment
-
-
 class ImportedRow(Schema):
     """The cells of one row, under our names of the columns; cells that are empty are left out."""
 
@@ -70,7 +57,6 @@ class ImportedRow(Schema):
 
     email = Address()
     external_id = ExternalId()
-    time = PastTime()
     reason = Text()
 
 
@@ -88,6 +74,8 @@ class Layout:
     has_header: bool
     #: The column that says who: `email` or `external_id`.
     identity: str
+    #: The kind of export it is, if it is known.
+    export: Export | None = None
 
 
 def layout_of(first: Row, names: Mapping[str, str], identity: str) -> Layout:
@@ -98,7 +86,8 @@ def layout_of(first: Row, names: Mapping[str, str], identity: str) -> Layout:
     cells = [cell.strip() for cell in first.cells]
     if len(cells) == 1 and not names and _is_address(cells[0]):
         return Layout(places={"email": 0}, header=("email",), has_header=False, identity="email")
-    places = {name: place for name in COLUMNS if (place := _place(name, cells, names)) is not None}
+    export = recognise(cells)
+    places = {name: place for name in COLUMNS if (place := _place(name, cells, names, export)) is not None}
     known = [name for name in KIND_OF if name in places]
     if not known:
         raise CannotImport(
@@ -112,13 +101,13 @@ def layout_of(first: Row, names: Mapping[str, str], identity: str) -> Layout:
             "the file has both email and external_id: say which of them Dynamic Yield knows, "
             "with --identity email or --identity external_id"
         )
-    return Layout(places=places, header=tuple(cells), has_header=True, identity=identity or known[0])
+    return Layout(places=places, header=tuple(cells), has_header=True, identity=identity or known[0], export=export)
 
 
-def _place(name: str, header: list[str], names: Mapping[str, str]) -> int | None:
+def _place(name: str, header: list[str], names: Mapping[str, str], export: Export | None) -> int | None:
     chosen = names.get(name)
-    wanted = {_plain(chosen)} if chosen else set(COLUMNS[name])
-    found = [place for place, cell in enumerate(header) if _plain(cell) in wanted]
+    wanted = {plain(chosen)} if chosen else _usual_names(name, export)
+    found = [place for place, cell in enumerate(header) if plain(cell) in wanted]
     if chosen and not found:
         raise CannotImport(f"there is no column {chosen}; there are: {', '.join(header)}")
     if len(found) > 1:
@@ -127,8 +116,15 @@ def _place(name: str, header: list[str], names: Mapping[str, str]) -> int | None
     return found[0] if found else None
 
 
-def _plain(name: str) -> str:
-    return re.sub(r"[\s_-]+", " ", name).strip().casefold()
+def _usual_names(name: str, export: Export | None) -> set[str]:
+    usual = set(COLUMNS[name])
+    if export is None:
+        return usual
+    if name == "external_id":
+        # `user id` in an ESP's export is its own id, unless somebody says that it is the customer's.
+        return {"external id", "externalid"}
+    chosen = {"email": export.email, "time": export.time, "reason": export.reason}[name]
+    return {chosen} if chosen else usual
 
 
 def _is_address(text: str) -> bool:
@@ -139,6 +135,111 @@ def _is_address(text: str) -> bool:
     return True
 
 
+# ---------------------------------------------------------------- looking at all of it first
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Survey:
+    """What stands in the columns of the rows that are meant."""
+
+    columns: tuple[Column, ...]
+    #: Place of a column → some of the different texts in it.
+    samples: Mapping[int, tuple[str, ...]]
+
+
+def survey(
+    file: CsvFile, layout: Layout, only: Sequence[Only], *, tick: Callable[[int], None] = lambda _: None
+) -> Survey:
+    """Count what the columns say. A column of `only` is counted in all rows, the others where `only` holds."""
+    columns = [Column(title=title, place=place) for place, title in enumerate(layout.header)]
+    samples: list[dict[str, None]] = [{} for _ in columns]
+    filtered = {one.place for one in only}
+    for number, row in enumerate(_data(file, layout), start=1):
+        is_meant = all(one.holds(row.cells) for one in only)
+        for column, seen in zip(columns, samples, strict=True):
+            if is_meant or column.place in filtered:
+                cell = row.cells[column.place] if column.place < len(row.cells) else ""
+                column.count(cell)
+                if len(seen) < TIMES_SAMPLED and cell.strip():
+                    seen[cell.strip()] = None
+        if number % 1000 == 0:
+            tick(number)
+    for column, seen in zip(columns, samples, strict=True):
+        column.is_reason = column.place == layout.places.get("reason") or "reason" in column.name.split()
+        column.is_time = _is_time(column, list(seen))
+    return Survey(columns=tuple(columns), samples={place: tuple(seen) for place, seen in enumerate(samples)})
+
+
+def _data(file: CsvFile, layout: Layout) -> Iterator[Row]:
+    read = rows(file)
+    if layout.has_header:
+        next(read)
+    return (row for row in read if not row.problem)
+
+
+def _is_time(column: Column, texts: list[str]) -> bool:
+    if not texts or "@" in texts[0] or _OTHER_TIME.search(column.name):
+        return False
+    are_times = sum(map(times.is_time, texts)) > len(texts) // 2
+    if _TIME_NAME.search(column.name):
+        return are_times or any(times.formats(texts))
+    # Numbers alone are no times: an id is one, too.
+    return any(not text.replace(".", "").isdecimal() for text in texts) and (are_times or any(times.formats(texts)))
+
+
+def settle_time(layout: Layout, seen: Survey, *, has_contacts: bool, is_named: bool) -> Layout:
+    """Find the column that says when somebody opted out. `has_contacts`: others are in the file, too.
+
+    Raises `CannotImport` where there are times, and none of them is surely that one.
+    """
+    place = layout.places.get("time")
+    if is_named or (place is not None and layout.export is not None and layout.export.time):
+        return layout
+    candidates = [column for column in seen.columns if column.is_time and column.place not in _who(layout)]
+    telling = [column for column in candidates if _OPT_OUT_TIME.search(column.name)]
+    if len(telling) == 1:
+        return replace(layout, places={**layout.places, "time": telling[0].place})
+    # In a list of contacts `created` is when the contact was.
+    if place is not None and not telling and not has_contacts:
+        return layout
+    if not candidates and place is None:
+        return layout
+    asked = telling or candidates or [column for column in seen.columns if column.place == place]
+    titles = ", ".join(column.title for column in asked[:5])
+    raise CannotImport(
+        f"is one of these columns when the person opted out: {titles}? Say --time {json.dumps(asked[0].title)}, or "
+        "--no-time if none is"
+    )
+
+
+def _who(layout: Layout) -> set[int]:
+    return {place for name, place in layout.places.items() if name in KIND_OF}
+
+
+def check_times(title: str, texts: Sequence[str], time: PastTime) -> None:
+    """Ask how times are written that nobody can read for sure. Raises `CannotImport`."""
+    if not texts or any(_can_read(time, text) for text in texts):
+        return  # those that cannot be read are rejected one by one
+    fitting = list(itertools.islice(times.formats(texts), 2))
+    first = next((text for text in texts if not text.isdecimal()), texts[0])[:40]
+    if fitting:
+        how = "say " + " or ".join(f'--time-format "{pattern}"' for pattern in fitting)
+    else:
+        how = "export them like 2026-01-05T10:15:30Z, or say how with --time-format, as strptime writes it"
+    raise CannotImport(f"the times in {title} are written like {first}: {how}; or --no-time")
+
+
+def _can_read(time: PastTime, text: str) -> bool:
+    try:
+        time.deserialize(text)
+    except ValidationError:
+        return False
+    return True
+
+
+# ---------------------------------------------------------------- row by row
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Reader:
     """Turns the rows of a file into changes, the same ones each time it is asked."""
@@ -147,17 +248,28 @@ class Reader:
     layout: Layout
     #: When a row without a time was an opt-out for sure.
     as_of: datetime
+    #: The rows that are meant.
+    only: tuple[Only, ...] = ()
+    time_format: str | None = None
+    time_zone: tzinfo = UTC
 
     def rows(self) -> Iterator[tuple[Row, ConsentChange | ValidationError]]:
-        """Every row but the header, with the change it means, or why it means none."""
+        """Every row that is meant, with the change it means, or why it means none. Raises `NotCsv`."""
         read = rows(self.file)
         if self.layout.has_header:
             next(read)
+        time = self.time
         for row in read:
             try:
-                yield row, self._change(row)
+                self._check_whole(row)
+                if all(one.holds(row.cells) for one in self.only):
+                    yield row, self._change(row, time)
             except ValidationError as error:
                 yield row, error
+
+    @property
+    def time(self) -> PastTime:
+        return PastTime(pattern=self.time_format, zone=self.time_zone)
 
     def raw(self, row: Row) -> bytes:
         """What is kept of a row: the cells that were used, and where they stood."""
@@ -168,22 +280,44 @@ class Reader:
         place = self.layout.places.get("time")
         return place is not None and place < len(row.cells) and bool(row.cells[place].strip())
 
-    def _change(self, row: Row) -> ConsentChange:
-        if row.problem:
-            raise ValidationError(row.problem, "row")
-        if any(cell.strip() for cell in row.cells[len(self.layout.header) :]):
-            raise ValidationError(f"has {len(row.cells)} cells, the header has {len(self.layout.header)}", "row")
+    def _change(self, row: Row, time: PastTime) -> ConsentChange:
         places, identity = self.layout.places, self.layout.identity
         cells = {name: row.cells[place].strip() for name, place in places.items() if place < len(row.cells)}
         if not cells.get(identity):
             raise ValidationError("is empty", identity)
+        occurred_at = self._time(cells.get("time", ""), time)
         # Exactly one identifier: the other one is not even looked at.
-        loaded = _ROW.load(
-            {name: cell for name, cell in cells.items() if cell and (name == identity or name not in KIND_OF)}
-        )
+        loaded = _ROW.load({name: cell for name, cell in cells.items() if cell and name in (identity, "reason")})
         return ConsentChange(
             action=Action.OPT_OUT,
             identity=Identity(kind=KIND_OF[identity], value=loaded[identity]),
             reason=loaded.get("reason") or REASON,
-            occurred_at=loaded.get("time", self.as_of),
+            occurred_at=occurred_at,
         )
+
+    def _time(self, cell: str, time: PastTime) -> datetime:
+        if not cell:
+            return self.as_of
+        try:
+            return time.deserialize(cell) or self.as_of
+        except ValidationError as error:
+            raise ValidationError({"time": error.messages}) from None
+
+    def _check_whole(self, row: Row) -> None:
+        if row.problem:
+            raise ValidationError(row.problem, "row")
+        self._check_columns(row)
+        count, expected = len(row.cells), len(self.layout.header)
+        if any(cell.strip() for cell in row.cells[expected:]):
+            raise ValidationError(f"has {count} cells, the header has {expected}", "row")
+        if not row.is_ended and count < expected:
+            raise ValidationError("is cut off: the file ends in the middle of it", "row")
+
+    def _check_columns(self, row: Row) -> None:
+        """Two files put together: from a second header on, a cell may be another column's."""
+        title = plain(self.layout.header[self.layout.places[self.layout.identity]])
+        if not (self.layout.has_header and any(plain(cell) == title for cell in row.cells)):
+            return
+        if [plain(cell) for cell in row.cells] != [plain(cell) for cell in self.layout.header]:
+            raise NotCsv(f"changes its columns in line {row.line}: import the two parts as files of their own")
+        raise ValidationError("is the header again", "row")

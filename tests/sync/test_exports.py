@@ -1,0 +1,296 @@
+"""Exports as ESPs make them: nobody in them is opted out who has not opted out, whatever a person types.
+
+In these files the address says it: `out-` have opted out, `in-` are subscribed, `not-asked-` bounced or never said
+anything, `unknown-` cannot be told.
+"""
+
+import re
+import shlex
+from collections.abc import Callable
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import pytest
+from click.testing import Result
+from flask import Flask
+from sqlalchemy import select
+
+from tests.processes import ROOT
+from webhook_app.outbox.tables import events
+
+EXPORTS = sorted((ROOT / "tests" / "payloads" / "exports").glob("*.csv"))
+#: Lists of opt-outs, and nothing else: taken as they are.
+LISTS = {
+    "sendgrid_global",
+    "sendgrid_group",
+    "sendgrid_spam",
+    "mailchimp_unsubscribed",
+    "mailgun_unsubscribes",
+    "campaign_monitor_unsubscribed",
+}
+#: Files in which nobody has opted out.
+NOBODY = {
+    "sendgrid_bounces",
+    "sendgrid_contacts",
+    "mailchimp_subscribed",
+    "mailchimp_cleaned",
+    "mailgun_bounces",
+    "hubspot_contacts",
+}
+#: Exports without the time of the opt-out: the other times in them are something else.
+UNTIMED = {"emarsys", "emarsys_numbers", "hubspot", "brevo_contacts", "iterable_users", "shopify"}
+#: Columns that a person has to name.
+NAMED = {
+    "klaviyo_list": ("--time", "Email Marketing Consent Timestamp"),
+    "campaign_monitor": ("--time", "Date"),
+    "iterable_users": ("--identity", "email"),
+    "shopify": ("--identity", "email"),
+}
+
+#: out-1 and out-2 in every file that knows when.
+MOMENTS = [datetime(2025, 10, 9, 8, 53, second, tzinfo=UTC) for second in (21, 22)]
+
+Run = Callable[..., Result]
+
+
+@pytest.fixture
+def app(make_app: Callable[..., Flask]) -> Flask:
+    return make_app()
+
+
+@pytest.fixture
+def run(app: Flask) -> Run:
+    def run(path: Path, *arguments: str, answer: str = "") -> Result:
+        return app.test_cli_runner().invoke(args=["import", "sendgrid", str(path), *arguments], input=answer)
+
+    return run
+
+
+def stored(app: Flask) -> list[Any]:
+    with app.extensions["database"].read() as connection:
+        return list(connection.execute(select(events).order_by(events.c.identity_value)).all())
+
+
+def advice(result: Result) -> list[str]:
+    """The `--only …` that the message has a person type, as a shell would take it."""
+    found = re.search(r"say (--only .*?)(?: \(|;)", result.output)
+    assert found, result.output
+    return shlex.split(found[1])
+
+
+@pytest.mark.parametrize("path", EXPORTS, ids=lambda path: path.stem)
+def test_no_export_opts_out_anybody_who_did_not_ask(path: Path, run: Run, app: Flask) -> None:
+    result = run(path, "--yes", "--no-time")
+    assert result.exit_code == (0 if path.stem in LISTS else 1), result.output
+    assert {row.identity_value.partition("-")[0] for row in stored(app)} <= {"out"}
+    assert "@" not in result.output, "no address on the screen but in the three rows before the question"
+    assert len(result.output.splitlines()) < 10
+
+
+@pytest.mark.parametrize("path", [path for path in EXPORTS if path.stem not in NOBODY], ids=lambda path: path.stem)
+def test_whoever_types_what_the_message_says_imports_exactly_those_who_opted_out(
+    path: Path, run: Run, app: Flask
+) -> None:
+    arguments = ["--yes"]
+    if path.stem in UNTIMED:
+        arguments += ["--no-time"]
+    arguments += NAMED.get(path.stem, ())
+    result = run(path, *arguments)
+    while result.exit_code:
+        arguments += advice(result)
+        assert len(arguments) < 9, f"it asks again and again: {result.output}"
+        result = run(path, *arguments)
+    rows = stored(app)
+    assert [row.identity_value for row in rows] == ["out-1@example.com", "out-2@example.com"]
+    if "created" in path.read_text().splitlines()[0] and path.stem.startswith("sendgrid"):
+        assert [row.occurred_at / 1e6 for row in rows] == [1760000001, 1760000002]
+    elif path.stem not in UNTIMED:
+        assert [datetime.fromtimestamp(row.occurred_at / 1e6, UTC) for row in rows] == MOMENTS
+
+
+@pytest.mark.parametrize(
+    ("content", "said"),
+    [
+        ("email,status\na@b.de,subscribed\n", "The column status says: subscribed 1."),
+        ("email,Status\na@b.de,Abonniert\nc@d.de,Abbestellt\n", "The column Status says: Abonniert 1, Abbestellt 1."),
+        ("email,subscribed\na@b.de,1\nc@d.de,0\n", '--only "subscribed=0"'),
+        ("email,unsubscribed\na@b.de,1\nc@d.de,0\n", '--only "unsubscribed=1"'),
+        ("email,Opt-In\na@b.de,True\nc@d.de,False\ne@f.de,2\n", '--only "Opt-In=False,2"'),
+        ("email,acceptsEmail\na@b.de,TRUE\n", "The column acceptsEmail says: TRUE 1."),
+        ("email,is_active\na@b.de,true\nc@d.de,false\n", '--only "is_active=VALUE"'),
+        ("email,opted_out_at\na@b.de,2026-01-01\nc@d.de,\n", '--only "opted_out_at"'),
+        ('email,Status\na@b.de,"Left, by mail"\nc@d.de,subscribed\n', "The column Status says:"),
+        ("email,reason\na@b.de,UNSUBSCRIBE\nc@d.de,HARD_BOUNCE\n", '--only "reason=UNSUBSCRIBE"'),
+        ("email,plan,city,age,score\na@b.de,gold,Berlin,41,7\n", "looks like a list of contacts (plan, city, age)"),
+        ("email,consent\na@b.de,2026-01-01\n", "looks like a list of contacts (consent)"),
+        ("email,Sign-up source,Lifecycle Stage\na@b.de,web,lead\n", "looks like a list of contacts"),
+    ],
+)
+def test_a_list_that_holds_more_than_opt_outs_is_refused(
+    content: str, said: str, run: Run, app: Flask, tmp_path: Path
+) -> None:
+    path = tmp_path / "list.csv"
+    path.write_text(content)
+    result = run(path, "--yes")
+    assert result.exit_code == 1
+    assert said in result.output
+    assert "@" not in result.output
+    assert stored(app) == []
+    assert run(path, "--yes", "--no-time", "--all-rows").exit_code == 0
+    assert len(stored(app)) == content.count("@")
+
+
+@pytest.mark.parametrize(
+    ("name", "only", "said"),
+    [
+        ("emarsys", "Opt-in=True", "--only: Opt-in=True are people who did not opt out"),
+        ("emarsys", "Opt-in", "--only: Opt-in=True are people who did not opt out"),
+        ("emarsys", "Opted=False", "--only: there is no column Opted; there are: user_id, E-Mail, Opt-in"),
+        ("klaviyo_list", "SMS Marketing Consent=SUBSCRIBED", "is about another channel than email"),
+        ("klaviyo_suppressions", "Reason=HARD_BOUNCE", "--only: Reason=HARD_BOUNCE are people who did not opt out"),
+        ("sendgrid_contacts", "COUNTRY=DE", "looks like a list of contacts"),
+        ("mailchimp_subscribed", "CC=de", "is a list of subscribed contacts"),
+        ("braze", "push_subscribe=unsubscribed", "is about another channel than email"),
+    ],
+)
+def test_no_choice_of_rows_can_opt_out_who_is_subscribed(name: str, only: str, said: str, run: Run, app: Flask) -> None:
+    path = next(path for path in EXPORTS if path.stem == name)
+    result = run(path, "--yes", "--only", only)
+    assert result.exit_code == 1
+    assert said in result.output
+    assert stored(app) == []
+
+
+def test_whoever_wants_no_sms_has_not_opted_out_of_email(run: Run, app: Flask, tmp_path: Path) -> None:
+    path = tmp_path / "list.csv"
+    path.write_text("email,email_consent,sms_consent\na@b.de,,UNSUBSCRIBED\nc@d.de,UNSUBSCRIBED,SUBSCRIBED\n")
+    result = run(path, "--yes", "--only", "sms_consent=UNSUBSCRIBED")
+    assert "--only: sms_consent is about another channel than email" in result.output
+    path.write_text("email,sms_status,sms_unsubscribed_at,a,b\na@b.de,UNSUBSCRIBED,2026-01-01,1,2\n")
+    assert "looks like a list of contacts" in run(path, "--yes").output
+    assert stored(app) == []
+
+
+def test_with_all_rows_only_those_that_were_chosen_are_taken(run: Run, app: Flask) -> None:
+    path = next(path for path in EXPORTS if path.stem == "emarsys")
+    assert run(path, "--yes", "--all-rows", "--only", "Opt-in=True").exit_code == 0
+    assert [row.identity_value for row in stored(app)] == ["in-1@example.com"]
+
+
+def test_the_question_comes_after_the_counts_and_three_rows_as_they_would_be_taken(
+    run: Run, app: Flask, tmp_path: Path
+) -> None:
+    path = tmp_path / "list.csv"
+    rows = [f"p{number}@example.com,{'out' if number else 'unsubscribed'},2026-01-0{number + 1}" for number in range(5)]
+    path.write_text("\n".join(["email,status,opt_out_time", *rows, "in@example.com,subscribed,"]))
+    result = run(path, "--only", "status=unsubscribed,out", answer="n\n")
+    assert result.exit_code == 1
+    before, _, _ = result.output.partition("Import 5 rows as opt-outs of sendgrid?")
+    assert "The column status: out 4, unsubscribed 1, subscribed 1." in before
+    assert "  p0@example.com  opted out 2026-01-01 00:00:00 UTC  (import)" in before
+    assert before.count("@") == 3
+    assert stored(app) == []
+
+
+@pytest.mark.parametrize(
+    ("cells", "said"),
+    [
+        (["05/01/2026"], 'say --time-format "%d/%m/%Y" or --time-format "%m/%d/%Y"'),
+        (["05/01/2026 10:15", "23/01/2026 10:15"], 'say --time-format "%d/%m/%Y %H:%M";'),
+        (["05.01.2026"], 'say --time-format "%d.%m.%Y"'),
+        (["Jan 5, 2026"], 'say --time-format "%b %d, %Y"'),
+        (["46027.4", "46028"], "export them like 2026-01-05T10:15:30Z"),
+    ],
+)
+def test_times_that_nobody_can_read_for_sure_are_asked_about(
+    cells: list[str], said: str, run: Run, app: Flask, tmp_path: Path
+) -> None:
+    path = tmp_path / "list.csv"
+    path.write_text("\n".join(["email;time", *(f"p{place}@example.com;{cell}" for place, cell in enumerate(cells))]))
+    result = run(path, "--yes")
+    assert result.exit_code == 1
+    assert said in result.output
+    assert stored(app) == []
+
+
+def test_a_format_and_a_zone_are_what_the_person_says(run: Run, app: Flask, tmp_path: Path) -> None:
+    path = tmp_path / "list.csv"
+    path.write_text("email;time\na@example.com;05/01/2026 10:15\nb@example.com;23/07/2025 10:15\n")
+    result = run(path, "--yes", "--time-format", "%d/%m/%Y %H:%M", "--time-zone", "Europe/Berlin")
+    assert result.exit_code == 0, result.output
+    found = [datetime.fromtimestamp(row.occurred_at / 1e6, UTC).strftime("%Y-%m-%d %H:%M") for row in stored(app)]
+    assert found == ["2026-01-05 09:15", "2025-07-23 08:15"]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["--time-format", "%Q"], "--time-format %Q is none"),
+        (["--time-format", "%H:%M"], "--time-format %H:%M is none"),
+        (["--time-zone", "Europe/Atlantis"], "--time-zone Europe/Atlantis is not known here"),
+        (["--time-zone", "../../etc/passwd"], "is not known here"),
+        (["--no-time", "--time", "time"], "contradict each other"),
+    ],
+)
+def test_what_is_said_about_times_has_to_make_sense(arguments: list[str], said: str, run: Run, tmp_path: Path) -> None:
+    path = tmp_path / "list.csv"
+    path.write_text("email,time\na@example.com,2026-01-05\n")
+    result = run(path, "--yes", *arguments)
+    assert result.exit_code == 1
+    assert said in result.output
+    assert "Traceback" not in result.output
+
+
+@pytest.mark.parametrize(
+    ("header", "said"),
+    [
+        ("email,left_when", 'is one of these columns when the person opted out: left_when? Say --time "left_when"'),
+        ("email,exported_on,left_when", "is one of these columns when the person opted out: exported_on, left_when?"),
+    ],
+)
+def test_a_time_that_is_there_is_never_left_out_silently(
+    header: str, said: str, run: Run, app: Flask, tmp_path: Path
+) -> None:
+    path = tmp_path / "list.csv"
+    path.write_text("\n".join([header, ",".join(["a@example.com", *["2026-01-05 10:15"] * header.count(",")])]))
+    result = run(path, "--yes")
+    assert result.exit_code == 1
+    assert said in result.output
+    assert run(path, "--yes", "--time", "left_when").exit_code == 0
+    assert stored(app)[0].occurred_at / 1e6 == datetime(2026, 1, 5, 10, 15, tzinfo=UTC).timestamp()
+
+
+def test_in_a_list_of_contacts_created_is_not_when_they_opted_out(run: Run, tmp_path: Path) -> None:
+    path = tmp_path / "list.csv"
+    path.write_text("email,created_at,status\na@example.com,2020-01-05,unsubscribed\nb@example.com,2020-01-05,active\n")
+    result = run(path, "--yes", "--only", "status=unsubscribed")
+    assert "is one of these columns when the person opted out: created_at?" in result.output
+
+
+def test_a_file_that_ends_in_the_middle_of_a_row_costs_that_row(run: Run, app: Flask, tmp_path: Path) -> None:
+    """Half a line may name another person: `jane@example.co` of `jane@example.com`."""
+    path = tmp_path / "list.csv"
+    path.write_text("name,email,time\nJane,a@example.com,2026-01-01\nMax,b@example.co")
+    assert run(path, "--yes").exit_code == 0
+    assert [row.identity_value for row in stored(app)] == ["a@example.com"]
+    assert "is cut off: the file ends in the middle of it" in path.with_suffix(".rejects.csv").read_text()
+
+
+def test_two_files_put_together_are_refused_where_their_columns_differ(run: Run, app: Flask, tmp_path: Path) -> None:
+    path = tmp_path / "list.csv"
+    path.write_text("email,name\na@example.com,Jane\nemail,name\nb@example.com,Max\n")
+    assert "1  row: is the header again" in run(path, "--yes").output
+    assert len(stored(app)) == 2
+    path.write_text("email,name\nc@example.com,Jane\nname,email\nd@example.com,Max\n")
+    result = run(path, "--yes")
+    assert "list.csv changes its columns in line 3: import the two parts as files of their own" in result.output
+    assert len(stored(app)) == 2
+
+
+def test_the_same_rows_chosen_in_another_way_are_another_import(run: Run, app: Flask, tmp_path: Path) -> None:
+    path = tmp_path / "list.csv"
+    path.write_text("email,status\na@example.com,unsubscribed\nb@example.com,blocklisted\nc@example.com,subscribed\n")
+    run(path, "--yes", "--only", "status=unsubscribed")
+    assert run(path, "--yes", "--only", "status=unsubscribed,blocklisted").exit_code == 0
+    assert [row.identity_value for row in stored(app)] == ["a@example.com", "b@example.com"]

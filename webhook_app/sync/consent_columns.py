@@ -1,0 +1,298 @@
+"""Which people of a file have opted out: what its columns say about consent, and which rows may be taken.
+
+An export of all contacts must never opt out those who are subscribed. So a column that is about consent, by its name
+or by what stands in it, has to say of every row that the person has opted out, or a person has to say which rows are
+meant.
+"""
+
+import csv
+import re
+import shlex
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from enum import StrEnum
+
+from webhook_app.sync.csv_file import CannotImport
+from webhook_app.sync.known_exports import plain
+
+#: More different values than this are no categories.
+MOST_VALUES = 50
+#: More columns than this that no list of opt-outs needs make it a list of contacts.
+MOST_OTHERS = 3
+
+BLANK = frozenset({"", "[]", "null", "none", "nan", "n a", "undefined"})
+_TRUE = frozenset({"true", "yes", "y", "ja", "j", "oui", "si", "sí", "on", "t", "x", "wahr", "1"})
+_FALSE = frozenset({"false", "no", "n", "nein", "non", "off", "f", "falsch", "0", "2"})
+
+#: Values by which a person has asked for no more messages.
+_OUT = re.compile(
+    r"un ?subscri.*|unsub|(user |manually )?(opt(ed)? ?out.*|suppressed)|manual ?suppression|(email )?black ?listed"
+    r"|block ?listed|.*(spam|complain|abuse).*|revoked|withdrawn|declined|removed|admin ?blocked|one ?click"
+    r"|abgemeldet|widerrufen|désabonné|désinscrit"
+)
+_IN = re.compile(
+    r"(re ?)?subscribed|(single |double )?opt(ed)? ?in.*|active|confirmed|accepted|allowed|granted|given|enabled"
+    r"|angemeldet|aktiv|abonné"
+)
+#: Nobody has asked for these: dead addresses, other channels, people who never said anything.
+_NOT_ASKED = re.compile(
+    r".*bounce.*|invalid.*|clean(ed)?|undeliver.*|[45] \d+ \d+.*|never ?subscribed|non ?subscribed|not ?subscribed"
+    r"|pending|unconfirmed|archived|deleted|transactional|inactive|sms|push|whatsapp"
+)
+_NOT_ASKED_NOTE = "bounces and the like are no opt-outs"
+
+#: Names of columns in which a yes or a no says it, and of those in which a word may.
+_CONSENT = re.compile(
+    r"\bopt(ed)? ?(in|out)|optin|optout|consent|subscri|\bunsub|accepts|black ?list|block ?list|suppress|permission"
+    r"|do not (e ?mail|contact|send)|newsletter|einwilligung"
+)
+_STATUS = re.compile(r"(?<!lead )(?<!order )(?<!contact )(?<!payment )(?<!account )(?<!customer )\bstatus\b")
+#: Names of columns in which a yes is an opt-out.
+_NEGATIVE = re.compile(r"unsub|opt(ed)? ?out|optout|black ?list|block ?list|suppress|do not")
+#: Columns about an unsubscribe, or about something else of that name, that say of nobody whether it happened.
+_ABOUT_IT = re.compile(r"\b(id|key|number|hash|url|link|source|method|count|ip|type|campaign|reason|title|name|rate)\b")
+_OTHER_CHANNEL = re.compile(r"\b(sms|push|whats ?app|phone|mobile|text|voice|postal|viber|line)\b")
+
+#: Columns that lists of contacts have, and lists of opt-outs do not.
+_CONTACTS = re.compile(
+    r"member rating|opt(ed)? ?in (time|date|at)|(email )?opted in at|confirm time|subscribed (at|on|date)"
+    r"|subscri(be|ption|bed) date|date subscribed|sign ?up.*|date added|added time|profile created on"
+    r"|last (open|click|active|opened|clicked)|lifecycle stage|lead status|contact owner"
+    r"|(record|contact|klaviyo|braze) id|marketing contact status|(consent|optin) (time|timestamp|date)"
+    r"|.*consent timestamp|total (orders|spent)"
+    r"|leid|euid|web id|updated at|modified (at|time|date)|profile updated at|customer lifetime value"
+)
+_HARMLESS = re.compile(
+    r"|(first |last |full )?name|firstname|lastname|nachname|vorname|notes?|comments?|ip|ip address|origin|tags?"
+    r"|group (id|name)|list( id| name)?|campaign.*|(campaign|template|message|channel|message type) ids?|rejected .*"
+)
+
+
+class Said(StrEnum):
+    """What a value says of its person."""
+
+    OUT = "opted out"
+    IN = "subscribed"
+    #: A bounce, or somebody who has never said anything.
+    NOT_ASKED = "did not ask"
+    UNKNOWN = "unknown"
+
+
+class NotOptOuts(Exception):
+    """Not everybody in the file has opted out. The text goes on after its name, and says what to type."""
+
+
+@dataclass(slots=True, kw_only=True)
+class Column:
+    """What stands in one column. `values` stop being counted where they are too many to be categories."""
+
+    title: str
+    place: int
+    is_time: bool = False
+    is_reason: bool = False
+    blank: int = 0
+    filled: int = 0
+    values: Counter[str] = field(default_factory=Counter)
+    overflown: bool = False
+
+    @property
+    def name(self) -> str:
+        return plain(self.title)
+
+    def count(self, cell: str) -> None:
+        value = cell.strip()
+        if plain(value) in BLANK:
+            self.blank += 1
+            return
+        self.filled += 1
+        if value in self.values or len(self.values) < MOST_VALUES:
+            self.values[value] += 1
+        else:
+            self.overflown = True
+
+    def says(self, value: str) -> Said:
+        text = plain(value)
+        if text in BLANK:
+            return Said.UNKNOWN
+        for pattern, said in ((_NOT_ASKED, Said.NOT_ASKED), (_OUT, Said.OUT), (_IN, Said.IN)):
+            if pattern.fullmatch(text):
+                return said
+        is_negative = bool(_NEGATIVE.search(self.name))
+        if _CONSENT.search(self.name) and (text in _TRUE or text in _FALSE):
+            return Said.OUT if (text in _TRUE) is is_negative else Said.IN
+        # When it was, or of what: that it is there at all says it.
+        return Said.OUT if is_negative and not self.is_reason else Said.UNKNOWN
+
+    @property
+    def said(self) -> Mapping[Said, int]:
+        found: Counter[Said] = Counter()
+        for value, count in self.values.items():
+            found[self.says(value)] += count
+        if self.blank:
+            found[Said.UNKNOWN] += self.blank
+        if self.overflown:
+            found[self.says("…")] += self.filled - self.values.total()
+        return found
+
+    @property
+    def has_categories(self) -> bool:
+        """Whether its values are few, and can be shown: an address is none of them."""
+        return not (self.overflown or self.is_time or any("@" in value for value in self.values))
+
+    @property
+    def is_about_contacts(self) -> bool:
+        """By its name; or it is about consent, and says neither yes nor no: when, and how, somebody gave it."""
+        if _CONTACTS.fullmatch(self.name):
+            return True
+        is_consent = _CONSENT.search(self.name) and not (
+            _NEGATIVE.search(self.name) or _OTHER_CHANNEL.search(self.name)
+        )
+        return bool(is_consent and self.filled and not self.has_categories and not _ABOUT_IT.search(self.name))
+
+    @property
+    def is_about_consent(self) -> bool:
+        """By its name, or by what stands in it."""
+        if not self.filled or _OTHER_CHANNEL.search(self.name):
+            return False
+        if self.is_reason:
+            # A reason tells who is no opt-out; that it is missing, or another text, says nothing.
+            return Said.NOT_ASKED in self.said
+        if _ABOUT_IT.search(self.name):
+            return False
+        if _CONSENT.search(self.name) or _STATUS.search(self.name):
+            return bool(_NEGATIVE.search(self.name)) or (self.has_categories and not self.is_about_contacts)
+        if _HARMLESS.fullmatch(self.name) or not self.has_categories:
+            return False
+        # Numbers and single letters may be anything.
+        return all(
+            self.says(value) is not Said.UNKNOWN or (len(value) > 1 and plain(value) in _TRUE | _FALSE)
+            for value in self.values
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class Only:
+    """Rows in which a column has one of these values; without any: in which it is not blank."""
+
+    title: str
+    place: int
+    values: frozenset[str]
+
+    def holds(self, cells: Sequence[str]) -> bool:
+        cell = cells[self.place].strip() if self.place < len(cells) else ""
+        return cell.casefold() in self.values if self.values else plain(cell) not in BLANK
+
+
+def parse_only(given: str, header: Sequence[str]) -> Only:
+    """`Opt-In=False,2`: a column and its values; or a column alone. Raises `CannotImport`."""
+    title, equals, listed = given.partition("=")
+    places = [place for place, cell in enumerate(header) if plain(cell) == plain(title)]
+    if len(places) != 1:
+        raise CannotImport(f"--only: there is no column {title.strip()}; there are: {', '.join(header)}")
+    values = frozenset(value.strip().casefold() for value in next(csv.reader([listed]), []))
+    return Only(header[places[0]], places[0], values if equals else frozenset())
+
+
+def check(columns: Iterable[Column], only: Sequence[Only], *, used: Iterable[int], is_known: bool) -> None:
+    """Make sure that the rows that `only` leaves are opt-outs. Raises `NotOptOuts`, and `CannotImport` for `only`.
+
+    `columns` have counted those rows, but for a column of `only`, which has counted all of them. `used` are the places
+    of the address and the time, `is_known` whether the header is one of an ESP's list of opt-outs.
+    """
+    columns, chosen = list(columns), {one.place: one for one in only}
+    for column in columns:
+        if column.place in chosen:
+            _check_choice(column, chosen[column.place])
+    about = [column for column in about_consent(columns) if column.place not in chosen]
+    is_chosen = any(_is_telling(column, chosen[column.place]) for column in columns if column.place in chosen)
+    is_proven = is_chosen or any(set(column.said) == {Said.OUT} for column in about)
+    doubtful = [column for column in about if _is_doubtful(column, is_proven=is_proven)]
+    if doubtful:
+        # The one that says who has opted out tells more than one that does not.
+        raise NotOptOuts(_advice(max(doubtful, key=lambda column: column.said.get(Said.OUT, 0) > 0)))
+    if not (about or is_chosen or is_known):
+        _check_others([column for column in columns if column.place not in set(used) and not column.is_reason])
+
+
+def _is_doubtful(column: Column, *, is_proven: bool) -> bool:
+    """Whether somebody in it has not opted out; or may not have, where no other column proves it."""
+    said = column.said
+    if Said.IN in said or Said.NOT_ASKED in said:
+        return True
+    return Said.UNKNOWN in said and not is_proven
+
+
+def _is_telling(column: Column, only: Only) -> bool:
+    """Whether a choice is one by consent: rows of one country are not."""
+    return column.is_about_consent or any(column.says(value) is Said.OUT for value in _chosen(column, only))
+
+
+def _check_choice(column: Column, only: Only) -> None:
+    if _OTHER_CHANNEL.search(column.name):
+        raise CannotImport(f"--only: {column.title} is about another channel than email")
+    wrong = [value for value in _chosen(column, only) if column.says(value) in (Said.IN, Said.NOT_ASKED)]
+    if wrong and column.has_categories:
+        raise CannotImport(
+            f"--only: {column.title}={wrong[0]} are people who did not opt out. If they shall be opted out all the "
+            "same, say --all-rows, too"
+        )
+
+
+def _chosen(column: Column, only: Only) -> list[str]:
+    return [value for value in column.values if not only.values or value.casefold() in only.values]
+
+
+def _check_others(columns: Sequence[Column]) -> None:
+    others = [column for column in columns if not _HARMLESS.fullmatch(column.name)]
+    telling = [column for column in others if column.is_about_contacts]
+    if telling or len(others) > MOST_OTHERS:
+        shown = ", ".join(column.title for column in (telling or others)[:3])
+        raise NotOptOuts(
+            f"looks like a list of contacts ({shown}), and no column says who of them has opted out: export the list "
+            "of those who did; or say --all-rows if everybody in it has"
+        )
+
+
+def _advice(column: Column) -> str:
+    return (
+        f"has people who did not opt out. The column {column.title} says: {', '.join(_counts(column))}. "
+        f"{_what_to_type(column)}; --all-rows takes everybody"
+    )
+
+
+def about_consent(columns: Iterable[Column]) -> list[Column]:
+    return [column for column in columns if column.is_about_consent]
+
+
+def counts(column: Column) -> str:
+    """How often each value stands in a column, the most frequent first."""
+    return f"{column.title}: {', '.join(_counts(column))}"
+
+
+def _counts(column: Column) -> Iterator[str]:
+    if column.has_categories:
+        yield from (f"{value[:40]} {count:,}" for value, count in column.values.most_common(8))
+        if len(column.values) > 8:
+            yield "…"
+    else:
+        yield f"filled {column.filled:,}"
+    if column.blank:
+        yield f"empty {column.blank:,}"
+
+
+def _what_to_type(column: Column) -> str:
+    if not column.has_categories:
+        return f"To take the rows in which it is filled, say --only {_typed(column.title)}"
+    # A reason of which nothing is known is one to opt out for: only bounces and the like are none.
+    meant = (Said.OUT, Said.UNKNOWN) if column.is_reason else (Said.OUT,)
+    out = [f'"{value}"' if "," in value else value for value in column.values if column.says(value) in meant]
+    if not out:
+        return f"If one of them means opted out, say --only {_typed(column.title + '=VALUE')}"
+    note = f" ({_NOT_ASKED_NOTE})" if Said.NOT_ASKED in column.said else ""
+    return f"To take those who did, say --only {_typed(column.title + '=' + ','.join(out))}{note}"
+
+
+def _typed(text: str) -> str:
+    """As a shell takes it."""
+    return shlex.quote(text) if any(letter in text for letter in '"$`\\!') else f'"{text}"'

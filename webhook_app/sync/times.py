@@ -1,0 +1,117 @@
+"""Times as exports write them: what can be read for sure is read, and for the rest a person is asked."""
+
+import itertools
+import re
+from collections.abc import Iterable, Iterator
+from datetime import UTC, datetime, timedelta, tzinfo
+from email.utils import parsedate_to_datetime
+from typing import Any
+
+from marshmallow import ValidationError
+
+from webhook_app.providers.fields import Timestamp
+
+#: Numbers below this are no Unix times but dates without separators (20260105) or Excel's days (45662).
+FIRST_UNIX_TIME = 1_000_000_000
+EARLIEST = datetime(2000, 1, 1, tzinfo=UTC)
+#: How far in the future a time may lie: a clock that goes wrong, or a zone that is not UTC.
+TOLERANCE = timedelta(days=1)
+
+_UTC_IN_WORDS = re.compile(r"\s*(UTC|GMT)$", re.IGNORECASE)
+#: `2026-01-05 10:15:30 +00:00`, as ISO 8601 does not write it.
+_SPACE_BEFORE_ZONE = re.compile(r"(?<=\d) (?=[+-]\d\d:?\d\d$)")
+_RFC_2822 = re.compile(r"([A-Za-z]{3}, )?\d{1,2} [A-Za-z]{3} \d{4} ")
+
+_DATES = (
+    "%d/%m/%Y", "%m/%d/%Y", "%d.%m.%Y", "%d-%m-%Y", "%m-%d-%Y", "%Y/%m/%d", "%d/%m/%y", "%m/%d/%y", "%d.%m.%y",
+    "%d %b %Y", "%b %d, %Y", "%d %B %Y", "%B %d, %Y", "%d-%b-%Y", "%Y%m%d",
+)  # fmt: skip
+_CLOCKS = (
+    "",
+    " %H:%M",
+    " %H:%M:%S",
+    " %I:%M %p",
+    " %I:%M:%S %p",
+    ", %H:%M",
+    ", %H:%M:%S",
+    ", %I:%M %p",
+    ", %I:%M:%S %p",
+)
+
+
+class PastTime(Timestamp):
+    """A time that has been. What a spreadsheet may have made of a date is refused, not guessed.
+
+    `pattern` and `zone` are what a person has said of times that are not ISO 8601, or say no zone.
+    """
+
+    def __init__(self, *, pattern: str | None = None, zone: tzinfo = UTC, **kwargs: Any) -> None:
+        super().__init__(pattern=pattern, zone=zone, **kwargs)
+
+    def _deserialize(self, value: Any, attr: str | None, data: Any, **kwargs: Any) -> datetime:
+        try:
+            moment = self._read(value, attr, data, **kwargs)
+        except ValidationError:
+            raise ValidationError(
+                f"is not written like {self.pattern}"
+                if self.pattern
+                else "is not a time; write it like 2026-01-05T10:15:30Z, or as Unix seconds"
+            ) from None
+        if not self.pattern and value.replace(".", "", 1).isdecimal() and float(value) < FIRST_UNIX_TIME:
+            raise ValidationError("is a date without separators or a spreadsheet's number; write it like 2026-01-05")
+        if moment < EARLIEST:
+            raise ValidationError("lies before the year 2000")
+        if moment > datetime.now(UTC) + TOLERANCE:
+            raise ValidationError("lies in the future")
+        return moment
+
+    def _read(self, value: str, attr: str | None, data: Any, **kwargs: Any) -> datetime:
+        if not self.pattern and _RFC_2822.match(value):
+            return self._aware(lambda: parsedate_to_datetime(value))
+        if not self.pattern:
+            value = _SPACE_BEFORE_ZONE.sub("", _UTC_IN_WORDS.sub("+00:00", value))
+        return super()._deserialize(value, attr, data, **kwargs)
+
+
+def is_time(text: str) -> bool:
+    """Whether it can be read without asking."""
+    try:
+        PastTime().deserialize(text)
+    except ValidationError:
+        return False
+    return True
+
+
+def formats(texts: Iterable[str]) -> Iterator[str]:
+    """Every usual way of writing times that reads all of these."""
+    texts = list(texts)
+    for date, clock in itertools.product(_DATES, _CLOCKS):
+        if texts and all(_fits(text, date + clock) for text in texts):
+            yield date + clock
+
+
+def has_zone(text: str) -> bool:
+    """Whether a time says where it was that time: Unix times do."""
+    return _is_number(text) or bool(re.search(r"(Z|UTC|GMT|[+-]\d\d:?\d\d)$", text, re.IGNORECASE))
+
+
+def is_pattern(pattern: str) -> bool:
+    """Whether `strptime` can read something like this, with a day in it."""
+    sample = datetime(2001, 11, 22, 13, 14, 15, tzinfo=UTC)
+    try:
+        read = datetime.strptime(sample.strftime(pattern), pattern)  # noqa: DTZ007 (only its day is looked at)
+    except (ValueError, re.error):
+        return False
+    return read.date() == sample.date()
+
+
+def _fits(text: str, pattern: str) -> bool:
+    try:
+        datetime.strptime(text, pattern)  # noqa: DTZ007 (only whether it can be read)
+    except ValueError:
+        return False
+    return True
+
+
+def _is_number(text: str) -> bool:
+    return text.replace(".", "", 1).isdecimal()
