@@ -46,18 +46,19 @@ class PastTime(Timestamp):
     """
 
     def __init__(self, *, pattern: str | None = None, zone: tzinfo = UTC, **kwargs: Any) -> None:
-        super().__init__(pattern=pattern, zone=zone, **kwargs)
+        super().__init__(zone=zone, **kwargs)
+        self.only_pattern = pattern
 
     def _deserialize(self, value: Any, attr: str | None, data: Any, **kwargs: Any) -> datetime:
         try:
             moment = self._read(value, attr, data, **kwargs)
         except ValidationError:
             raise ValidationError(
-                f"is not written like {self.pattern}"
-                if self.pattern
+                f"is not written like {self.only_pattern}"
+                if self.only_pattern
                 else "is not a time; write it like 2026-01-05T10:15:30Z, or as Unix seconds"
             ) from None
-        if not self.pattern and value.replace(".", "", 1).isdecimal() and float(value) < FIRST_UNIX_TIME:
+        if not self.only_pattern and value.replace(".", "", 1).isdecimal() and float(value) < FIRST_UNIX_TIME:
             raise ValidationError("is a date without separators or a spreadsheet's number; write it like 2026-01-05")
         if moment < EARLIEST:
             raise ValidationError("lies before the year 2000")
@@ -66,11 +67,30 @@ class PastTime(Timestamp):
         return moment
 
     def _read(self, value: str, attr: str | None, data: Any, **kwargs: Any) -> datetime:
-        if not self.pattern and _RFC_2822.match(value):
-            return self._aware(lambda: parsedate_to_datetime(value))
-        if not self.pattern:
-            value = _SPACE_BEFORE_ZONE.sub("", _UTC_IN_WORDS.sub("+00:00", value))
-        return super()._deserialize(value, attr, data, **kwargs)
+        if self.only_pattern:
+            return self._in_zone(_parsed(value, self.only_pattern))
+        if _RFC_2822.match(value):
+            return self._in_zone(_mail_date(value))
+        return super()._deserialize(
+            _SPACE_BEFORE_ZONE.sub("", _UTC_IN_WORDS.sub("+00:00", value)), attr, data, **kwargs
+        )
+
+    def _in_zone(self, moment: datetime) -> datetime:
+        return (moment if moment.tzinfo else moment.replace(tzinfo=self.zone)).astimezone(UTC)
+
+
+def _parsed(text: str, pattern: str) -> datetime:
+    try:
+        return datetime.strptime(text, pattern)  # noqa: DTZ007 (whoever asks knows the zone)
+    except ValueError:
+        raise ValidationError("is not written like the pattern") from None
+
+
+def _mail_date(text: str) -> datetime:
+    try:
+        return parsedate_to_datetime(text)
+    except ValueError:
+        raise ValidationError("is not a date of RFC 2822") from None
 
 
 def is_time(text: str) -> bool:
@@ -107,8 +127,8 @@ def is_pattern(pattern: str) -> bool:
 
 def _fits(text: str, pattern: str) -> bool:
     try:
-        datetime.strptime(text, pattern)  # noqa: DTZ007 (only whether it can be read)
-    except ValueError:
+        _parsed(text, pattern)
+    except ValidationError:
         return False
     return True
 
