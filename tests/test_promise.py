@@ -23,6 +23,7 @@ from webhook_app.auth import WebhookRequest
 from webhook_app.consent import Action
 from webhook_app.delivery import Answer, Call, Outcome
 from webhook_app.delivery.events_api import EventsApi
+from webhook_app.delivery.sections import Section
 from webhook_app.delivery.worker import Worker
 from webhook_app.dev.sandbox import Sandbox, running
 from webhook_app.outbox import Database, Intake, Queue, TokenReused, open_database
@@ -36,7 +37,7 @@ TAKEN = Answer(outcome=Outcome.DELIVERED, status=204)
 @contextmanager
 def working(database: Database, send: Callable[[Call], Answer]) -> Iterator[Worker]:
     """A worker in a thread of its own."""
-    worker = Worker(Queue(database), EventsApi(), send, concurrency=2)
+    worker = Worker(Queue(database), [Section(form=EventsApi(), send=send)], concurrency=2)
     thread = threading.Thread(target=worker.run)
     thread.start()
     try:

@@ -102,14 +102,12 @@ def _answer_probe(""",
         edits=(
             Edit(
                 FORWARDER,
-                "        self._under_way.update(jobs)\n",
-                """        self._queue.settle(
-            [
-                decide(job.claimed, Answer(outcome=Outcome.DELIVERED), started_at=0.0, duration=0.0, rng=self._rng)
-                for job in jobs
-            ]
-        )
-        self._under_way.update(jobs)
+                "                sender.take(claimed, held_until)\n",
+                """                self._queue.settle(
+                    [decide(one, Answer(outcome="delivered"), started_at=0.0, duration=0.0, rng=self._rng)
+                    for one in claimed]
+                )
+                sender.take(claimed, held_until)
 """,
             ),
         ),

@@ -14,7 +14,7 @@ from flask.cli import with_appcontext
 
 from webhook_app.cli import shared
 from webhook_app.delivery.client import Client
-from webhook_app.delivery.pacer import Pacer
+from webhook_app.delivery.sections import Section
 from webhook_app.delivery.worker import Worker
 from webhook_app.ops.metrics import count_attempt
 from webhook_app.outbox import Database, OutboxUnavailable, Queue, schema
@@ -36,12 +36,14 @@ def forward() -> None:
         raise click.ClickException("EVENTS_API_KEY is not set: copy a server-side API key from Dynamic Yield")
     _await_schema(database)
     _record_settings(database)
+    client = Client(settings.events_api_base, settings.events_api_key, egress=settings.egress)
+    section = Section(
+        form=current_app.extensions["form"], send=client.send, requests_per_second=settings.requests_per_second
+    )
     worker = Worker(
         Queue(database),
-        current_app.extensions["form"],
-        Client(settings.events_api_base, settings.events_api_key, egress=settings.egress).send,
+        [section],
         concurrency=settings.worker_concurrency,
-        pace=Pacer(settings.requests_per_second).wait,
         observe=partial(count_attempt, current_app.extensions["counters"]),
         tidy=Retention(database, shared.maintenance(), keep=timedelta(days=settings.retention_days)).step,
     )
@@ -52,7 +54,11 @@ def forward() -> None:
     signal.signal(signal.SIGTERM, stop)
     signal.signal(signal.SIGINT, stop)
     with scheduled(settings, database):
-        worker.run()
+        finished = worker.run()
+    if not finished:
+        # What hangs in the system's resolver would keep the process until the platform kills it.
+        current_app.extensions["counters"].flush()
+        os._exit(0)
 
 
 def _await_schema(database: Database) -> None:

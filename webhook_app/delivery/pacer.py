@@ -8,27 +8,19 @@ from collections.abc import Callable
 class Pacer:
     """Hands out places in time to any number of threads; `per_second` of 0 means no ceiling."""
 
-    def __init__(
-        self,
-        per_second: float,
-        *,
-        clock: Callable[[], float] = time.monotonic,
-        sleep: Callable[[float], object] = time.sleep,
-    ) -> None:
+    def __init__(self, per_second: float, *, clock: Callable[[], float] = time.monotonic) -> None:
         self._interval = 1 / per_second if per_second else 0.0
         self._clock = clock
-        self._sleep = sleep
         self._lock = threading.Lock()
         self._next = 0.0
 
-    def wait(self) -> None:
-        """Return when it is this caller's turn."""
+    def turn(self) -> float:
+        """Seconds until it is this caller's turn."""
         if not self._interval:
-            return
+            return 0.0
         with self._lock:
             now = self._clock()
             # Time in which nobody asked is not saved up: a burst is what the ceiling is there to prevent.
             turn = max(now, self._next)
             self._next = turn + self._interval
-        if turn > now:
-            self._sleep(turn - now)
+        return turn - now

@@ -1,31 +1,25 @@
-"""The worker: claim, send, settle. One thread decides, a few send."""
+"""The worker: claim, send, settle. One thread decides and talks to the outbox; each section has threads that send."""
 
-import dataclasses
 import os
 import random
 import socket
 import threading
 import time
+import traceback
 import uuid
-from collections.abc import Callable
-from dataclasses import dataclass
-from datetime import UTC, datetime, timedelta
+from collections.abc import Callable, Iterable
 from queue import Empty, SimpleQueue
 
 import structlog
 
-from webhook_app.delivery import Answer, Call, Outcome, Undeliverable, WireForm
-from webhook_app.outbox import Claimed, OutboxUnavailable, Queue, Settlement, State
-
-BACKOFF_BASE = 2.0  # seconds; the first retry comes within this
-BACKOFF_CAP = 600.0  # seconds
-GIVE_UP_AFTER = timedelta(hours=72)
-PROBE_EVERY = 30.0  # seconds between two tries while the destination is misconfigured
+from webhook_app.delivery import Answer
+from webhook_app.delivery.retrying import decide
+from webhook_app.delivery.sections import Section
+from webhook_app.delivery.sender import ATTEMPT_DEADLINE, Job, Sender
+from webhook_app.outbox import OutboxUnavailable, Queue, Settlement
 
 LEASE = 20.0  # seconds
 RENEW_EVERY = 2.0  # seconds
-#: No attempt takes longer, and none begins on a lease that ends sooner: nobody else can hold the change meanwhile.
-ATTEMPT_DEADLINE = 15.0  # seconds
 REPORT_EVERY = 5.0  # seconds
 SETTLE_EVERY = 0.05  # seconds; what a crash repeats at most, besides what was under way
 IDLE_WAIT = 1.0  # seconds after which a worker looks for retries that have come due
@@ -34,314 +28,212 @@ LOOK_EVERY = 0.05  # seconds between two looks for work while something is being
 TIDY_EVERY = 0.25  # seconds between two batches of housekeeping
 TIDY_WAIT = 60.0  # seconds until the next look at whether there is housekeeping to do
 DATABASE_WAIT = 1.0  # seconds before the database is tried again
-#: How many changes are claimed ahead for each sending thread.
-AHEAD = 8
+#: How long a worker that has to stop waits for what is under way. Heroku kills after 30 s.
+STOP_WITHIN = ATTEMPT_DEADLINE + 5  # seconds
 
 log = structlog.get_logger()
 
 
-@dataclass(slots=True, eq=False)
-class _Job:
-    claimed: Claimed
-    #: When the lease runs out, on the monotonic clock.
-    held_until: float
-    answer: Answer | None = None
-    started_at: float = 0.0
-    duration: float = 0.0
-
-
-def backoff(attempts: int, rng: random.Random) -> float:
-    """Seconds until the next try after so many failed ones: exponential, full jitter, capped."""
-    return rng.uniform(0, min(BACKOFF_CAP, BACKOFF_BASE * 2.0 ** min(attempts, 30)))
-
-
-def decide(claimed: Claimed, answer: Answer, *, started_at: float, duration: float, rng: random.Random) -> Settlement:
-    """What an answer makes of a change. Times are seconds since 1970."""
-    state, due_at, message = State.PENDING, None, answer.message
-    ended_at = started_at + duration
-    match answer.outcome:
-        case Outcome.DELIVERED:
-            state = State.DELIVERED
-        case Outcome.REFUSED:
-            state = State.DEAD
-        case Outcome.MISCONFIGURED:
-            # Not at once: another change shall be the next to be tried.
-            due_at = ended_at + PROBE_EVERY
-        case Outcome.RETRY:
-            ended = datetime.fromtimestamp(ended_at, UTC)
-            if ended - (claimed.retrying_since or ended) >= GIVE_UP_AFTER:
-                state = State.DEAD
-                message = f"given up after {GIVE_UP_AFTER // timedelta(hours=1)} hours of trying: {message}"
-            else:
-                due_at = ended_at + max(backoff(claimed.attempts, rng), answer.retry_after or 0)
-    return Settlement(
-        claimed=claimed,
-        state=state,
-        due_at=due_at,
-        counts=answer.outcome is not Outcome.MISCONFIGURED,
-        started_at=started_at,
-        duration=duration,
-        outcome=answer.outcome,
-        status=answer.status,
-        message=message,
-        trace_id=answer.trace_id,
-        warnings=answer.warnings,
-    )
-
-
 class Worker:
-    """Sends what the outbox holds until it is told to stop.
-
-    The deciding thread alone talks to the outbox. The sending threads take jobs from `_todo`, and put them into
-    `_done` with an answer, or without one where the change is to be handed back unsent.
-    """
+    """Sends what the outbox holds until it is told to stop."""
 
     def __init__(
         self,
         queue: Queue,
-        form: WireForm,
-        send: Callable[[Call], Answer],
+        sections: Iterable[Section],
         *,
         concurrency: int,
-        pace: Callable[[], None] = lambda: None,
         observe: Callable[[Settlement, Answer], None] = lambda settlement, answer: None,
         tidy: Callable[[], bool] = lambda: False,
         rng: random.Random | None = None,
         clock: Callable[[], float] = time.time,
     ) -> None:
+        self.name = f"{socket.gethostname()}:{os.getpid()}:{uuid.uuid4().hex[:8]}"
         self._queue = queue
-        self._form = form
-        self._send = send
-        #: Returns when a sending thread may go on: the ceiling on requests per second.
-        self._pace = pace
         #: Hears of every attempt that was written down.
         self._observe = observe
         #: Does a little housekeeping; says whether there is more.
         self._tidy = tidy
-        self._concurrency = concurrency
         self._rng = rng or random.Random()  # noqa: S311 (jitter is no secret)
         self._clock = clock
-        self.name = f"{socket.gethostname()}:{os.getpid()}:{uuid.uuid4().hex[:8]}"
-        self._todo: SimpleQueue[_Job | None] = SimpleQueue()
-        self._done: SimpleQueue[_Job] = SimpleQueue()
-        self._under_way: set[_Job] = set()
-        self._ended: list[_Job] = []
         self._stopping = threading.Event()
-        #: Jobs that have not begun are handed back.
-        self._holding_back = False
-        self._paused_reason: str | None = None
-        self._paused_until = 0.0  # monotonic
-        #: One change is tried before all others go on.
-        self._probing = False
-        #: Only an answer ends the pause, not the time alone.
-        self._misconfigured = False
-        #: The one change so far that made us think that the destination is misconfigured.
-        self._doubted: int | None = None
-        #: Changes that were doubted while another was delivered: something on the way dislikes them, not us.
-        self._disliked: set[int] = set()
-        self._next_report = self._next_renewal = self._next_settlement = 0.0  # monotonic
-        self._next_look = self._next_tidying = 0.0  # monotonic
+        self._done: SimpleQueue[Job] = SimpleQueue()
+        self._ended: list[Job] = []
+        self._senders = [
+            Sender(section, concurrency=concurrency, done=self._done.put, stopping=self._stopping, clock=clock)
+            for section in sections
+        ]
+        self._paused: dict[str, str] = {}
+        #: What is done now and then → when it is due, on the monotonic clock.
+        self._due = dict.fromkeys(("report", "renew", "settle", "look", "tidy"), 0.0)
 
     def stop(self) -> None:
         """Claim nothing more, finish what is under way, hand back the rest. Safe to call from a signal handler."""
         self._stopping.set()
 
-    def run(self) -> None:
-        """Returns after `stop`, within `ATTEMPT_DEADLINE` and a few seconds."""
-        threads = [threading.Thread(target=self._send_jobs, daemon=True) for _ in range(self._concurrency)]
-        for thread in threads:
-            thread.start()
-        log.info("worker_started", worker=self.name, concurrency=self._concurrency)
-        deadline = None
-        while not self._stopping.is_set() or self._under_way:
-            if self._stopping.is_set():
-                self._holding_back = True
-                deadline = deadline or time.monotonic() + ATTEMPT_DEADLINE + 5
-                if time.monotonic() > deadline:
-                    break  # the database is gone; the leases run out by themselves
-            try:
-                self._turn()
-            except OutboxUnavailable as error:
-                log.warning("outbox_unavailable", reason=str(error))
-                self._stopping.wait(DATABASE_WAIT)
-        for _ in threads:
-            self._todo.put(None)
+    def run(self) -> bool:
+        """Returns after `stop`, within `STOP_WITHIN` and a few seconds: whether nothing is under way any more."""
+        log.info("worker_started", worker=self.name, sections=[sender.section.name for sender in self._senders])
         try:
-            self._queue.sign_off(self.name)
+            while not self._stopping.is_set():
+                self._try(self._turn)
+        except Exception as error:
+            # A bug of ours. What is leased comes back by itself, and the platform starts another worker.
+            log.critical("worker_failed", worker=self.name, error=type(error).__name__, place=_place(error))
+            raise SystemExit(1) from None
+        finally:
+            self._stopping.set()
+            for sender in self._senders:
+                sender.stop()
+        deadline = time.monotonic() + STOP_WITHIN
+        while self._under_way() and time.monotonic() < deadline:
+            self._try(self._finish)
+        finished = not self._under_way()
+        self._try(lambda: self._queue.sign_off(self.name))
+        log.info("worker_stopped", worker=self.name)
+        return finished
+
+    def _try(self, step: Callable[[], object]) -> None:
+        try:
+            step()
         except OutboxUnavailable as error:
             log.warning("outbox_unavailable", reason=str(error))
-        log.info("worker_stopped", worker=self.name)
+            # Not on `_stopping`, which would not wait at all once it is set.
+            time.sleep(DATABASE_WAIT)
 
     def _turn(self) -> None:
-        self._report()
-        self._renew()
-        self._settle()
+        self._finish(wait=0)
         self._tidy_up()
-        if self._may_claim() and self._claim():
+        if self._claim():
             return
-        if self._under_way:
+        if self._under_way():
             self._gather(BUSY_WAIT)
-        elif self._paused_reason and not self._probing:
-            self._stopping.wait(min(IDLE_WAIT, max(0.0, self._paused_until - time.monotonic())))
+        elif (seconds := self._all_paused_for()) > 0:
+            self._stopping.wait(min(IDLE_WAIT, seconds))
         else:
             self._queue.wait(IDLE_WAIT)
 
-    def _may_claim(self) -> bool:
-        if self._stopping.is_set() or self._ended:
-            return False
-        if self._under_way and time.monotonic() < self._next_look:
-            return False
-        if not self._under_way and self._paused_reason is None:
-            # Every answer has been heeded by now, and none of them bids to wait.
-            self._holding_back = False
-        if self._paused_reason and not self._probing:
-            if self._under_way or time.monotonic() < self._paused_until:
-                return False
-            self._probing, self._holding_back = True, False
-        if self._probing:
-            return not self._under_way
-        return len(self._under_way) <= self._concurrency * AHEAD // 2
+    def _finish(self, wait: float = BUSY_WAIT) -> None:
+        """Everything but claiming: keep what is under way, and write down what has ended."""
+        self._report()
+        self._renew()
+        self._gather(wait)
+        self._settle()
+
+    def _under_way(self) -> list[Job]:
+        return [job for sender in self._senders for job in sender.under_way]
 
     def _claim(self) -> bool:
-        limit = 1 if self._probing else self._concurrency * AHEAD - len(self._under_way)
-        held_until = time.monotonic() + LEASE
-        jobs = [_Job(claimed, held_until) for claimed in self._queue.claim(limit, lease=LEASE)]
-        self._under_way.update(jobs)
-        for job in jobs:
-            self._todo.put(job)
-        if not jobs:
-            self._next_look = time.monotonic() + LOOK_EVERY
-        return bool(jobs)
+        """Whether there was something to be claimed."""
+        if self._ended or (self._under_way() and not self._is_due("look", LOOK_EVERY)):
+            return False
+        found = False
+        for sender in self._senders:
+            if room := sender.room():
+                held_until = time.monotonic() + LEASE
+                claimed = self._queue.claim(room, lease=LEASE)
+                sender.take(claimed, held_until)
+                found = found or bool(claimed)
+        if found:
+            self._due["look"] = 0.0
+        return found
 
-    def _gather(self, timeout: float) -> None:
-        """Take what the sending threads have finished; wait for the first of it."""
+    def _gather(self, wait: float) -> None:
+        """Take what the senders have finished; wait for the first of it."""
+        for sender in self._senders:
+            self._ended += sender.overdue(time.monotonic())
         try:
-            self._ended.append(self._done.get(timeout=timeout))
+            job = self._done.get(timeout=wait) if wait else self._done.get_nowait()
             while True:
-                self._ended.append(self._done.get_nowait())
+                # Else it was given up before.
+                if job in job.sender.under_way:
+                    self._ended.append(job)
+                job = self._done.get_nowait()
         except Empty:
             pass
 
     def _settle(self) -> None:
-        if not self._ended or (time.monotonic() < self._next_settlement and len(self._under_way) > len(self._ended)):
+        if not self._ended or (not self._is_due("settle", SETTLE_EVERY) and len(self._under_way()) > len(self._ended)):
             return
-        answered = [job for job in self._ended if job.answer is not None]
+        answered = [(job, job.answer) for job in self._ended if job.answer is not None]
         unsent = [job for job in self._ended if job.answer is None]
         self._queue.release(job.claimed for job in unsent)
         # Step by step: should the database fail in between, nothing is written down twice.
-        self._under_way.difference_update(unsent)
-        self._ended = answered
-        answers = [self._believed(job.claimed, job.answer) for job in answered if job.answer is not None]
+        self._forget(unsent)
         settlements = [
             decide(job.claimed, answer, started_at=job.started_at, duration=job.duration, rng=self._rng)
-            for job, answer in zip(answered, answers, strict=True)
+            for job, answer in answered
         ]
         self._queue.settle(settlements)
-        self._under_way.difference_update(answered)
-        self._ended = []
-        self._next_settlement = time.monotonic() + SETTLE_EVERY
-        for settlement, answer in zip(settlements, answers, strict=True):
+        self._forget(job for job, _ in answered)
+        for settlement, (_, answer) in zip(settlements, answered, strict=True):
             _log_attempt(settlement)
             self._observe(settlement, answer)
-            self._heed(settlement.claimed, answer)
 
-    def _believed(self, claimed: Claimed, answer: Answer) -> Answer:
-        """The answer, unless it blames the configuration and the change itself is known to be the reason."""
-        if answer.outcome is Outcome.MISCONFIGURED and claimed.id in self._disliked:
-            return dataclasses.replace(answer, outcome=Outcome.RETRY)
-        return answer
-
-    def _heed(self, claimed: Claimed, answer: Answer) -> None:
-        """Pause the whole worker, or go on, as an answer bids."""
-        if answer.outcome is Outcome.MISCONFIGURED:
-            self._doubt(claimed, answer)
-        elif answer.retry_after:
-            self._pause(f"Dynamic Yield asked to be left alone: {answer.message}", answer.retry_after)
-        elif self._doubted is not None and answer.outcome is Outcome.DELIVERED:
-            self._disliked.add(self._doubted)
-            self._resume()
-        elif self._probing:
-            self._resume()
-
-    def _doubt(self, claimed: Claimed, answer: Answer) -> None:
-        if self._paused_reason is None:
-            # One refusal proves little: a firewall on the way may dislike this one change. Another is tried at once,
-            # or a single such change would keep all others waiting.
-            self._doubted = claimed.id
-            self._pause(answer.message, 0, misconfigured=True)
-            return
-        if claimed.id != self._doubted:
-            self._doubted = None
-        self._pause(answer.message, PROBE_EVERY, misconfigured=True)
-
-    def _pause(self, reason: str, seconds: float, *, misconfigured: bool = False) -> None:
-        if self._paused_reason is None:
-            log.error("destination_paused", worker=self.name, reason=reason, seconds=round(seconds))
-        self._paused_reason, self._paused_until = reason, time.monotonic() + seconds
-        self._probing, self._holding_back, self._misconfigured = False, True, misconfigured
-        self._next_report = 0.0
-
-    def _resume(self) -> None:
-        log.info("destination_resumed", worker=self.name)
-        self._probing = self._holding_back = self._misconfigured = False
-        self._paused_reason = self._doubted = None
-        self._next_report = 0.0
+    def _forget(self, jobs: Iterable[Job]) -> None:
+        gone = set(jobs)
+        self._ended = [job for job in self._ended if job not in gone]
+        for job in gone:
+            job.sender.under_way.discard(job)
 
     def _report(self) -> None:
-        if time.monotonic() < self._next_report:
+        pauses = {sender.section.name: pause for sender in self._senders if (pause := sender.pause())}
+        reasons = {name: pause.reason for name, pause in pauses.items()}
+        if not self._is_due("report", REPORT_EVERY) and reasons == self._paused:
             return
-        reason, until = None, None
-        if self._misconfigured or time.monotonic() < self._paused_until:
-            reason, until = self._paused_reason, self._clock() + self._paused_until - time.monotonic()
-        self._queue.report(self.name, paused_reason=reason, paused_until=until if reason else None)
-        self._next_report = time.monotonic() + REPORT_EVERY
+        since_1970 = self._clock() - time.monotonic()
+        self._queue.report(
+            self.name,
+            paused_reason="; ".join(reasons.values()) or None,
+            paused_until=max((since_1970 + pause.until for pause in pauses.values()), default=None),
+        )
+        for name in reasons.keys() - self._paused.keys():
+            seconds = round(max(0.0, pauses[name].until - time.monotonic()))
+            log.error("destination_paused", worker=self.name, section=name, reason=reasons[name], seconds=seconds)
+        for name in self._paused.keys() - reasons.keys():
+            log.info("destination_resumed", worker=self.name, section=name)
+        self._paused = reasons
+
+    def _all_paused_for(self) -> float:
+        """Seconds until one of the sections may be tried again; 0 where there is one."""
+        pauses = [sender.pause() for sender in self._senders]
+        return min(max(0.0, pause.until - time.monotonic()) if pause else 0.0 for pause in pauses)
 
     def _renew(self) -> None:
-        if time.monotonic() < self._next_renewal:
+        if not self._is_due("renew", RENEW_EVERY):
             return
         held_until = time.monotonic() + LEASE
-        kept = self._queue.renew((job.claimed for job in self._under_way), lease=LEASE)
-        for job in self._under_way:
+        jobs = self._under_way()
+        kept = self._queue.renew((job.claimed for job in jobs), lease=LEASE)
+        for job in jobs:
             # What was taken from us, because we were stopped or cut off for a while, must not be begun any more.
             job.held_until = held_until if job.claimed in kept else 0.0
-        self._next_renewal = time.monotonic() + RENEW_EVERY
 
     def _tidy_up(self) -> None:
-        if not self._stopping.is_set() and time.monotonic() >= self._next_tidying:
-            # First, so that housekeeping that fails is not tried again at once.
-            self._next_tidying = time.monotonic() + TIDY_WAIT
-            if self._tidy():
-                self._next_tidying = time.monotonic() + TIDY_EVERY
-
-    def _send_jobs(self) -> None:
-        while (job := self._todo.get()) is not None:
-            if not self._holding_back:
-                self._pace()
-            # A stale lease means that the database has been out of reach for a while: somebody else may hold the
-            # change by now, and sending it could overtake a newer one.
-            if not self._holding_back and job.held_until - time.monotonic() > ATTEMPT_DEADLINE:
-                job.started_at, begun = self._clock(), time.monotonic()
-                job.answer = self._attempt(job.claimed)
-                job.duration = time.monotonic() - begun
-                if self._bids_to_wait(job.claimed, job.answer):
-                    # At once: until the answer is settled, the other threads would send on.
-                    self._holding_back = True
-            self._done.put(job)
-
-    def _bids_to_wait(self, claimed: Claimed, answer: Answer) -> bool:
-        return bool(self._believed(claimed, answer).outcome is Outcome.MISCONFIGURED or answer.retry_after)
-
-    def _attempt(self, claimed: Claimed) -> Answer:
-        if claimed.change is None:
-            return Answer(outcome=Outcome.REFUSED, message=claimed.unreadable)
+        if not self._is_due("tidy", TIDY_WAIT):
+            return
         try:
-            return self._send(self._form.call(claimed.change, pseudonym=claimed.pseudonym))
-        except Undeliverable as error:
-            return Answer(outcome=Outcome.REFUSED, message=error.reason)
+            if self._tidy():
+                self._due["tidy"] = time.monotonic() + TIDY_EVERY
+        except OutboxUnavailable:
+            raise
         except Exception as error:
-            # A bug of ours must not end the thread. The error's text may hold the address, its type does not.
-            log.error("attempt_failed", event_id=claimed.id, error=type(error).__name__)
-            return Answer(outcome=Outcome.RETRY, message=f"internal error: {type(error).__name__}")
+            # Housekeeping must not keep anybody's opt-out waiting. The error's text may hold an address.
+            log.error("housekeeping_failed", error=type(error).__name__)
+
+    def _is_due(self, what: str, every: float) -> bool:
+        """Whether it is time for it; if so, the next time is `every` seconds from now."""
+        now = time.monotonic()
+        if now < self._due[what]:
+            return False
+        self._due[what] = now + every
+        return True
+
+
+def _place(error: Exception) -> str:
+    """Where it came up. Its text may hold an address."""
+    frame = traceback.extract_tb(error.__traceback__)[-1]
+    return f"{frame.filename}:{frame.lineno}"
 
 
 def _log_attempt(settlement: Settlement) -> None:

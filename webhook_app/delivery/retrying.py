@@ -1,0 +1,51 @@
+"""What an answer makes of a change: done, dead, or tried again, and when."""
+
+import random
+from datetime import UTC, datetime, timedelta
+
+from webhook_app.delivery import Answer, Outcome
+from webhook_app.delivery.breaker import PROBE_EVERY
+from webhook_app.outbox import Claimed, Settlement, State
+
+BACKOFF_BASE = 2.0  # seconds; the first retry comes within this
+BACKOFF_CAP = 600.0  # seconds
+GIVE_UP_AFTER = timedelta(hours=72)
+
+
+def backoff(attempts: int, rng: random.Random) -> float:
+    """Seconds until the next try after so many failed ones: exponential, full jitter, capped."""
+    return rng.uniform(0, min(BACKOFF_CAP, BACKOFF_BASE * 2.0 ** min(attempts, 30)))
+
+
+def decide(claimed: Claimed, answer: Answer, *, started_at: float, duration: float, rng: random.Random) -> Settlement:
+    """Times are seconds since 1970."""
+    state, due_at, message = State.PENDING, None, answer.message
+    ended_at = started_at + duration
+    match answer.outcome:
+        case Outcome.DELIVERED:
+            state = State.DELIVERED
+        case Outcome.REFUSED:
+            state = State.DEAD
+        case Outcome.MISCONFIGURED:
+            # Not at once: another change shall be the next to be tried.
+            due_at = ended_at + PROBE_EVERY
+        case Outcome.RETRY:
+            ended = datetime.fromtimestamp(ended_at, UTC)
+            if ended - (claimed.retrying_since or ended) >= GIVE_UP_AFTER:
+                state = State.DEAD
+                message = f"given up after {GIVE_UP_AFTER // timedelta(hours=1)} hours of trying: {message}"
+            else:
+                due_at = ended_at + max(backoff(claimed.attempts, rng), answer.retry_after or 0)
+    return Settlement(
+        claimed=claimed,
+        state=state,
+        due_at=due_at,
+        counts=answer.outcome is not Outcome.MISCONFIGURED,
+        started_at=started_at,
+        duration=duration,
+        outcome=answer.outcome,
+        status=answer.status,
+        message=message,
+        trace_id=answer.trace_id,
+        warnings=answer.warnings,
+    )
