@@ -11,6 +11,7 @@ from pathlib import Path
 from sqlalchemy import Connection, inspect
 
 from webhook_app.outbox.database import Database, OutboxUnavailable
+from webhook_app.outbox.tables import metadata
 
 _MIGRATIONS = Path(__file__).parent / "migrations"
 
@@ -56,6 +57,9 @@ def problem(database: Database) -> str | None:
     wanted = newest()
     with database.read() as connection:
         found = _revision(connection)
+        missing = metadata.tables.keys() - inspect(connection).get_table_names()
+    if found == wanted and missing:
+        return f"the database lacks the tables {', '.join(sorted(missing))}: restore a backup"
     if found == wanted:
         return None
     if found is None or found in _revisions():
