@@ -221,11 +221,12 @@ class TestOverHttp:
     def test_an_opt_out_is_stored_once_however_often_it_comes(self, case: Case, make_app: Callable[..., Flask]) -> None:
         app = _app(case, make_app)
         request = case.sign(opt_out(case), case.old)
+        ((change, _),) = reading(case.opened(case.old), request).changes
+        # Without a time and an id nothing tells a repetition from a second opt-out, which must not be lost.
+        again = "duplicates" if change.occurred_at or change.event_id else "accepted"
+        nothing = {"accepted": 0, "duplicates": 0, "ignored": 0, "quarantined": 0}
         first, second = (_post(app, case, request) for _ in range(2))
-        assert (first, second) == (
-            (200, {"accepted": 1, "duplicates": 0, "ignored": 0, "quarantined": 0}),
-            (200, {"accepted": 0, "duplicates": 1, "ignored": 0, "quarantined": 0}),
-        )
+        assert (first, second) == ((200, nothing | {"accepted": 1}), (200, nothing | {again: 1}))
 
     @every_way
     def test_a_forged_one_is_refused_without_a_reason(self, case: Case, make_app: Callable[..., Flask]) -> None:
