@@ -89,11 +89,11 @@ Where = Path | FirstOf
 
 @dataclass(frozen=True, slots=True)
 class Condition(Path):
-    """An expression that is true, or else false or null. Anything else is a mistake, not a yes."""
+    """An expression that is true, or else false, null or empty. Anything else is a mistake, not a yes."""
 
     def holds(self, value: Any) -> bool:
         result = self.find(value)
-        if result is None or isinstance(result, bool):
+        if isinstance(result, bool) or result in (None, "", [], {}):
             return result is True
         # "false" as a text would count as true in JMESPath; nobody is to be opted out by that.
         raise ValidationError("gives neither true nor false here; compare with something", self.text)
