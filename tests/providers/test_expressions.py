@@ -45,7 +45,12 @@ def test_a_condition_is_true_or_else_false_or_null(value: Any, holds: bool) -> N
     assert Condition("a").holds(value) is holds
 
 
-@pytest.mark.parametrize("value", ["false", "", 0, 1, [], ["x"], {"b": 1}])
+@pytest.mark.parametrize("value", ["", [], {}])
+def test_what_is_empty_makes_an_and_false(value: Any) -> None:
+    assert not Condition("a && a != 'b'").holds({"a": value})
+
+
+@pytest.mark.parametrize("value", ["false", 0, 1, ["x"], {"b": 1}])
 def test_nobody_is_opted_out_by_what_is_no_truth_value(value: Any) -> None:
     with pytest.raises(ValidationError, match="neither true nor false"):
         Condition("a").holds({"a": value})
@@ -93,3 +98,18 @@ def test_the_reason_does_not_show_the_value_which_may_be_an_address() -> None:
     with pytest.raises(ValidationError) as refused:
         Path("length(@) > sum(@)").find(["jane@example.com"])
     assert refused.value.messages == ["cannot be evaluated here: sum() does not take this str"]
+
+
+class TestOwnFunctions:
+    @pytest.mark.parametrize(("value", "lowered"), [(" Unsub ", "unsub"), (7, 7), (None, None), (["A"], ["A"])])
+    def test_lower_leaves_what_is_no_text(self, value: Any, lowered: Any) -> None:
+        assert Path("lower(a)").find({"a": value}) == lowered
+
+    def test_without_takes_absent_lists_as_empty(self) -> None:
+        assert Path("without(a, b)").find({"a": ["x", "y"], "b": ["y"]}) == ["x"]
+        assert Path("without(a, b)").find({"a": ["x"]}) == ["x"]
+        assert Path("without(a, b)").find({}) == []
+
+    def test_their_arguments_are_counted_at_boot(self) -> None:
+        with pytest.raises(ValueError, match=r"calls without\(\) with 1 arguments instead of 2"):
+            Path("without(a)")
