@@ -13,6 +13,7 @@ tunnel: .venv/ready
 
 test: .venv/ready-for-tests
 	@$(BIN)/python -m tests.browser
+	@$(BIN)/python -m tests.pgbouncer
 	@$(BIN)/pytest -m "not slow" -n 2
 	@# One at a time: they measure latencies, and start many processes of their own.
 	@$(BIN)/pytest -m slow

@@ -1,9 +1,8 @@
 """A real Chromium for the tests. Run as a program it installs one, where that can be done without asking."""
 
-import os
 import shutil
-import subprocess
-import sys
+
+from tests import debian
 
 NAMES = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
 #: Nothing a test needs, and nothing that talks to anybody by itself.
@@ -27,16 +26,8 @@ def find() -> str | None:
 
 
 def install() -> None:
-    if find():
-        return
-    if os.geteuid() != 0 or not shutil.which("apt-get"):
-        # Only the browser tests need it; each of them fails with the same line.
-        sys.stderr.write(f"{MISSING}\n")
-        return
-    sys.stderr.write("Installing Chromium for the browser tests (once) ...\n")
-    environ = os.environ | {"DEBIAN_FRONTEND": "noninteractive"}
-    for command in (["update", "-qq"], ["install", "-qq", "-y", "--no-install-recommends", "chromium"]):
-        subprocess.run(["apt-get", *command], check=False, stdout=subprocess.DEVNULL, env=environ)
+    if not find():
+        debian.install("chromium", missing=MISSING)
 
 
 if __name__ == "__main__":

@@ -21,7 +21,7 @@ from webhook_app.outbox.engines.deadlines import Deadlines
 from webhook_app.outbox.engines.postgresql_url import read_url
 
 STATEMENT_TIMEOUT = 15.0  # seconds
-TRANSACTION_TIMEOUT = 20.0  # seconds
+TRANSACTION_TIMEOUT = 16.0  # seconds; a worker that is told to stop has 30
 AT_ONCE_TIMEOUT = 10.0  # seconds for a single statement that is its own transaction
 CONNECT_TIMEOUT = 5  # seconds for each host
 PING_AFTER = 0.5  # seconds

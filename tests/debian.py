@@ -1,0 +1,17 @@
+"""Programs for the tests that pip has not: from Debian, where that can be done without asking."""
+
+import os
+import shutil
+import subprocess
+import sys
+
+
+def install(package: str, *, missing: str) -> None:
+    """Install a package as root; elsewhere say what is `missing`. Only the tests that need it fail then."""
+    if os.geteuid() != 0 or not shutil.which("apt-get"):
+        sys.stderr.write(f"{missing}\n")
+        return
+    sys.stderr.write(f"Installing {package} for the tests (once) ...\n")
+    environ = os.environ | {"DEBIAN_FRONTEND": "noninteractive"}
+    for command in (["update", "-qq"], ["install", "-qq", "-y", "--no-install-recommends", package]):
+        subprocess.run(["apt-get", *command], check=False, stdout=subprocess.DEVNULL, env=environ)
