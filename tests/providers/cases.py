@@ -143,6 +143,8 @@ class Payload:
     changes: tuple[tuple[str, str, str | None], ...]
     ignored: int
     quarantined: tuple[str, ...]
+    #: How many of the changes are of the ESP's test button.
+    tests: int = 0
 
     @property
     def body(self) -> bytes:
@@ -162,6 +164,7 @@ def payloads(provider: str) -> dict[str, Payload]:
             changes=tuple(tuple(change) for change in row["changes"]),
             ignored=row["ignored"],
             quarantined=tuple(row["quarantined"]),
+            tests=row.get("tests", 0),
         )
         for name, row in expected.items()
     }

@@ -85,6 +85,7 @@ def test_each_payload_says_what_is_expected(case: Case, payload: Payload) -> Non
     case.scheme(case.old).verify(request)
     read_ = reading(case.opened(case.old), request)
     assert facts(read_) == list(payload.changes), payload.says
+    assert sum(change.is_test for change, _ in read_.changes) == payload.tests, payload.says
     assert read_.ignored == payload.ignored, payload.says
     reasons = [reason for reason, _ in read_.quarantined]
     assert len(reasons) == len(payload.quarantined), (payload.says, reasons)

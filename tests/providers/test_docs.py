@@ -11,7 +11,8 @@ from typing import Any
 import pytest
 from flask import Flask
 
-from tests.providers.cases import cases
+from tests.providers import event_table
+from tests.providers.cases import cases, one_case_each
 from webhook_app.auth import WebhookRequest
 from webhook_app.providers import Provider, Reading, read, registry
 from webhook_app.providers.auth_config import TABLES
@@ -63,6 +64,12 @@ def test_the_page_on_the_language_names_every_key() -> None:
     keys = {key for table in tables for key in table.fields} - {"scheme"}
     assert [key for key in sorted(keys) if f"`{key}`" not in page] == []
     assert [scheme for scheme in TABLES if f"| `{scheme}` |" not in page] == []
+
+
+@pytest.mark.parametrize("case", one_case_each(), ids=lambda case: case.provider)
+def test_a_page_says_what_becomes_of_each_event(case: Any) -> None:
+    right = event_table.page_with_table(case)
+    assert right == (PAGES / f"{case.provider}.md").read_text(), "stale: run python -m tests.providers.event_table"
 
 
 def test_links_between_pages_lead_somewhere() -> None:

@@ -86,3 +86,85 @@ def test_mailersends_call_before_a_webhook_is_saved_is_answered_and_nothing_of_i
     body = body_of("mailersend")
     headers = {"Signature": hexadecimal(body, public)}
     assert client.post("/webhooks/mailersend", data=body, headers=headers).status_code == 401
+
+
+def as_mailchimp(body: bytes, age: int = 0) -> dict[str, str]:
+    moment = int(time.time()) - age
+    signed = f"{moment}.".encode() + body
+    return {
+        "X-Mailchimp-Signature": f"t={moment},v1={hexadecimal(signed, 'the-other-secret')},v1={hexadecimal(signed)}"
+    }
+
+
+def test_mailchimp_signs_its_forms_for_five_minutes(make_app: MakeApp) -> None:
+    client = make_app(MAILCHIMP_SIGNING_SECRETS=f"older,{KEY}").test_client()
+    body = (PAYLOADS / "mailchimp" / "opt_out.txt").read_bytes()
+    for request, headers, status in (
+        (body, as_mailchimp(body), 200),
+        (body, as_mailchimp(body, age=240), 200),
+        (body, as_mailchimp(body, age=400), 401),
+        (body + b"&x=1", as_mailchimp(body), 401),
+        (body, {}, 401),
+    ):
+        assert client.post("/webhooks/mailchimp", data=request, headers=headers).status_code == status
+
+
+def test_mailchimps_secret_in_the_url_goes_on_beside_its_signature(make_app: MakeApp) -> None:
+    client = make_app(MAILCHIMP_SIGNING_SECRETS=KEY, MAILCHIMP_URL_SECRETS="s").test_client()
+    body = (PAYLOADS / "mailchimp" / "opt_out.txt").read_bytes()
+    assert client.post("/webhooks/mailchimp/s", data=body).status_code == 200
+    assert client.post("/webhooks/mailchimp", data=body, headers=as_mailchimp(body)).status_code == 200
+    assert client.post("/webhooks/mailchimp/wrong", data=body).status_code == 401
+
+
+def mailgun_signature(token: str, key: str) -> dict[str, str]:
+    moment = str(int(time.time()))
+    return {"timestamp": moment, "token": token, "signature": hexadecimal(f"{moment}{token}".encode(), key)}
+
+
+def test_a_mailgun_subaccounts_event_may_be_signed_by_the_parents_key(make_app: MakeApp) -> None:
+    client = make_app(MAILGUN_SIGNING_KEYS=KEY).test_client()
+    event = json.loads((PAYLOADS / "mailgun" / "opt_out.json").read_bytes())
+    own, parents = mailgun_signature("a" * 50, "the-subaccounts-key"), mailgun_signature("b" * 50, KEY)
+    assert client.post("/webhooks/mailgun", json=event | {"signature": own}).status_code == 401
+    signed = event | {"signature": own, "parent-signature": parents}
+    assert client.post("/webhooks/mailgun", json=signed).json["accepted"] == 1  # type: ignore[index]
+    # The parent's token is good for one body, like any other.
+    signed["event-data"]["recipient"] = "max@example.com"
+    assert client.post("/webhooks/mailgun", json=signed).status_code == 401
+
+
+def test_mailguns_old_webhooks_are_forms(make_app: MakeApp) -> None:
+    client = make_app(MAILGUN_SIGNING_KEYS=KEY).test_client()
+    form = {"event": "unsubscribed", "recipient": "jane@example.com", "domain": "mg.example.com", "tag": "*"}
+    signed = form | mailgun_signature("c" * 50, KEY)
+    assert client.post("/webhooks/mailgun", data=form).status_code == 401
+    answer = client.post("/webhooks/mailgun", data=signed)
+    assert answer.json == {"accepted": 1, "duplicates": 0, "ignored": 0, "quarantined": 0}
+
+
+@pytest.mark.parametrize("prefix", ["", "OAuth2 ", "Basic ", "Bearer "])
+def test_iterable_writes_its_token_in_many_ways(make_app: MakeApp, prefix: str) -> None:
+    client = make_app(ITERABLE_TOKENS=f"older,{KEY}").test_client()
+    body = body_of("iterable")
+    for token, status in ((KEY, 200), ("wrong", 401), ("", 401)):
+        answer = client.post("/webhooks/iterable", data=body, headers={"Authorization": prefix + token})
+        assert answer.status_code == status
+
+
+@pytest.mark.parametrize(
+    "now",
+    [
+        lambda: time.strftime("%a, %d %b %Y %H:%M:%S GMT", time.gmtime()),
+        lambda: time.strftime("%Y-%m-%dT%H:%M:%S+00:00", time.gmtime()),
+        lambda: time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
+        # Seen: five hours ahead.
+        lambda: time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(time.time() + 5 * 3600)),
+    ],
+)
+def test_klaviyo_writes_its_timestamp_in_two_forms(make_app: MakeApp, now: Callable[[], str]) -> None:
+    client, body, moment = make_app(KLAVIYO_WEBHOOK_SECRETS=KEY).test_client(), body_of("klaviyo"), now()
+    headers = {"Klaviyo-Timestamp": moment, "Klaviyo-Signature": hexadecimal(body + moment.encode())}
+    for webhook_id, status in (("01HWEBHOOK", 200), ("another", 401), (None, 200)):
+        of = headers if webhook_id is None else headers | {"Klaviyo-Webhook-Id": webhook_id}
+        assert client.post("/webhooks/klaviyo", data=body, headers=of).status_code == status

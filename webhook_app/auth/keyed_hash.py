@@ -157,6 +157,8 @@ class Hmac:
     timestamp: tuple[Source, ...] = ()
     time_form: TimeForm = TimeForm.UNIX
     token: tuple[Source, ...] = ()
+    #: Places that must hold the same, as far as they hold anything.
+    same: tuple[Source, ...] = ()
     tolerance: float
     clock: Callable[[], float] = time.time
 
@@ -171,6 +173,8 @@ class Hmac:
         expected = [self.sign(signed, secret) for secret in self.secrets]
         if not any(matches_any(each, expected) for each in given):
             raise AuthenticationError("signature_invalid")
+        if len(set(filter(None, (reader.find((source,)) for source in self.same)))) > 1:
+            raise AuthenticationError("ids_differ")
         if "timestamp" in values:
             check_age(seconds(values["timestamp"], self.time_form), now=self.clock(), tolerance=self.tolerance)
         return values.get("token")

@@ -65,6 +65,7 @@ class HmacTable(SecretsTable):
     timestamp = source()
     timestamp_form = one_of(*TimeForm, load_default="unix")
     token = source()
+    same = source()
     tolerance = _tolerance()
 
 
@@ -148,6 +149,7 @@ def _hmac(secrets: list[str], keys: Mapping[str, Any], _: Fetch) -> Scheme:
         timestamp=keys.get("timestamp", ()),
         time_form=TimeForm(keys["timestamp_form"]),
         token=keys.get("token", ()),
+        same=keys.get("same", ()),
         tolerance=keys["tolerance"],
     )
 
