@@ -83,7 +83,7 @@ def build_app(environ: Mapping[str, str]) -> Flask:
     app.extensions["near_misses"] = near_misses(environ, provider_variables(providers.values()))
     app.extensions["counters"] = counters = Counters(database)
     app.register_blueprint(receiver.blueprint(providers, Intake(database), settings))
-    app.register_blueprint(health.blueprint(database))
+    app.register_blueprint(health.blueprint(database, [one.name for one in providers.values() if one.scheme]))
     app.register_blueprint(metrics.blueprint(database))
     app.register_blueprint(openapi.blueprint(providers, settings))
     _mount_console(app, create_console(settings=settings, database=database, providers=providers, form=form))

@@ -360,6 +360,17 @@ class Settings:
     public_url: str = _setting(
         BaseUrl(), "", "the address ESPs call, like `https://hooks.example.com`; needed by schemes that sign the URL"
     )
+    alert_urls: tuple[str, ...] = _setting(
+        CommaSeparated(
+            _matching(r"[a-z0-9]+://\S+", "is not written as Apprise wants it, like slack://… or mailto://…")
+        ),
+        (),
+        "where to tell people when something is wrong, comma separated, as "
+        "[Apprise](https://github.com/caronc/apprise) writes them: "
+        "`slack://`, `msteams://`, `mailto://`, `json://host/path` … (a comma within one is `%2C`)",
+        secret=True,
+        shown="—",
+    )
     console_password: str = _setting(
         _secret_text(least=8), "", "opens the console at `/console/`; without it there is none", secret=True, shown="—"
     )

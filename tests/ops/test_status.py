@@ -1,7 +1,8 @@
 """`/readyz` and `/status`: what each says, and to whom nothing is said."""
 
+import time
 from collections.abc import Callable
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -11,8 +12,9 @@ from sqlalchemy import insert, update
 
 from webhook_app import build_app
 from webhook_app.consent import Action, ConsentChange, Identity, IdentityKind
-from webhook_app.ops.status import findings
+from webhook_app.ops.status import findings, silent_for
 from webhook_app.outbox import Intake, Queue
+from webhook_app.outbox.counters import Count, Counters
 from webhook_app.outbox.tables import attempts, events
 
 MakeApp = Callable[..., Flask]
@@ -76,7 +78,7 @@ def test_a_pause_is_told_without_dynamic_yields_words(app: Flask) -> None:
     status, said = ask(app, "/status")
     assert (status, slugs(app)) == (503, ["paused"])
     assert not [word for word in ("jane", "10.1.2.3", "443") if word in str(said)]
-    assert [one.detail for one in findings(app.extensions["database"])] == [
+    assert [one.detail for one in findings(app.extensions["database"], open_esps=["sendgrid"])] == [
         "refused by jane@example.com at 10.1.2.3:443"
     ]
 
@@ -180,3 +182,56 @@ def test_a_file_that_is_no_database_is_told_without_its_path(sqlite_url: str) ->
     assert answer.status_code == 503
     assert "outbox.db" not in answer.text
     assert "file is not" not in answer.text
+
+
+START = datetime(2026, 11, 1, tzinfo=UTC)
+
+
+def times(*hours: float) -> list[datetime]:
+    return [START + timedelta(hours=hour) for hour in hours]
+
+
+@pytest.mark.parametrize(
+    ("calls", "now", "silent"),
+    [
+        (times(*range(24)), 24, False),
+        (times(*range(24)), 25.1, True),  # hourly, and now silent for more than two hours
+        (times(*(day * 24.0 for day in range(20))), 20 * 24, False),
+        (times(*(day * 24.0 for day in range(20))), 21.1 * 24, True),  # daily: two days and more after the last
+        (times(*range(19)), 500, False),  # too few to have a rhythm
+        ([], 0, False),
+        (times(*(minute / 6 for minute in range(30))), 6.8, False),  # every ten minutes: under two hours is no news
+    ],
+)
+def test_an_esp_is_silent_by_its_own_rhythm(calls: list[datetime], now: float, silent: bool) -> None:
+    assert (silent_for(calls, START + timedelta(hours=now)) is not None) is silent
+
+
+def test_an_esp_that_fell_silent_and_one_whose_key_is_wrong_are_told(make_app: MakeApp) -> None:
+    app = make_app()
+    database = app.extensions["database"]
+    Queue(database).report("a worker")
+    clock = [time.time() - 30 * 3600]
+    counters = Counters(database, clock=lambda: clock[0])
+    for _ in range(24):
+        counters.add(((Count.WEBHOOKS, "sendgrid", "", 1), (Count.WEBHOOKS, "mailgun", "", 1)))
+        clock[0] += 3600
+    clock[0] = time.time()
+    counters.add(((Count.UNAUTHENTICATED, "sendgrid", "signature", 5),))
+    counters.flush()
+    # Mailgun is closed here: nobody waits for it.
+    assert slugs(app) == ["silent:sendgrid", "unauthenticated:sendgrid"]
+    # Neither makes `/status` fail: a stranger can bring about the second.
+    assert ask(app, "/status")[0] == 200
+
+
+def test_no_esp_that_can_call_is_a_service_that_does_not_work(make_app: MakeApp) -> None:
+    app = make_app(SENDGRID_VERIFICATION_KEYS="", EMARSYS_TOKENS="")
+    Queue(app.extensions["database"]).report("a worker")
+    assert (ask(app, "/status")[0], slugs(app)) == (503, ["all_closed"])
+
+
+def test_a_day_of_waiting_is_told_before_the_two_days_are_over(app: Flask) -> None:
+    Queue(app.extensions["database"]).report("a worker")
+    store(app, "jane@example.com", minutes_ago=25 * 60)
+    assert slugs(app) == ["near_deadline", "too_old"]

@@ -119,7 +119,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "receiver": {"auth", "consent", "providers", "outbox", "settings", "web", "webhook_result"},
     "redelivery": {"auth", "outbox", "providers"},
     "sync": {"auth", "consent", "egress", "providers", "outbox", "settings"},
-    "ops": {"delivery", "outbox", "web", "webhook_result"},
+    "ops": {"delivery", "egress", "outbox", "web", "webhook_result"},
 }
 #: Wires the others, or is an entrance of its own: nobody of the rooms above imports one of these.
 ENTRANCES = {"__init__", "cli", "console", "dev"}

@@ -31,6 +31,7 @@ SECRETS = {
     "EMARSYS_JWT_SECRETS": SECRET,
     "EMARSYS_URL_SECRETS": SECRET,
     "CONSOLE_PASSWORD": f"{SECRET}-long-enough",
+    "ALERT_URLS": f"slack://{SECRET}/a/b",
     "CONSOLE_USERS": f"ann:{SECRET}-long-enough",
     "SECRET_KEY": f"{SECRET}-long-enough-for-a-key-of-sessions",
     "SENDGRID_API_KEY": f"SG.{SECRET}",

@@ -11,6 +11,7 @@ from flask.cli import with_appcontext
 from webhook_app.cli.shared import as_json, database, maintenance, one_clear_line, print_json, settings
 from webhook_app.delivery.client import Client
 from webhook_app.delivery.live import Checked, check_live
+from webhook_app.ops import alerts
 from webhook_app.ops.status import Finding, Severity, findings
 from webhook_app.outbox import OutboxUnavailable
 from webhook_app.outbox.counters import Count, Counted, counted
@@ -63,12 +64,13 @@ def _unknown_types() -> dict[str, list[Counted]]:
 
 @click.command
 @click.option("--live", is_flag=True, help="Also ask Dynamic Yield, with a request that names nobody.")
+@click.option("--alerts", "alert", is_flag=True, help="Also send a test to ALERT_URLS.")
 @with_appcontext
 @one_clear_line
-def check(live: bool) -> None:
+def check(live: bool, alert: bool) -> None:
     """Say whether settings, database and destination are fit for work; status 1 if not."""
     results = [Checked(subject="settings", works=True, said="read without a mistake"), *_near_misses(), _providers()]
-    results += [_checked(finding) for finding in findings(database())] or [
+    results += [_checked(finding) for finding in findings(database(), open_esps=_open_esps())] or [
         Checked(subject="service", works=True, said="the database is in order, a worker is alive")
     ]
     results += _journal()
@@ -80,7 +82,22 @@ def check(live: bool) -> None:
         client = Client(settings().events_api_base, key, egress=settings().egress)
         results += check_live(client, current_app.extensions["form"])
         client.close()
+    if alert:
+        results.append(_test_alert())
     _tell(results)
+
+
+def _test_alert() -> Checked:
+    urls = settings().alert_urls
+    if not urls:
+        return Checked(subject="alerts", works=False, said="ALERT_URLS is not set: nobody would be told")
+    name = alerts.name_of(settings().public_url)
+    test = alerts.Message(title=f"{name}: a test", body="Somebody ran `flask check --alerts`. Nothing is wrong.")
+    if failed := alerts.send(urls, settings().egress, test):
+        places = " and ".join(map(str, failed))
+        said = f"entry {places} of the {len(urls)} in ALERT_URLS did not take a test: is it right, and reachable?"
+        return Checked(subject="alerts", works=False, said=said)
+    return Checked(subject="alerts", works=True, said=f"a test was sent to {len(urls)} of ALERT_URLS; did it arrive?")
 
 
 def _near_misses() -> list[Checked]:
@@ -91,9 +108,13 @@ def _near_misses() -> list[Checked]:
 
 
 def _providers() -> Checked:
-    open_ones = sorted(one.name for one in current_app.extensions["providers"].values() if one.scheme)
-    said = f"open: {', '.join(open_ones)}" if open_ones else "none is open: see `flask providers`"
-    return Checked(subject="providers", works=bool(open_ones), said=said)
+    open_ones = _open_esps()
+    said = f"open: {', '.join(open_ones)}" if open_ones else "none is open"
+    return Checked(subject="providers", works=None if not open_ones else True, said=said)
+
+
+def _open_esps() -> list[str]:
+    return sorted(one.name for one in current_app.extensions["providers"].values() if one.scheme)
 
 
 def _journal() -> list[Checked]:

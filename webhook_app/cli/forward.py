@@ -4,11 +4,13 @@ import hmac
 import os
 import signal
 import time
+from contextlib import AbstractContextManager, nullcontext
 from datetime import timedelta
 from functools import partial
 from types import FrameType
 
 import click
+import structlog
 from flask import current_app
 from flask.cli import with_appcontext
 
@@ -16,13 +18,17 @@ from webhook_app.cli import shared
 from webhook_app.delivery.client import Client
 from webhook_app.delivery.sections import Section
 from webhook_app.delivery.worker import Worker
+from webhook_app.ops import alerts
 from webhook_app.ops.metrics import count_attempt
+from webhook_app.ops.status import findings
 from webhook_app.outbox import Database, OutboxUnavailable, Queue, schema
 from webhook_app.outbox.hashing import load_hasher
 from webhook_app.outbox.journal import Journal
 from webhook_app.outbox.retention import Retention
-from webhook_app.settings import variables
+from webhook_app.settings import Settings, variables
 from webhook_app.sync.reconciling import scheduled
+
+log = structlog.get_logger()
 
 SCHEMA_WAIT = 60.0  # seconds a worker waits for the release phase to migrate
 
@@ -53,7 +59,7 @@ def forward() -> None:
 
     signal.signal(signal.SIGTERM, stop)
     signal.signal(signal.SIGINT, stop)
-    with scheduled(settings, database):
+    with scheduled(settings, database), _alerting(settings, database):
         finished = worker.run()
     if not finished:
         # What hangs in the system's resolver would keep the process until the platform kills it.
@@ -74,6 +80,22 @@ def _await_schema(database: Database) -> None:
         if time.monotonic() > deadline:
             raise click.ClickException(problem)
         time.sleep(0.5)
+
+
+def _alerting(settings: Settings, database: Database) -> AbstractContextManager[None]:
+    """Tell people at `ALERT_URLS` what goes wrong while the worker runs."""
+    if not settings.alert_urls:
+        return nullcontext()
+    if unknown := alerts.send(settings.alert_urls, settings.egress, None):
+        places = ", ".join(map(str, unknown))
+        log.error("alert_urls_unknown", places=places, cure="write them as Apprise wants it")
+    open_esps = [one.name for one in current_app.extensions["providers"].values() if one.scheme]
+    return alerts.watching(
+        alerts.Alerts(database),
+        lambda: findings(database, open_esps=open_esps),
+        partial(alerts.send, settings.alert_urls, settings.egress),
+        name=alerts.name_of(settings.public_url),
+    )
 
 
 def _record_settings(database: Database) -> None:

@@ -85,16 +85,13 @@ class Overview:
 
 def look(database: Database, providers: Mapping[str, Provider], *, range_name: str, now: datetime) -> Overview:
     """Raises `OutboxUnavailable`."""
-    verdict = findings(database, clock=now.timestamp)
+    open_esps = [one.name for one in providers.values() if one.scheme]
+    verdict = findings(database, open_esps=open_esps, clock=now.timestamp)
     current = status(database, now.timestamp())
     reconciliations = Reconciliations(database).all()
     return Overview(
         broken=tuple(one.text(with_detail=True) for one in verdict if one.severity is Severity.CRITICAL),
-        attention=(
-            *_closed(providers.values()),
-            *(one.text(with_detail=True) for one in verdict if one.severity is not Severity.CRITICAL),
-            *_not_compared(reconciliations),
-        ),
+        attention=(*(one.text(with_detail=True) for one in verdict if one.severity is not Severity.CRITICAL),),
         counts=count_by_state(database, (State.PENDING, State.DEAD, State.QUARANTINED)),
         oldest_waiting=current.oldest_waiting,
         workers_alive=current.workers_alive,
@@ -102,17 +99,6 @@ def look(database: Database, providers: Mapping[str, Provider], *, range_name: s
         calls=_calls(counted(database)),
         reconciliations=tuple(reconciliations),
     )
-
-
-def _closed(providers: Iterable[Provider]) -> Iterable[str]:
-    if not any(provider.scheme for provider in providers):
-        yield "No ESP can call: every one of them is closed. Open one below."
-
-
-def _not_compared(reconciliations: Iterable[Reconciliation]) -> Iterable[str]:
-    for one in reconciliations:
-        if one.error and one.finished_at:
-            yield f"The last comparison with the suppression lists of {one.name} failed: {one.error}"
 
 
 def _steps(database: Database, range_name: str, now: datetime) -> Iterable[Step]:

@@ -1,5 +1,7 @@
 """For probes: `/healthz` (restart me?), `/readyz` (send me webhooks?), `/status` (does the whole service work?)."""
 
+from collections.abc import Collection
+
 from flask import Blueprint, Response
 
 from webhook_app import web
@@ -7,7 +9,7 @@ from webhook_app.ops.status import Severity, findings, not_ready
 from webhook_app.outbox import Database
 
 
-def blueprint(database: Database) -> Blueprint:
+def blueprint(database: Database, open_esps: Collection[str]) -> Blueprint:
     health = Blueprint("health", __name__)
 
     @health.get("/healthz")
@@ -23,7 +25,7 @@ def blueprint(database: Database) -> Blueprint:
 
     @health.get("/status")
     def whole_service() -> tuple[Response, int]:
-        found = findings(database)
+        found = findings(database, open_esps=open_esps)
         reasons = [one for one in found if one.severity is not Severity.WARNING]
         said = {
             "status": "not working" if reasons else "working",

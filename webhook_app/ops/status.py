@@ -5,13 +5,16 @@ Dynamic Yield; those stand in `detail`, for people who may see them.
 """
 
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from enum import StrEnum
+from itertools import pairwise
 
 from webhook_app.outbox import Database, OutboxUnavailable, State, schema
+from webhook_app.outbox.counters import Count, of_providers_since
 from webhook_app.outbox.queries import count_by_state
+from webhook_app.outbox.reconciliations import Reconciliations
 from webhook_app.outbox.status import Status, status
 
 #: Somebody should look when an opt-out has waited for so long.
@@ -20,6 +23,18 @@ TOO_OLD = timedelta(minutes=15)
 FEWEST_ATTEMPTS = 3
 #: Of the last attempts; more than that and the destination is failing.
 FAILING_SHARE = 0.5
+#: Gmail and Yahoo expect an unsubscribe to hold within 48 hours; half of that is left to act in.
+NEAR_DEADLINE = timedelta(hours=24)
+
+#: How far back an ESP's rhythm is looked for, and in how many stretches of ten minutes it must have called to have one.
+RHYTHM_OF = timedelta(days=14)
+FEWEST_CALLS = 20
+#: Silent for so many times the longest pause of before, and at least for so long: something is wrong.
+SILENT_PAUSES = 2
+SHORTEST_SILENCE = timedelta(hours=2)
+#: An ESP whose key is wrong fails with every call; a stranger who tries something, now and then.
+MANY_UNAUTHENTICATED = 5
+UNAUTHENTICATED_WITHIN = timedelta(minutes=20)
 
 
 class Severity(StrEnum):
@@ -50,17 +65,23 @@ class Finding:
         return f"{said} ({self.mend})"
 
 
-def findings(database: Database, *, clock: Callable[[], float] = time.time) -> list[Finding]:
-    """Everything that is wrong, the worst first; empty when all works. `clock` gives seconds since 1970."""
+def findings(
+    database: Database, *, open_esps: Collection[str], clock: Callable[[], float] = time.time
+) -> list[Finding]:
+    """Everything that is wrong, the worst first; empty when all works.
+
+    `open_esps` are the names of the ESPs that have a secret; `clock` gives seconds since 1970.
+    """
     if unready := not_ready(database):
         return unready
     now = clock()
     try:
         current = status(database, now)
         counts = count_by_state(database, (State.DEAD, State.QUARANTINED))
+        esps = [*_of_esps(database, open_esps, datetime.fromtimestamp(now, UTC)), *_of_reconciliations(database)]
     except OutboxUnavailable as error:
         return [_database_unavailable(error)]
-    return [*_of_delivery(current, now), *_of_events(counts)]
+    return [*_of_delivery(current, now), *_of_events(counts), *esps]
 
 
 def not_ready(database: Database) -> list[Finding]:
@@ -112,6 +133,13 @@ def _of_delivery(current: Status, now: float) -> Iterator[Finding]:
             mend="changes are tried again for 72 hours; the console shows what was answered",
         )
     waited = datetime.fromtimestamp(now, UTC) - current.oldest_waiting
+    if waited > NEAR_DEADLINE:
+        yield Finding(
+            slug="near_deadline",
+            severity=Severity.CRITICAL,
+            sentence=f"an unsubscribe has waited for {waited // timedelta(hours=1)} hours; it shall hold within 48",
+            mend="see “Changes wait for too long” in docs/operating.md; if it cannot be mended, stop the mailing",
+        )
     if waited > TOO_OLD:
         yield Finding(
             slug="too_old",
@@ -138,3 +166,67 @@ def _of_events(counts: Mapping[State, int]) -> Iterator[Finding]:
             sentence=f"{quarantined:,} {were} not understood",
             mend="console → Quarantine: mend the mapping and try again, or discard",
         )
+
+
+def _of_esps(database: Database, open_esps: Collection[str], now: datetime) -> Iterator[Finding]:
+    if not open_esps:
+        yield Finding(
+            slug="all_closed",
+            severity=Severity.ERROR,
+            sentence="no ESP can call: every one of them is closed",
+            mend="set the secret of one: `flask providers` lists the variables, docs/esps has a page for each",
+        )
+    for provider, calls in of_providers_since(database, Count.WEBHOOKS, now - RHYTHM_OF).items():
+        if provider in open_esps and (silence := silent_for(list(calls), now)):
+            yield Finding(
+                slug=f"silent:{provider}",
+                severity=Severity.WARNING,
+                sentence=f"{provider} has not called for {_hours(silence)}, longer than ever in the last two weeks",
+                mend="is its webhook still switched on at the ESP? See the ESP's page in docs/esps",
+            )
+    refused = of_providers_since(database, Count.UNAUTHENTICATED, now - UNAUTHENTICATED_WITHIN)
+    for provider, times in refused.items():
+        if (count := sum(times.values())) >= MANY_UNAUTHENTICATED:
+            yield Finding(
+                slug=f"unauthenticated:{provider}",
+                # A warning only: a stranger must not be able to make `/status` say that nothing works.
+                severity=Severity.WARNING,
+                sentence=f"{count:,} webhooks for {provider} were not authenticated in the last 20 minutes",
+                mend="compare the secret at the ESP with the one set here; the log's `reason` says what was wrong",
+            )
+
+
+def silent_for(calls: Sequence[datetime], now: datetime) -> timedelta | None:
+    """How long an ESP has been silent, where that is longer than its own rhythm explains.
+
+    `calls` are the stretches of time in which it called, oldest first.
+    """
+    if len(calls) < FEWEST_CALLS:
+        return None
+    longest = max(later - earlier for earlier, later in pairwise(calls))
+    silence = now - calls[-1]
+    return silence if silence > max(SILENT_PAUSES * longest, SHORTEST_SILENCE) else None
+
+
+def _of_reconciliations(database: Database) -> Iterator[Finding]:
+    for one in Reconciliations(database).all():
+        if one.error and one.finished_at:
+            yield Finding(
+                slug=f"not_compared:{one.name}",
+                severity=Severity.WARNING,
+                sentence=f"the last comparison with the suppression lists of {one.name} failed",
+                mend="`flask reconcile` tries it again and says more",
+                detail=one.error,
+            )
+        elif one.result.drift:
+            yield Finding(
+                slug=f"drift:{one.name}",
+                severity=Severity.WARNING,
+                sentence=f"{one.result.drift:,} entries on the suppression lists of {one.name} had not come by webhook",
+                mend="they are taken now; a webhook that misses people is worth a look",
+            )
+
+
+def _hours(duration: timedelta) -> str:
+    hours = duration // timedelta(hours=1)
+    return f"{hours // 24} days" if hours >= 48 else f"{hours} hours"

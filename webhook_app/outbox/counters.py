@@ -66,6 +66,9 @@ class Timing(StrEnum):
 #: What the chart shows.
 CHARTED = frozenset({Count.ACCEPTED, Count.DELIVERED, Count.FAILED})
 
+#: What is kept for each provider and stretch of time as well: an ESP's rhythm, and who knocks without a key.
+OF_PROVIDERS = frozenset({Count.WEBHOOKS, Count.UNAUTHENTICATED})
+
 #: Upper bounds of a timing's buckets, in seconds.
 BOUNDS: Mapping[Timing, tuple[float, ...]] = {
     Timing.RECEIVE: (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 10.0),
@@ -180,6 +183,8 @@ class Counters:
                 last[key] = max(last.get(key, 0), last_at[seen])
                 if name in CHARTED:
                     stretches[stretch, str(name)] += by * often
+                if name in OF_PROVIDERS:
+                    stretches[stretch, f"{name}:{provider}"] += by * often
         # In order: two processes that took the same rows in different orders would deadlock on PostgreSQL.
         rows = [
             {"name": name, "provider": provider, "label": label, "value": value, "last_at": last[name, provider, label]}
@@ -219,7 +224,7 @@ def activity_since(database: Database, since: datetime, step: timedelta) -> dict
     began_at = activity.c.began_at - activity.c.began_at % width
     query = (
         select(activity.c.name, began_at.label("began_at"), func.sum(activity.c.value).label("value"))
-        .where(activity.c.began_at >= to_micros(since))
+        .where(activity.c.began_at >= to_micros(since), activity.c.name.in_(CHARTED))
         .group_by(activity.c.name, began_at)
         .order_by(began_at)
     )
@@ -228,6 +233,24 @@ def activity_since(database: Database, since: datetime, step: timedelta) -> dict
         for row in connection.execute(query):
             series.setdefault(row.name, {})[from_micros(row.began_at)] = int(row.value)
     return series
+
+
+def of_providers_since(database: Database, name: Count, since: datetime) -> dict[str, dict[datetime, int]]:
+    """How often one of `OF_PROVIDERS` happened, by provider and the beginning of each stretch, oldest first.
+
+    Raises `OutboxUnavailable`.
+    """
+    begins = f"{name}:"
+    query = (
+        select(activity)
+        .where(activity.c.began_at >= to_micros(since), activity.c.name.startswith(begins, autoescape=True))
+        .order_by(activity.c.began_at)
+    )
+    found: dict[str, dict[datetime, int]] = {}
+    with database.read() as connection:
+        for row in connection.execute(query):
+            found.setdefault(row.name.removeprefix(begins), {})[from_micros(row.began_at)] = row.value
+    return found
 
 
 def _micros(duration: timedelta) -> int:

@@ -227,6 +227,22 @@ login_failures = Table(
     Column("failures", Integer, nullable=False),
 )
 
+#: What people were told to be wrong, or are about to be told; see `ops/alerts.py`.
+alerts = Table(
+    "alerts",
+    metadata,
+    #: Of the finding.
+    Column("slug", Text, primary_key=True),
+    Column("text", Text, nullable=False),
+    #: When it was last wrong.
+    Column("seen_at", BigInteger, nullable=False),
+    #: It is over, and that is still to be told.
+    Column("well", Boolean, nullable=False),
+    #: When it is to be told; NULL once it was.
+    Column("due_at", BigInteger),
+    Column("tries", Integer, nullable=False),
+)
+
 #: Who did what; see `journal`.
 journal = Table(
     "journal",

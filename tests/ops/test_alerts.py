@@ -1,0 +1,188 @@
+"""Who is told when something breaks, and nobody twice; over a real HTTP receiver and a real SMTP server."""
+
+import json
+import socketserver
+import threading
+from collections.abc import Iterator
+from http.server import BaseHTTPRequestHandler, HTTPServer
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.outbox.world import Clock
+from tests.processes import free_port
+from webhook_app.egress import DIRECT, Egress
+from webhook_app.ops.alerts import RETRY_AFTER, TRIES, WELL_FOR, Alerts, Message, look_once, send
+from webhook_app.ops.status import Finding, Severity
+from webhook_app.outbox import Database
+
+DEAD = Finding(slug="dead", severity=Severity.ERROR, sentence="3 changes were given up", mend="replay them")
+PAUSED = Finding(slug="paused", severity=Severity.CRITICAL, sentence="the destination is paused", mend="mend the key")
+
+
+@pytest.fixture
+def clock() -> Clock:
+    return Clock()
+
+
+class Watch:
+    """A worker's look at what is wrong, without its thread."""
+
+    def __init__(self, database: Database, clock: Clock) -> None:
+        self.alerts, self.clock = Alerts(database, clock=clock), clock
+        self.told: list[Message] = []
+        self.reachable = True
+
+    def look(self, *findings: Finding, after: float = 15.0) -> list[str]:
+        """The titles that were sent."""
+        self.clock.go(after)
+        before = len(self.told)
+        look_once(self.alerts, lambda: findings, self._tell, name="shop")
+        return [one.title for one in self.told[before:]]
+
+    def _tell(self, message: Message) -> list[int]:
+        if not self.reachable:
+            return [1]
+        self.told.append(message)
+        return []
+
+
+@pytest.fixture
+def watch(database: Database, clock: Clock) -> Watch:
+    return Watch(database, clock)
+
+
+def test_what_begins_to_be_wrong_is_told_once(watch: Watch) -> None:
+    assert watch.look() == []
+    assert watch.look(DEAD) == ["shop: 1 thing is wrong"]
+    assert watch.told[0].body == "✕ 3 changes were given up (replay them)"
+    assert [watch.look(DEAD) for _ in range(20)] == [[]] * 20
+
+
+def test_all_is_well_again_is_told_when_it_has_been_for_a_minute(watch: Watch) -> None:
+    watch.look(DEAD, PAUSED)
+    assert watch.look(DEAD) == []
+    assert watch.look(DEAD, after=WELL_FOR) == ["shop: better, not all is well yet"]
+    assert watch.look() == []
+    assert watch.look(after=WELL_FOR) == ["shop: all is well again"]
+    assert watch.look(after=WELL_FOR) == []
+
+
+def test_what_comes_and_goes_within_a_minute_is_told_once(watch: Watch) -> None:
+    assert watch.look(PAUSED) == ["shop: 1 thing is wrong"]
+    assert [watch.look(*([PAUSED] if number % 2 else [])) for number in range(20)] == [[]] * 20
+
+
+def test_what_was_over_and_is_wrong_again_is_told_again(watch: Watch) -> None:
+    watch.look(PAUSED)
+    watch.look(after=WELL_FOR + 15)
+    assert watch.look(PAUSED) == ["shop: 1 thing is wrong"]
+
+
+def test_of_two_workers_one_tells(database: Database, clock: Clock) -> None:
+    one, other = Watch(database, clock), Watch(database, clock)
+    assert len(one.look(DEAD)) + len(other.look(DEAD)) + len(one.look(DEAD)) == 1
+
+
+def test_an_address_that_cannot_be_reached_is_tried_again_and_not_for_ever(watch: Watch) -> None:
+    watch.reachable = False
+    assert watch.look(DEAD) == []
+    watch.reachable = True
+    assert watch.look(DEAD) == []  # not at once
+    assert watch.look(DEAD, after=RETRY_AFTER) == ["shop: 1 thing is wrong"]
+
+    watch.reachable = False
+    for _ in range(TRIES):
+        watch.look(DEAD, PAUSED, after=RETRY_AFTER)
+    watch.reachable = True
+    assert watch.look(DEAD, PAUSED, after=RETRY_AFTER) == []
+
+
+# ---------------------------------------------------------------- over the wire
+
+
+@pytest.fixture
+def http_receiver() -> Iterator[tuple[int, list[dict[str, Any]]]]:
+    """Its port, and what it was sent."""
+    received: list[dict[str, Any]] = []
+
+    class Handler(BaseHTTPRequestHandler):
+        def do_POST(self) -> None:
+            received.append(json.loads(self.rfile.read(int(self.headers["Content-Length"]))))
+            self.send_response(500 if self.path == "/broken" else 200)
+            self.end_headers()
+
+        def log_message(self, *_: Any) -> None: ...
+
+    with HTTPServer(("127.0.0.1", 0), Handler) as server:
+        thread = threading.Thread(target=server.serve_forever)
+        thread.start()
+        yield server.server_port, received
+        server.shutdown()
+        thread.join()
+
+
+@pytest.fixture
+def smtp_server() -> Iterator[tuple[int, list[str]]]:
+    """Its port, and the letters it took."""
+    letters: list[str] = []
+
+    class Handler(socketserver.StreamRequestHandler):
+        def handle(self) -> None:
+            self.wfile.write(b"220 mail.example\r\n")
+            while line := self.rfile.readline():
+                verb = line[:4].upper()
+                if verb == b"DATA":
+                    self.wfile.write(b"354 go on\r\n")
+                    letter = b""
+                    while (line := self.rfile.readline()) != b".\r\n":
+                        letter += line
+                    letters.append(letter.decode())
+                self.wfile.write(b"221 bye\r\n" if verb == b"QUIT" else b"250 ok\r\n")
+                if verb == b"QUIT":
+                    return
+
+    with socketserver.TCPServer(("127.0.0.1", 0), Handler) as server:
+        thread = threading.Thread(target=server.serve_forever)
+        thread.start()
+        yield server.server_address[1], letters
+        server.shutdown()
+        thread.join()
+
+
+TEST = Message(title="shop: a test", body="Nothing is wrong.")
+
+
+def test_an_alert_arrives_over_http_and_by_mail(
+    http_receiver: tuple[int, list[dict[str, Any]]], smtp_server: tuple[int, list[str]]
+) -> None:
+    (port, received), (smtp_port, letters) = http_receiver, smtp_server
+    urls = [
+        f"json://127.0.0.1:{port}/hook",
+        f"mailto://127.0.0.1:{smtp_port}/?mode=insecure&from=shop@example.com&to=ops@example.com",
+    ]
+    assert send(urls, DIRECT, TEST) == []
+    assert (received[0]["title"], received[0]["message"]) == ("shop: a test", "Nothing is wrong.")
+    assert "Subject: shop: a test" in letters[0]
+
+
+def test_the_places_of_addresses_that_did_not_take_it_are_told(
+    http_receiver: tuple[int, list[dict[str, Any]]],
+) -> None:
+    port = http_receiver[0]
+    urls = [
+        f"json://127.0.0.1:{port}/broken",
+        f"json://127.0.0.1:{port}/hook",
+        f"json://127.0.0.1:{free_port()}/",
+        "nosuch://x",
+    ]
+    assert send(urls, DIRECT, TEST) == [1, 3, 4]
+    assert send(urls, DIRECT, None) == [4]
+
+
+def test_an_alert_leaves_through_the_proxy(http_receiver: tuple[int, list[dict[str, Any]]], tmp_path: Path) -> None:
+    # Plain HTTP through a proxy is a request to the proxy itself: it is there that the alert arrives.
+    port, received = http_receiver
+    assert send(["json://alerts.example/hook"], Egress(proxy=f"http://127.0.0.1:{port}"), TEST) == []
+    assert received[0]["title"] == "shop: a test"

@@ -1,0 +1,183 @@
+"""Alerts: when something begins to be wrong, or is well again, people hear of it. No alert holds anybody's address.
+
+What was told stands in the database: of several workers one tells it, and a worker that starts anew does not tell it
+again.
+"""
+
+import json
+import os
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+from urllib.parse import urlsplit
+
+import structlog
+from sqlalchemy import delete, select, update
+
+from webhook_app.egress import Egress
+from webhook_app.ops.status import Finding
+from webhook_app.outbox import Database, OutboxUnavailable
+from webhook_app.outbox.intake import insert_or_ignore
+from webhook_app.outbox.tables import alerts
+from webhook_app.outbox.times import seconds_to_micros
+
+LOOK_EVERY = 15.0  # seconds
+#: What is well must stay so for so long before that is told.
+WELL_FOR = 60.0  # seconds
+#: Also how long another worker waits before it takes over from one that died while it told.
+RETRY_AFTER = 120.0  # seconds
+TRIES = 10
+SEND_TIMEOUT = 60.0  # seconds for all addresses together
+
+log = structlog.get_logger()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Message:
+    title: str
+    body: str
+
+
+class Alerts:
+    """Compares what is wrong with what was told. Raises `OutboxUnavailable`. `clock` gives seconds since 1970."""
+
+    def __init__(self, database: Database, *, clock: Callable[[], float] = time.time) -> None:
+        self._database = database
+        self._clock = clock
+        self._insert = insert_or_ignore(database.dialect, alerts, "slug")
+
+    def note(self, findings: Sequence[Finding]) -> None:
+        """Write down what is wrong now."""
+        now = seconds_to_micros(self._clock())
+        wrong = {one.slug: one.text() for one in findings}
+        with self._database.write() as connection:
+            known = {row.slug: row for row in connection.execute(select(alerts))}
+            for slug in sorted(wrong.keys() - known.keys()):
+                row = {"slug": slug, "text": wrong[slug], "seen_at": now, "well": False, "due_at": now, "tries": 0}
+                connection.execute(self._insert, row)
+            for slug in sorted(wrong.keys() & known.keys()):
+                again: dict[str, Any] = {"seen_at": now}
+                if known[slug].well:
+                    again |= {"well": False, "text": wrong[slug], "due_at": now, "tries": 0}
+                connection.execute(update(alerts).where(alerts.c.slug == slug).values(again))
+            gone = alerts.c.slug.not_in(wrong), alerts.c.seen_at < now - seconds_to_micros(WELL_FOR)
+            # What was never told need not be taken back.
+            connection.execute(delete(alerts).where(*gone, alerts.c.well.is_(False), alerts.c.due_at.is_not(None)))
+            recovered = update(alerts).where(*gone, alerts.c.well.is_(False))
+            connection.execute(recovered.values(well=True, due_at=now, tries=0))
+
+    def due(self) -> list[Any]:
+        """What has to be told, taken by this worker: another tells it only when this one has not by `RETRY_AFTER`."""
+        now = seconds_to_micros(self._clock())
+        mine = update(alerts).where(alerts.c.due_at <= now, alerts.c.tries < TRIES)
+        values = {"due_at": now + seconds_to_micros(RETRY_AFTER), "tries": alerts.c.tries + 1}
+        with self._database.write() as connection:
+            return list(connection.execute(mine.values(values).returning(alerts)).all())
+
+    def told(self, rows: Sequence[Any]) -> None:
+        slugs = [row.slug for row in rows]
+        with self._database.write() as connection:
+            # Only what is still as it was told: what has changed meanwhile is due again.
+            for well in (True, False):
+                same = alerts.c.slug.in_([row.slug for row in rows if row.well is well]), alerts.c.well.is_(well)
+                connection.execute(update(alerts).where(*same).values(due_at=None))
+            connection.execute(delete(alerts).where(alerts.c.slug.in_(slugs), alerts.c.well, alerts.c.due_at.is_(None)))
+
+    def all_well(self) -> bool:
+        with self._database.read() as connection:
+            return connection.execute(select(alerts.c.slug).where(alerts.c.well.is_(False)).limit(1)).first() is None
+
+
+def name_of(public_url: str) -> str:
+    """What tells this receiver from others, in a title."""
+    return urlsplit(public_url).hostname or "ESP webhooks"
+
+
+def message(rows: Sequence[Any], *, all_well: bool, name: str) -> Message:
+    """What people read; `name` tells this receiver from others."""
+    wrong = [row.text for row in rows if not row.well]
+    well = [row.text for row in rows if row.well]
+    if wrong:
+        title = f"{name}: {len(wrong)} thing{'s are' if len(wrong) > 1 else ' is'} wrong"
+    else:
+        title = f"{name}: all is well again" if all_well else f"{name}: better, not all is well yet"
+    lines = [f"✕ {text}" for text in wrong] + [f"✓ over: {text}" for text in well]
+    return Message(title=title, body="\n".join(lines))
+
+
+def send(urls: Sequence[str], egress: Egress, what: Message | None) -> list[int]:
+    """Send a message, or with None ask whether every address can be used; the places of those that failed, from 1.
+
+    Takes `SEND_TIMEOUT` seconds at most.
+    """
+    asked = {"urls": list(urls)} | ({"title": what.title, "body": what.body} if what else {})
+    command = [sys.executable, "-m", "webhook_app.ops.send_alert"]
+    try:
+        ran = subprocess.run(  # noqa: S603 (ourselves)
+            command,
+            input=json.dumps(asked).encode(),
+            stdout=subprocess.PIPE,
+            stderr=subprocess.DEVNULL,
+            env=_environment(egress),
+            timeout=SEND_TIMEOUT,
+            check=False,
+        )
+        failed: list[int] = json.loads(ran.stdout)
+    except (subprocess.TimeoutExpired, OSError, ValueError):
+        return list(range(1, len(urls) + 1))
+    return failed
+
+
+def _environment(egress: Egress) -> Mapping[str, str]:
+    """Apprise sends with `requests`, which takes proxy and authorities from the environment."""
+    kept = {name: os.environ[name] for name in ("PATH", "HOME", "LANG", "PYTHONPATH") if name in os.environ}
+    proxies = {"HTTP_PROXY": egress.proxy, "HTTPS_PROXY": egress.proxy} if egress.proxy else {}
+    authorities = {"REQUESTS_CA_BUNDLE": egress.ca_file} if egress.ca_file else {}
+    return kept | proxies | authorities
+
+
+@contextmanager
+def watching(
+    alerts: Alerts, look: Callable[[], Sequence[Finding]], tell: Callable[[Message], list[int]], *, name: str
+) -> Iterator[None]:
+    """Look every `LOOK_EVERY` seconds in a thread of its own, for as long as the block lasts."""
+    stop = threading.Event()
+
+    def keep_watching() -> None:
+        while not stop.wait(LOOK_EVERY):
+            try:
+                look_once(alerts, look, tell, name=name)
+            except OutboxUnavailable as error:
+                log.warning("alerts_not_looked_at", reason=str(error))
+            except Exception as error:
+                # It goes on: whatever it stumbled over, the next thing that breaks must be told.
+                log.exception("alerts_failed", error=type(error).__name__)
+
+    thread = threading.Thread(target=keep_watching, name="alerts", daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        stop.set()
+
+
+def look_once(
+    alerts: Alerts, look: Callable[[], Sequence[Finding]], tell: Callable[[Message], list[int]], *, name: str
+) -> None:
+    """One look, and what there is to tell. Raises `OutboxUnavailable`."""
+    alerts.note(look())
+    rows = alerts.due()
+    if not rows:
+        return
+    failed = tell(message(rows, all_well=alerts.all_well(), name=name))
+    if failed:
+        places = ", ".join(map(str, failed))
+        log.error("alert_not_sent", places_in_alert_urls=places, alerts=[row.slug for row in rows])
+    else:
+        alerts.told(rows)
+        log.info("alert_sent", alerts=[row.slug for row in rows])
