@@ -15,6 +15,7 @@ from marshmallow import EXCLUDE, Schema, ValidationError, fields, validate
 from webhook_app.auth.sendgrid import parse_key
 from webhook_app.egress import Egress, check_ca_file, check_proxy
 
+MAILGUN_BASES = {"us": "https://api.mailgun.net", "eu": "https://api.eu.mailgun.net"}
 EVENTS_API_BASES = {"us": "https://dy-api.com", "eu": "https://dy-api.eu"}
 
 #: Where `make run` leaves the names of the variables that it has made up.
@@ -187,6 +188,11 @@ def _secret_text(*, least: int) -> fields.String:
     return fields.String(validate=validate.Length(min=least, error="must be at least {min} characters long"))
 
 
+def _api_key() -> fields.String:
+    """A text that becomes a header."""
+    return _matching(r"[!-~]+", "holds characters that no key has; was it copied whole?")
+
+
 def _flag() -> fields.Boolean:
     return fields.Boolean(error_messages={"invalid": "must be true or false"})
 
@@ -309,10 +315,60 @@ class Settings:
     reconcile_every: float = _setting(
         Duration(),
         0.0,
-        "how often the worker compares SendGrid's suppression lists with what it knows, like `6h`; "
-        "needs `SENDGRID_API_KEY`",
+        "how often the worker compares the ESPs' own suppression lists with what it knows, like `6h`: those of every "
+        "ESP that has an API key here",
         shown="never",
     )
+    mailchimp_api_key: str = _setting(
+        _matching(r"[!-~]+-[a-z]{2}\d{1,3}", "is not whole: it ends with the data centre, like -us21"),
+        "",
+        "API key for `flask connect mailchimp` and `flask reconcile mailchimp`",
+        secret=True,
+    )
+    mailchimp_api_url: str = _setting(BaseUrl(), "", "Mailchimp's API", shown="by the end of the key")
+    mailchimp_audience_ids: tuple[str, ...] = _setting(
+        CommaSeparated(_path_part()), (), "the audiences that are meant", shown="all"
+    )
+    klaviyo_api_key: str = _setting(
+        _api_key(), "", "private API key for `flask reconcile klaviyo`; it needs `profiles:read`", secret=True
+    )
+    klaviyo_api_url: str = _setting(BaseUrl(), "https://a.klaviyo.com", "Klaviyo's API")
+    mailgun_api_key: str = _setting(
+        _api_key(), "", "API key for `flask connect mailgun` and `flask reconcile mailgun`", secret=True
+    )
+    mailgun_domains: tuple[str, ...] = _setting(
+        CommaSeparated(_matching(r"[A-Za-z0-9.-]{1,253}", "must be a domain, like mg.example.com")),
+        (),
+        "the sending domains whose webhooks and suppressions are meant",
+        shown="—",
+    )
+    mailgun_region: str = _setting(_one_of(*MAILGUN_BASES), "us", "where the domains are: `us` or `eu`")
+    mailgun_api_url: str = _setting(BaseUrl(), "", "Mailgun's API", shown="from the region")
+    postmark_server_token: str = _setting(
+        _api_key(), "", "server API token for `flask connect postmark` and `flask reconcile postmark`", secret=True
+    )
+    postmark_api_url: str = _setting(BaseUrl(), "https://api.postmarkapp.com", "Postmark's API")
+    postmark_streams: tuple[str, ...] = _setting(
+        CommaSeparated(_path_part()),
+        ("outbound", "broadcast"),
+        "the message streams whose webhooks and suppressions are meant",
+        shown="`outbound,broadcast`",
+    )
+    brevo_api_key: str = _setting(
+        _api_key(), "", "API key for `flask connect brevo` and `flask reconcile brevo`", secret=True
+    )
+    brevo_api_url: str = _setting(BaseUrl(), "https://api.brevo.com", "Brevo's API")
+    ses_access_key_id: str = _setting(
+        _api_key(),
+        "",
+        "access key for `flask reconcile ses`; it needs `ses:ListSuppressedDestinations`, and no more",
+        secret=True,
+    )
+    ses_secret_access_key: str = _setting(_api_key(), "", "the secret of `SES_ACCESS_KEY_ID`", secret=True)
+    ses_region: str = _setting(
+        _matching(r"[a-z]{2}(-[a-z]+)+-\d", "must be a region, like eu-central-1"), "", "the region that sends"
+    )
+    ses_api_url: str = _setting(BaseUrl(), "", "Amazon SES' API", shown="from the region")
     emarsys_tokens: tuple[bytes, ...] = _setting(
         CommaSeparated(Secret()),
         (),
@@ -412,6 +468,31 @@ class Settings:
         return self.events_api_url or EVENTS_API_BASES[self.events_api_region]
 
     @property
+    def mailchimp_api_base(self) -> str:
+        return self.mailchimp_api_url or f"https://{self.mailchimp_api_key.rpartition('-')[2]}.api.mailchimp.com"
+
+    @property
+    def mailgun_api_base(self) -> str:
+        return self.mailgun_api_url or MAILGUN_BASES[self.mailgun_region]
+
+    @property
+    def ses_api_base(self) -> str:
+        return self.ses_api_url or f"https://email.{self.ses_region}.amazonaws.com"
+
+    @property
+    def api_keys(self) -> dict[str, str]:
+        """Every ESP whose lists can be compared → its key, empty where there is none."""
+        return {
+            "sendgrid": self.sendgrid_api_key,
+            "mailchimp": self.mailchimp_api_key,
+            "klaviyo": self.klaviyo_api_key,
+            "mailgun": self.mailgun_api_key,
+            "postmark": self.postmark_server_token,
+            "brevo": self.brevo_api_key,
+            "ses": self.ses_access_key_id,
+        }
+
+    @property
     def egress(self) -> Egress:
         """How requests leave."""
         return Egress(proxy=self.egress_proxy, ca_file=self.egress_ca_file)
@@ -433,8 +514,15 @@ class Settings:
                 "DATABASE_URL must be a PostgreSQL database on Heroku, whose disk is wiped daily: "
                 "run `heroku addons:create heroku-postgresql`"
             )
-        if loaded.get("reconcile_every") and not loaded.get("sendgrid_api_key"):
-            problems.append("RECONCILE_EVERY needs SENDGRID_API_KEY: make a key in SendGrid, Settings > API Keys")
+        if loaded.get("reconcile_every") and not any(cls(**loaded).api_keys.values()):
+            problems.append(
+                "RECONCILE_EVERY needs an API key of an ESP, like SENDGRID_API_KEY: make one in SendGrid, "
+                "Settings > API Keys"
+            )
+        if loaded.get("mailgun_api_key") and not loaded.get("mailgun_domains"):
+            problems.append("MAILGUN_API_KEY needs MAILGUN_DOMAINS: name the sending domains, comma separated")
+        if loaded.get("ses_access_key_id") and not (loaded.get("ses_secret_access_key") and loaded.get("ses_region")):
+            problems.append("SES_ACCESS_KEY_ID needs SES_SECRET_ACCESS_KEY and SES_REGION")
         if problems:
             raise ConfigurationError(sorted(problems))
         return cls(**loaded)

@@ -22,6 +22,7 @@ HARMLESS = {
         "connection.execute(first).scalar_one() == token['body_hash']",
     ): "keyed hashes: no guess helps",
     ("outbox/reconciliations.py", "reconciliations.c.lease == token"): "SQL, over a lease of our own",
+    ("sync/paging.py", "token in seen"): "where a list goes on, as its ESP has just said",
     ("providers/expressions.py", "token['type'] == 'quoted_identifier'"): "tokens of a grammar",
     ("providers/expressions.py", "token['type'] == 'unquoted_identifier'"): "tokens of a grammar",
     ("providers/auth_config.py", "'{body}' not in signed"): "the template of what is signed",
@@ -85,7 +86,9 @@ CALLERS = {
     "dev/sandbox/__init__.py": "answers only",
     "dev/sandbox/wire.py": "answers only",
     "outbox/engines/deadlines.py": "nobody: ends a connection to the database that answers nothing",
-    "sync/sendgrid_api.py": "SendGrid: a base from the settings",
+    "sync/api.py": "an ESP's API: a base from the settings, no redirects",
+    "sync/aws_signature.py": "nobody: signs what sync/api.py asks",
+    "sync/sources.py": "nobody: says to sync/api.py what to ask",
     "dev/tunnel.py": "ngrok's agent on this machine",
     "web_worker.py": "nobody: ends the connections of whoever called us and never finishes",
 }

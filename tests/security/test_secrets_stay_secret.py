@@ -18,6 +18,7 @@ from webhook_app.outbox.database import Database
 from webhook_app.outbox.hashing import Hasher
 from webhook_app.providers import registry
 from webhook_app.settings import ConfigurationError, Settings, variables
+from webhook_app.sync.sources import SOURCES
 
 SECRET = "canary-5f1c0b9e"
 ADDRESS = "canary.5f1c0b9e@example.com"
@@ -35,8 +36,19 @@ SECRETS = {
     "CONSOLE_USERS": f"ann:{SECRET}-long-enough",
     "SECRET_KEY": f"{SECRET}-long-enough-for-a-key-of-sessions",
     "SENDGRID_API_KEY": f"SG.{SECRET}",
+    "MAILCHIMP_API_KEY": f"{SECRET}-us21",
+    "KLAVIYO_API_KEY": SECRET,
+    "MAILGUN_API_KEY": SECRET,
+    "POSTMARK_SERVER_TOKEN": SECRET,
+    "BREVO_API_KEY": SECRET,
+    "SES_ACCESS_KEY_ID": SECRET,
+    "SES_SECRET_ACCESS_KEY": SECRET,
     "EGRESS_PROXY": f"http://user:{SECRET}@proxy.example.com:3128",
 }
+
+
+#: What some of them need beside them.
+BESIDE = {"MAILGUN_DOMAINS": "mg.example.com", "SES_REGION": "eu-central-1"}
 
 
 def test_every_secret_setting_is_known_here() -> None:
@@ -46,7 +58,7 @@ def test_every_secret_setting_is_known_here() -> None:
 
 def objects() -> dict[str, object]:
     """Everything that carries a secret, or a person's address, through the code."""
-    settings = Settings.from_environment(SECRETS)
+    settings = Settings.from_environment(SECRETS | BESIDE)
     headers = Headers({"Authorization": f"Bearer {SECRET}"})
     return {
         "Settings": settings,
@@ -56,6 +68,7 @@ def objects() -> dict[str, object]:
         ),
         "Client": Client("https://dy-api.com", SECRET),
         "Egress": settings.egress,
+        **{f"Source of {provider}": build(settings) for provider, build in SOURCES.items()},
         "Hasher": Hasher(SECRET.encode()),
         "SignedRequest": SignedRequest(
             headers={"Authorization": SECRET}, body=SECRET.encode(), path_suffix=f"/{SECRET}"

@@ -20,12 +20,17 @@ from webhook_app.outbox.maintenance import Maintenance
 from webhook_app.outbox.reconciliations import Compared, Reconciled, Reconciliation, Reconciliations
 from webhook_app.outbox.tables import events, reconciliations
 from webhook_app.settings import Settings
+from webhook_app.sync.api import ApiError
 from webhook_app.sync.reconciling import OVERLAP, Reconciler, Stopped, scheduled
-from webhook_app.sync.sendgrid_api import SendGridApi, SendGridError
+from webhook_app.sync.sources import sendgrid as sendgrid_source
 
 NOON = datetime(2026, 1, 5, 12, tzinfo=UTC)
 
 Run = Callable[..., Result]
+
+
+def reconciler(settings: Settings, database: Database) -> Reconciler:
+    return Reconciler(sendgrid_source(settings, sleep=lambda _: None), database, every=settings.reconcile_every)
 
 
 @pytest.fixture
@@ -43,8 +48,7 @@ def reconcile(database: Database, make_settings: Callable[..., Settings]) -> Cal
 
     def reconcile(since: datetime | None = None, **environ: str) -> Reconciled:
         settings = make_settings(**environ)
-        api = SendGridApi.from_settings(settings, sleep=lambda _: None)
-        return Reconciler(settings, database, api).now(since, lambda _list, _result: None)
+        return reconciler(settings, database).now(since, lambda _list, _result: None)
 
     return reconcile
 
@@ -170,7 +174,7 @@ def test_an_entry_that_makes_no_sense_is_quarantined_once_and_costs_nobody_else(
     sendgrid: SendGrid, database: Database, reconcile: Callable[..., Reconciled]
 ) -> None:
     sendgrid.account.suppress("unsubscribes", "jane@example.com", NOON.timestamp())
-    sendgrid.account.lists["unsubscribes"] += [{"email": "no address", "created": 1}, "what?"]  # type: ignore[list-item]
+    sendgrid.account.lists["unsubscribes"] += [{"email": "no address", "created": 1_760_000_000}, "what?"]  # type: ignore[list-item]
     for _ in range(2):
         assert reconcile().unreadable == 2
     assert [row.state for row in stored(database)].count("quarantined") == 2
@@ -238,7 +242,7 @@ def test_a_failure_in_the_middle_is_written_down_and_what_was_found_stays(
             sendgrid.keys.clear()
 
     sendgrid.meanwhile = meanwhile
-    with pytest.raises(SendGridError):
+    with pytest.raises(ApiError):
         reconcile()
     last = last_of(database)
     assert last is not None
@@ -257,7 +261,7 @@ def test_a_failure_in_the_middle_is_written_down_and_what_was_found_stays(
 def make_reconciler(database: Database, make_settings: Callable[..., Settings]) -> Callable[[], Reconciler]:
     def make() -> Reconciler:
         settings = make_settings(RECONCILE_EVERY="6h")
-        return Reconciler(settings, database, SendGridApi.from_settings(settings, sleep=lambda _: None))
+        return reconciler(settings, database)
 
     return make
 
@@ -313,7 +317,7 @@ def test_each_subuser_is_covered_by_its_own_comparison(
     sendgrid.subusers["shop-eu"].suppress("unsubscribes", "eu@example.com", 1_760_000_000)
     for subuser, so_far in (("shop-eu", ["eu@example.com"]), ("", ["eu@example.com", "parent@example.com"])):
         settings = make_settings(SENDGRID_SUBUSER=subuser, RECONCILE_EVERY="6h")
-        Reconciler(settings, database, SendGridApi.from_settings(settings)).when_due(nothing_to_say)
+        reconciler(settings, database).when_due(nothing_to_say)
         assert [row.identity_value for row in stored(database)] == so_far
     assert [one.name for one in Reconciliations(database).all()] == ["sendgrid", "sendgrid/shop-eu"]
 
@@ -329,7 +333,7 @@ def test_other_lists_or_another_key_begin_with_everything(
     sendgrid.keys["SG.other"] = ALL_SCOPES
     for environ, partial in (({}, False), ({}, True), (changed, False), (changed, True)):
         settings, before = make_settings(RECONCILE_EVERY="6h", **environ), len(sendgrid.calls)
-        Reconciler(settings, database, SendGridApi.from_settings(settings)).when_due(nothing_to_say)
+        reconciler(settings, database).when_due(nothing_to_say)
         assert starts(sendgrid.calls[before:]) == {partial}
         pass_time(database, timedelta(hours=7))
 

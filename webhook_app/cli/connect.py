@@ -12,7 +12,8 @@ from webhook_app.cli import shared
 from webhook_app.outbox import schema
 from webhook_app.outbox.lookup import newest_test
 from webhook_app.settings import Settings
-from webhook_app.sync.sendgrid_api import SendGridApi, SendGridError
+from webhook_app.sync.api import ApiError
+from webhook_app.sync.sendgrid_api import SendGridApi
 from webhook_app.sync.sendgrid_webhook import (
     CannotConnect,
     Plan,
@@ -81,7 +82,7 @@ def connect_sendgrid(
                 "Then restart the receiver and run this command again there: it will have SendGrid send its test.\n"
                 "Until then SendGrid keeps what is refused, and sends it again for 24 hours."
             )
-    except (CannotConnect, SendGridError) as error:
+    except (CannotConnect, ApiError) as error:
         raise click.ClickException(str(error)) from None
 
 

@@ -13,34 +13,56 @@ from webhook_app.outbox import schema
 from webhook_app.outbox.reconciliations import Reconciled
 from webhook_app.providers.fields import Timestamp
 from webhook_app.settings import Duration
-from webhook_app.sync.comparison import SuppressionList
+from webhook_app.sync.api import ApiError
 from webhook_app.sync.reconciling import Reconciler
-from webhook_app.sync.sendgrid_api import SendGridApi, SendGridError
+from webhook_app.sync.sources import SOURCES, SuppressionList
 
 reconcile = AppGroup("reconcile", help="Compare with an ESP's own lists, and add what is missing.")
 
+_since = click.option("--since", help="Only entries from then on: a time, or 2d, 12h.  [default: all]")
+_dry_run = click.option("--dry-run", is_flag=True, help="Only count what is missing.")
+
 
 @reconcile.command("sendgrid")
-@click.option("--since", help="Only entries from then on: a time, or 2d, 12h.  [default: all]")
-@click.option("--subuser", help="The subuser whose lists are meant.  [default: SENDGRID_SUBUSER]")
-@click.option("--dry-run", is_flag=True, help="Only count what is missing.")
+@_since
+@click.option("--subuser", default="", help="The subuser whose lists are meant.  [default: SENDGRID_SUBUSER]")
+@_dry_run
 @with_appcontext
 @shared.one_clear_line
-def reconcile_sendgrid(since: str | None, subuser: str | None, dry_run: bool) -> None:
+def reconcile_sendgrid(since: str | None, subuser: str, dry_run: bool) -> None:
     """Opt out whoever is on SendGrid's suppression lists and was never heard of here.
 
     Reads the lists that belong to SENDGRID_EVENTS, and of unsubscribe groups those in SENDGRID_GROUP_IDS. Safe to run
     at any time, and twice.
     """
+    _reconcile("sendgrid", since, dry_run=dry_run, account=subuser)
+
+
+def _command(provider: str) -> click.Command:
+    @_since
+    @_dry_run
+    @with_appcontext
+    @shared.one_clear_line
+    def command(since: str | None, dry_run: bool) -> None:
+        _reconcile(provider, since, dry_run=dry_run)
+
+    about = "Opt out whoever is on the ESP's own lists and was never heard of here. Safe to run at any time, and twice."
+    return click.command(provider, help=about)(command)
+
+
+for _provider in SOURCES.keys() - {"sendgrid"}:
+    reconcile.add_command(_command(_provider))
+
+
+def _reconcile(provider: str, since: str | None, *, dry_run: bool, **more: str) -> None:
     settings, database = shared.settings(), shared.database()
     try:
         if problem := schema.problem(database):
             raise click.ClickException(problem)
-        api = SendGridApi.from_settings(settings, **({"subuser": subuser} if subuser else {}))
-        reconciler = Reconciler(settings, database, api)
+        reconciler = Reconciler(SOURCES[provider](settings, **more), database, every=settings.reconcile_every)
         compare = reconciler.count if dry_run else reconciler.now
         result = compare(_moment(since), _say_progress)
-    except SendGridError as error:
+    except ApiError as error:
         raise click.ClickException(str(error)) from None
     click.echo(
         f"{result.checked:,} entr{'y' if result.checked == 1 else 'ies'} checked: {result.drift:,} "

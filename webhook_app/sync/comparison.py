@@ -1,7 +1,7 @@
-"""Comparing SendGrid's lists with the outbox: whoever is on them and was never heard of here is opted out, too.
+"""Comparing an ESP's own lists with the outbox: whoever is on them and was never heard of here is opted out, too.
 
-Suppressions made by hand fire no webhook, and SendGrid gives up on a webhook after a day of outage. Its lists know of
-both. They say when somebody was put on them: that is when the opt-out happened, so nothing newer is undone.
+Suppressions made by hand fire no webhook, and ESPs give up on a webhook after hours or a day of outage. Their lists
+know of both. They say when somebody was put on them: that is when the opt-out happened, so nothing newer is undone.
 """
 
 import json
@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
 
-from marshmallow import EXCLUDE, Schema, ValidationError, fields
+from marshmallow import EXCLUDE, Schema, ValidationError
 
 from webhook_app.consent import Action, ConsentChange, Identity, IdentityKind
 from webhook_app.outbox import Database, Intake
@@ -18,41 +18,12 @@ from webhook_app.outbox.hashing import Hasher
 from webhook_app.outbox.lookup import Known, newest_changes
 from webhook_app.outbox.reconciliations import Reconciled
 from webhook_app.providers import explain
-from webhook_app.providers.fields import Address, Timestamp
-from webhook_app.sync.sendgrid_api import SendGridApi
+from webhook_app.providers.fields import Address, Text
+from webhook_app.sync.sources import Source, SuppressionList
+from webhook_app.sync.times import PastTime
 
-PROVIDER = "sendgrid"
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class SuppressionList:
-    """One of SendGrid's lists."""
-
-    title: str
-    path: str
-    #: Why a change says it happened.
-    reason: str
-    #: The key of the time somebody was put on it.
-    time_key: str = "created"
-    #: Whether SendGrid picks a time by itself; else we do.
-    takes_start_time: bool = True
-
-
-#: Event as `SENDGRID_EVENTS` names it → the list that it puts people on. `dropped` is about people on these lists.
-LISTS = {
-    "unsubscribe": SuppressionList(
-        title="Global Unsubscribes", path="/v3/suppression/unsubscribes", reason="global_unsubscribes"
-    ),
-    "group_unsubscribe": SuppressionList(
-        title="Group Unsubscribes",
-        path="/v3/asm/suppressions",
-        reason="group_unsubscribes",
-        time_key="created_at",
-        takes_start_time=False,
-    ),
-    "spamreport": SuppressionList(title="Spam Reports", path="/v3/suppression/spam_reports", reason="spam_reports"),
-    "bounce": SuppressionList(title="Bounces", path="/v3/suppression/bounces", reason="bounces"),
-}
+#: Entries that are looked up and stored at once, however long a page is.
+BATCH = 1000
 
 
 class Entry(Schema):
@@ -62,8 +33,8 @@ class Entry(Schema):
         unknown = EXCLUDE
 
     email = Address(required=True)
-    created = Timestamp(required=True)
-    group_id = fields.Integer(load_default=None)
+    time = PastTime(required=True)
+    reason = Text(load_default="")
 
 
 _ENTRY = Entry()
@@ -73,10 +44,7 @@ _ENTRY = Entry()
 class Comparison:
     """Compares lists with the outbox, page by page. `on_page` is called after each; what it raises ends it."""
 
-    api: SendGridApi
-    lists: tuple[SuppressionList, ...]
-    #: The unsubscribe groups that count; empty: all.
-    group_ids: frozenset[int]
+    source: Source
     database: Database
     intake: Intake
     hasher: Hasher
@@ -85,12 +53,12 @@ class Comparison:
     on_page: Callable[[SuppressionList, Reconciled], None] = lambda _list, _result: None
 
     def run(self, since: datetime | None) -> Reconciled:
-        """Only of entries from `since` on, if it is given. Raises `SendGridError` and `OutboxUnavailable`."""
+        """Only of entries from `since` on, if it is given. Raises `ApiError` and `OutboxUnavailable`."""
         result = Reconciled()
-        for one in self.lists:
-            query = {"start_time": int(since.timestamp())} if since and one.takes_start_time else {}
-            for page in self.api.pages(one.path, **query):
-                result = self._page(one, page, since, result)
+        for one in self.source.lists():
+            for page in self.source.pages(one, since):
+                for start in range(0, len(page), BATCH):
+                    result = self._page(one, page[start : start + BATCH], since, result)
                 self.on_page(one, result)
         return result
 
@@ -101,10 +69,10 @@ class Comparison:
         for raw in page:
             kept = json.dumps({"list": one.path, "entry": raw}).encode()
             try:
-                change = self._change(one, raw)
+                change = _change(one, raw)
             except ValidationError as error:
                 checked += 1
-                quarantined.append((f"on SendGrid's list {one.title}: {explain(error)}", kept))
+                quarantined.append((f"on {self.source.api.title}'s list {one.title}: {explain(error)}", kept))
                 continue
             if change is None or (since and change.occurred_at and change.occurred_at < since):
                 continue
@@ -129,21 +97,28 @@ class Comparison:
             unreadable=result.unreadable + len(quarantined),
         )
 
-    def _change(self, one: SuppressionList, raw: Any) -> ConsentChange | None:
-        if not isinstance(raw, dict):
-            raise ValidationError("is not a JSON object", "entry")
-        entry = _ENTRY.load({**raw, "created": raw.get(one.time_key)})
-        if self.group_ids and entry["group_id"] is not None and entry["group_id"] not in self.group_ids:
-            return None
-        return ConsentChange(
-            action=Action.OPT_OUT,
-            identity=Identity(kind=IdentityKind.EMAIL, value=entry["email"]),
-            reason=one.reason,
-            occurred_at=entry["created"],
-        )
-
     def _add(self, missing: list[tuple[ConsentChange, bytes]], quarantined: list[tuple[str, bytes]]) -> int:
-        return self.intake.add(PROVIDER, changes=missing, quarantined=quarantined).accepted
+        return self.intake.add(self.source.provider, changes=missing, quarantined=quarantined).accepted
+
+
+def _change(one: SuppressionList, raw: Any) -> ConsentChange | None:
+    """What an entry means; None for one that is no opt-out. Raises `ValidationError`."""
+    if not isinstance(raw, dict):
+        raise ValidationError("is not a JSON object", "entry")
+    if one.where and not one.where.holds(raw):
+        return None
+    found = {
+        "email": one.email.find(raw),
+        "time": one.time.find(raw),
+        "reason": (one.reason_at and one.reason_at.find(raw)) or "",
+    }
+    entry = _ENTRY.load(found)
+    return ConsentChange(
+        action=Action.OPT_OUT,
+        identity=Identity(kind=IdentityKind.EMAIL, value=entry["email"]),
+        reason=entry["reason"] or one.reason,
+        occurred_at=entry["time"],
+    )
 
 
 def _verdict(known: Known | None, created: datetime) -> str:

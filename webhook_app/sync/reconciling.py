@@ -1,4 +1,4 @@
-"""When SendGrid's lists are compared: now and then by the worker, or when a person says so; never twice at a time."""
+"""When the ESPs' own lists are compared: now and then by the worker, or by a command; never twice at a time."""
 
 import json
 import threading
@@ -13,13 +13,14 @@ from webhook_app.outbox import Database, Intake, OutboxUnavailable
 from webhook_app.outbox.hashing import load_hasher
 from webhook_app.outbox.reconciliations import Compared, Reconciled, Reconciliation, Reconciliations
 from webhook_app.settings import Settings
-from webhook_app.sync.comparison import LISTS, PROVIDER, Comparison, SuppressionList
-from webhook_app.sync.sendgrid_api import SendGridApi, SendGridError
+from webhook_app.sync.api import ApiError
+from webhook_app.sync.comparison import Comparison
+from webhook_app.sync.sources import SOURCES, Source, SuppressionList, configured
 
-LEASE = 600.0  # seconds; longer than any one page takes, with every wait for SendGrid's rate limit
+LEASE = 600.0  # seconds; longer than any one page takes, with every wait for a rate limit
 LOOK_EVERY = 15.0  # seconds between two looks at whether a comparison is due
 RETRY_AFTER = 900.0  # seconds until the next try when one has failed
-#: A scheduled comparison begins so long before the last one, for what SendGrid may have shown late.
+#: A scheduled comparison begins so long before the last one, for what the ESP may have shown late.
 OVERLAP = timedelta(days=1)
 #: And reads everything so often, for what came or went while pages were turned.
 COMPLETE_EVERY = timedelta(days=7)
@@ -34,12 +35,12 @@ class Stopped(BaseException):
 class Reconciler:
     """Compares when it is due, and writes down what came of it."""
 
-    def __init__(self, settings: Settings, database: Database, api: SendGridApi) -> None:
-        self._settings = settings
+    def __init__(self, source: Source, database: Database, *, every: float) -> None:
+        """`every` so many seconds it is due; 0 where nobody has said so."""
+        self._source = source
         self._database = database
-        self._api = api
+        self._every = every
         self._records = Reconciliations(database)
-        self._lists = tuple(LISTS[event] for event in settings.sendgrid_events if event in LISTS)
 
     def when_due(self, check: Callable[[], None]) -> None:
         """What the worker does now and then. `check` raises `Stopped` when the worker has to end."""
@@ -51,12 +52,12 @@ class Reconciler:
         since = _since(last, what)
         try:
             result = self._run(what, token, since, on_page=lambda _list, _result: check())
-        except SendGridError as error:
-            log.error("reconciliation_failed", provider=PROVIDER, reason=error.reason, message=str(error))
+        except ApiError as error:
+            log.error("reconciliation_failed", provider=what.key, reason=error.reason, message=str(error))
             return
         log.info(
             "reconciled",
-            provider=PROVIDER,
+            provider=what.key,
             since=since and since.isoformat(),
             checked=result.checked,
             drift=result.drift,
@@ -65,11 +66,11 @@ class Reconciler:
         )
 
     def now(self, since: datetime | None, on_page: Callable[[SuppressionList, Reconciled], None]) -> Reconciled:
-        """Compare at once. Raises `SendGridError` where that fails, or somebody else does it just now."""
+        """Compare at once. Raises `ApiError` where that fails, or somebody else does it just now."""
         what = self._what()
         token = self._records.begin(what, lease=LEASE, only_if_due=False)
         if token is None:
-            raise SendGridError("under_way", "a worker compares just now; try again in some minutes")
+            raise ApiError("under_way", "a worker compares just now; try again in some minutes")
         return self._run(what, token, since, on_page)
 
     def count(self, since: datetime | None, on_page: Callable[[SuppressionList, Reconciled], None]) -> Reconciled:
@@ -87,10 +88,10 @@ class Reconciler:
             self._records.renew(token, lease=LEASE)
             on_page(one, result)
 
-        every = self._settings.reconcile_every
+        every = self._every
         try:
             result = self._comparison(page_done).run(since)
-        except SendGridError as error:
+        except ApiError as error:
             self._records.fail(token, str(error), due_in=min(every or RETRY_AFTER, RETRY_AFTER))
             raise
         except BaseException as error:
@@ -103,15 +104,13 @@ class Reconciler:
 
     def _what(self) -> Compared:
         """The lists as they are configured now: with another key, region, list or group, nothing was read yet."""
-        read = [self._api.base, self._api.key, [one.path for one in self._lists], self._settings.sendgrid_group_ids]
-        scope = load_hasher(self._database).body(json.dumps(read).encode()).hex()
-        return Compared(provider=PROVIDER, account=self._api.subuser, scope=scope)
+        source = self._source
+        scope = load_hasher(self._database).body(json.dumps([source.api.base, *source.scope]).encode()).hex()
+        return Compared(provider=source.provider, account=source.account, scope=scope)
 
     def _comparison(self, on_page: Callable[[SuppressionList, Reconciled], None]) -> Comparison:
         return Comparison(
-            api=self._api,
-            lists=self._lists,
-            group_ids=frozenset(self._settings.sendgrid_group_ids),
+            source=self._source,
             database=self._database,
             intake=Intake(self._database),
             hasher=load_hasher(self._database),
@@ -144,17 +143,23 @@ def scheduled(settings: Settings, database: Database) -> Iterator[None]:
         stopping.wait(seconds)
         check()
 
+    def compare(provider: str) -> None:
+        try:
+            source = SOURCES[provider](settings, sleep=sleep)
+            Reconciler(source, database, every=settings.reconcile_every).when_due(check)
+        except ApiError as error:
+            log.error("reconciliation_failed", provider=provider, reason=error.reason, message=str(error))
+        except OutboxUnavailable as error:
+            log.warning("outbox_unavailable", reason=str(error))
+        except Exception as error:
+            # A bug of ours must not end the schedule. The error's text may hold an address.
+            log.error("reconciliation_failed", provider=provider, error=type(error).__name__)
+
     def look() -> None:
-        reconciler = Reconciler(settings, database, SendGridApi.from_settings(settings, sleep=sleep))
         with suppress(Stopped):
             while True:
-                try:
-                    reconciler.when_due(check)
-                except OutboxUnavailable as error:
-                    log.warning("outbox_unavailable", reason=str(error))
-                except Exception as error:
-                    # A bug of ours must not end the schedule. The error's text may hold an address.
-                    log.error("reconciliation_failed", provider=PROVIDER, error=type(error).__name__)
+                for provider in configured(settings):
+                    compare(provider)
                 sleep(LOOK_EVERY)
 
     thread = threading.Thread(target=look, name="reconcile", daemon=True)

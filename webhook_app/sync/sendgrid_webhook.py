@@ -10,7 +10,8 @@ from urllib.parse import urlsplit
 from webhook_app.outbox import Database
 from webhook_app.outbox.lookup import newest_test
 from webhook_app.settings import is_loopback
-from webhook_app.sync.sendgrid_api import SendGridApi, SendGridError
+from webhook_app.sync.api import ApiError
+from webhook_app.sync.sendgrid_api import SendGridApi
 
 WEBHOOK_PATH = "/webhooks/sendgrid"
 FRIENDLY_NAME = "Opt-outs to Dynamic Yield"
@@ -121,7 +122,7 @@ def make_plan(
 
 
 def carry_out(api: SendGridApi, plan: Plan) -> tuple[str, str]:
-    """The webhook's id and its public key. What was only half done is undone. Raises `SendGridError`."""
+    """The webhook's id and its public key. What was only half done is undone. Raises `ApiError`."""
     if plan.webhook_id is None:
         return _create(api, plan)
     # The signature first: not one event more shall come unsigned.
@@ -139,7 +140,7 @@ def _create(api: SendGridApi, plan: Plan) -> tuple[str, str]:
         public_key = api.turn_signing_on(webhook_id)
         api.update_webhook(webhook_id, webhook)
     except BaseException:
-        with suppress(SendGridError):
+        with suppress(ApiError):
             api.delete_webhook(webhook_id)
         raise
     return webhook_id, public_key

@@ -50,6 +50,10 @@ class PastTime(Timestamp):
         self.only_pattern = pattern
 
     def _deserialize(self, value: Any, attr: str | None, data: Any, **kwargs: Any) -> datetime:
+        if isinstance(value, int | float) and not isinstance(value, bool):
+            value = str(value)
+        if not isinstance(value, str):
+            raise ValidationError("is not a time")
         try:
             moment = self._read(value, attr, data, **kwargs)
         except ValidationError:
