@@ -112,6 +112,14 @@ def test_a_providers_file_under_development_is_tried_before_it_has_a_secret(try_
     assert (other["outcome"], other["why"]) == ("ignored", "neither opt_out nor opt_in holds of it, or skip does")
 
 
+def test_a_damaged_event_of_a_batch_is_told_apart_from_its_neighbours(try_: Try, tmp_path: Path) -> None:
+    good = b'{"event": "unsubscribe", "email": "jane@example.com", "timestamp": 1760000000}'
+    (tmp_path / "batch.json").write_bytes(b"[" + good + b"," + good.replace(b"jane", b"j\xe9ne") + b"]")
+    first, second = events(try_("sendgrid", "batch.json", "--json"))
+    assert (first["outcome"], second["outcome"]) == ("accepted", "quarantined")
+    assert second["why"] == "email: holds bytes that are no UTF-8 text"
+
+
 def test_what_the_url_says_counts(try_: Try) -> None:
     contact = '{"external_id": "C-1001"}'
     (without,) = events(try_("emarsys", "-", "--json", stdin=contact))
@@ -143,7 +151,7 @@ def test_a_post_that_verifies_the_url_says_nothing_of_a_person(try_: Try) -> Non
         (["mailgun", "missing.json"], "", "Error: missing.json cannot be read: No such file or directory"),
         (["mailgun", "."], "", "Error: . cannot be read: Is a directory"),
         (["mailgun", "-"], "{]", "Error: the whole body would be quarantined: the body is not JSON: "),
-        (["mailgun", "-"], "", "Error: the whole body would be quarantined: the body is not JSON: "),
+        (["iterable", "-"], "", "Error: the whole body would be quarantined: the body is not JSON: "),
         (["mailgun", "-"], " " * 3_000_000, "Error: it would be refused with 413: "),
     ],
 )

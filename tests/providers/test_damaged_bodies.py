@@ -91,7 +91,11 @@ def test_the_others_are_taken_and_the_one_is_quarantined_with_its_reason(case: C
     assert isinstance(load_json(raw), dict)
 
 
-@pytest.mark.parametrize("case", BATCHED, ids=lambda case: case.provider)
+#: Zoho says once for a whole batch what happened.
+SELF_CONTAINED = [case for case in BATCHED if case.provider != "zoho_campaigns"]
+
+
+@pytest.mark.parametrize("case", SELF_CONTAINED, ids=lambda case: case.provider)
 def test_trying_again_takes_an_event_whose_address_came_whole_and_never_a_mangled_person(case: Case) -> None:
     found = batch(case)
     assert found

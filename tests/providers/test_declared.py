@@ -99,6 +99,14 @@ def test_everything_that_can_be_said_of_an_event(declare: Declare) -> None:
     assert json.loads(raw)["device"] == 100
 
 
+def test_the_events_that_for_each_makes_keep_nobody_elses_part_of_their_own_list(declare: Declare) -> None:
+    acme = declare(LEAST + 'for_each = "people"\nemail = "each.mail"\n')
+    people = [{"mail": "a@b.de"}, {"mail": "c@d.de"}]
+    (_, first), (_, second) = say(acme, {"type": "unsubscribed", "people": people}).changes
+    assert json.loads(first) == {"type": "unsubscribed", "each": people[0]}
+    assert json.loads(second) == {"type": "unsubscribed", "each": people[1]}
+
+
 def test_a_change_that_is_in_doubt_is_quarantined_with_the_reason(declare: Declare) -> None:
     toml = LEAST + 'email = "who"\n[acme.quarantine]\n"names several people" = "length(to) > `1`"\n'
     acme = declare(toml)

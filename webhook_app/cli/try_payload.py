@@ -18,7 +18,7 @@ from webhook_app.auth import WebhookRequest
 from webhook_app.cli.shared import as_json, print_json, settings
 from webhook_app.consent import Action, ConsentChange, IdentityKind
 from webhook_app.outbox.hashing import Hasher
-from webhook_app.providers import Provider, Unreadable, explain
+from webhook_app.providers import Provider, Unreadable, change_of, explain
 
 #: No installation's key: what is hashed here is compared within one payload and goes nowhere.
 _HASHER = Hasher(b"try")
@@ -94,7 +94,7 @@ def _verdicts(provider: Provider, request: WebhookRequest, *, forward_opt_ins: b
     seen: dict[bytes, int] = {}
     for number, event in enumerate(provider.events(request), start=1):
         try:
-            change = provider.translate(event, request)
+            change = change_of(provider, event, request)
         except ValidationError as error:
             yield Verdict(outcome="quarantined", why=explain(error))
             continue

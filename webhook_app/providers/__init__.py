@@ -100,10 +100,7 @@ def read(provider: Provider, request: WebhookRequest, *, forward_opt_ins: bool, 
         return reading
     for event in events:
         try:
-            if isinstance(event, Damaged) and not damaged_too:
-                place, _, line = event.damage.rpartition(": ")
-                raise ValidationError(line, place or "_schema")
-            change = provider.translate(event, request)
+            change = change_of(provider, event, request, damaged_too=damaged_too)
         except ValidationError as error:
             unreadable += 1
             if isinstance(error, UnknownType):
@@ -119,6 +116,16 @@ def read(provider: Provider, request: WebhookRequest, *, forward_opt_ins: bool, 
         reason, _ = reading.quarantined[0]
         reading.quarantined = [(f"{unreadable} events cannot be read; the first: {reason}", request.body)]
     return reading
+
+
+def change_of(
+    provider: Provider, event: Any, request: WebhookRequest, *, damaged_too: bool = False
+) -> ConsentChange | None:
+    """What one raw event says, None where that is nothing. Raises `ValidationError` for what a person must look at."""
+    if isinstance(event, Damaged) and not damaged_too:
+        place, _, line = event.damage.rpartition(": ")
+        raise ValidationError(line, place or "_schema")
+    return provider.translate(event, request)
 
 
 def json_events(request: WebhookRequest) -> list[Any]:

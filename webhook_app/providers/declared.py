@@ -20,10 +20,10 @@ from webhook_app.providers.bodies import FORMS
 from webhook_app.providers.declaration import IDENTITIES, Declaration, Greeting
 from webhook_app.providers.expressions import Where
 from webhook_app.providers.fields import Address, Note, Text, Timestamp, is_given
-from webhook_app.providers.json_body import Damaged
+from webhook_app.providers.json_body import Damaged, flagged
 from webhook_app.providers.known import UnknownType
 
-#: `for_each` makes at most so many events of one, each of which keeps it whole; a mail has some fifty recipients.
+#: `for_each` makes at most so many events of one, each of which may keep it whole; a mail has some fifty recipients.
 MAX_EACH = 1000
 
 #: Key of `visitor` in the file → what we call it.
@@ -235,9 +235,11 @@ def _inner_json(path: Where, loaded: Any) -> Any:
 def _each(path: Where, event: Any) -> list[Any]:
     """The event once for each value at the path, which then stands under `each`; once as it is where there is none.
 
+    A list that is the event's own is taken out of it: each value's event keeps itself, and not its neighbours too.
+
     Raises `Unreadable` for more than `MAX_EACH`: a person must look, nobody is dropped silently.
     """
-    if not isinstance(event, dict) or isinstance(event, Damaged):
+    if not isinstance(event, dict) or (isinstance(event, Damaged) and path.text not in event):
         return [event]
     try:
         values = path.find(event)
@@ -247,7 +249,8 @@ def _each(path: Where, event: Any) -> list[Any]:
         return [event]
     if len(values) > MAX_EACH:
         raise Unreadable(f"for_each ({path.text}) finds {len(values)} values, more than {MAX_EACH}")
-    return [event | {"each": value} for value in values]
+    rest = {name: value for name, value in event.items() if name != path.text}
+    return [flagged(rest | {"each": value}) for value in values]
 
 
 def _place(name: str, path: Where) -> str:

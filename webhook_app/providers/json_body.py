@@ -80,7 +80,7 @@ _HARMLESS_KEY = re.compile(r"[A-Za-z_][A-Za-z0-9_-]{0,39}")
 
 def _load_leniently(body: bytes) -> Any:
     text = _TEXT_OR_CONTROL.sub(_marked, _decode(body))
-    return json.loads(text, object_hook=_flag)
+    return json.loads(text, object_hook=flagged)
 
 
 def _decode(body: bytes) -> str:
@@ -101,13 +101,14 @@ def _marked(found: re.Match[str]) -> str:
     return text.translate(_MARKS) if _CONTROL.search(text) else text
 
 
-def _flag(loaded: dict[str, Any]) -> dict[str, Any]:
+def flagged(loaded: dict[str, Any]) -> dict[str, Any]:
+    """The object, as `Damaged` where anything in it is."""
     for key, value in loaded.items():
         damage = _damage(key) or _damage(value)
         if damage:
-            flagged = Damaged(loaded)
-            flagged.damage = _below(key, damage)
-            return flagged
+            damaged = Damaged(loaded)
+            damaged.damage = _below(key, damage)
+            return damaged
     return loaded
 
 
