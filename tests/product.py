@@ -15,7 +15,7 @@ import time
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, closing, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -284,6 +284,31 @@ class Product:
                 connection.close()
         with psycopg.connect(self.database_url, autocommit=True) as remote:
             return remote.execute(query.replace("?", "%s").encode(), values).fetchall()
+
+    def take_rows_of(self, address: str) -> None:
+        """Everything that the database knows of a person is gone from under whoever works with it.
+
+        As after an erasure by hand, or with an older backup restored.
+        """
+        ((number, person),) = self.sql("SELECT id, identity_hash FROM events WHERE identity_value = ?", address)
+        person = bytes(person)
+        tables = {"attempts": ("event_id", number), "consents": ("identity_hash", person), "events": ("id", number)}
+        for table, (column, value) in tables.items():
+            if self._has(table):
+                self._write(f"DELETE FROM {table} WHERE {column} = ?", value)  # noqa: S608 (our own names)
+
+    def _has(self, table: str) -> bool:
+        if self.database_url.startswith("sqlite"):
+            return bool(self.sql("SELECT 1 FROM sqlite_master WHERE name = ?", table))
+        return bool(self.sql("SELECT 1 FROM information_schema.tables WHERE table_name = ?", table))
+
+    def _write(self, statement: str, *values: Any) -> None:
+        if self.database_url.startswith("sqlite"):
+            with closing(sqlite3.connect(self.sqlite_file, timeout=PATIENCE, isolation_level=None)) as connection:
+                connection.execute(statement, values)
+        else:
+            with psycopg.connect(self.database_url, autocommit=True) as remote:
+                remote.execute(statement.replace("?", "%s").encode(), values)
 
     @property
     def sqlite_file(self) -> Path:

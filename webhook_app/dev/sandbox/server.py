@@ -59,7 +59,7 @@ class Server:
         arrival = box.arrive(request)
         if box.latency:
             await asyncio.sleep(box.latency)
-        if fault := box.next_fault():
+        if fault := box.next_fault(request):
             # Settled first: whoever is answered, or cut off, may look at once.
             box.settle(arrival, fault.kind, None)
             take_effect = partial(box.take_effect, arrival)

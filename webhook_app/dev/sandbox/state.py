@@ -89,6 +89,8 @@ class Fault:
     kind: str
     #: How many requests it is for; None: all that come.
     times: int | None = 1
+    #: Only for requests whose body holds this text: a firewall that dislikes an address.
+    only: str = ""
     options: dict[str, Any] = field(default_factory=dict)
 
 
@@ -115,8 +117,8 @@ class Sandbox:
         """The bodies that took effect, in that order: the last one about a person is what Dynamic Yield acts by."""
         return [arrival.shown()["body"] for arrival in list(self._effects)]
 
-    def fault(self, kind: str, *, times: int | None = 1, **options: Any) -> None:
-        """Let the next `times` requests end in this fault.
+    def fault(self, kind: str, *, times: int | None = 1, only: str = "", **options: Any) -> None:
+        """Let the next `times` requests (whose body holds the text `only`) end in this fault.
 
         Raises `ValueError` for a kind that does not exist.
         """
@@ -126,14 +128,17 @@ class Sandbox:
             raise ValueError("times must be a whole number above 0, or null")
         if not isinstance(options.get("status", 500), int):
             raise ValueError("status must be a whole number")
-        self._faults.append(Fault(kind, times, options))
+        self._faults.append(Fault(kind, times, only, options))
 
     def heal(self) -> None:
         self._faults.clear()
 
     @property
     def faults(self) -> list[dict[str, Any]]:
-        return [{"kind": fault.kind, "times": fault.times, **fault.options} for fault in list(self._faults)]
+        return [
+            {"kind": fault.kind, "times": fault.times} | ({"only": fault.only} if fault.only else {}) | fault.options
+            for fault in list(self._faults)
+        ]
 
     def forget(self) -> None:
         self.arrivals.clear()
@@ -162,14 +167,12 @@ class Sandbox:
         if self._log:
             self._log.write(orjson.dumps(arrival.shown(), option=orjson.OPT_APPEND_NEWLINE))
 
-    def next_fault(self) -> Fault | None:
-        if not self._faults:
-            return None
-        fault = self._faults[0]
-        if fault.times is not None:
+    def next_fault(self, request: Request) -> Fault | None:
+        fault = next((fault for fault in self._faults if fault.only.encode() in request.body), None)
+        if fault and fault.times is not None:
             fault.times -= 1
             if fault.times == 0:
-                self._faults.popleft()
+                self._faults.remove(fault)
         return fault
 
     def judge(self, request: Request) -> tuple[int, Any]:
