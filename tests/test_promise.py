@@ -37,7 +37,7 @@ TAKEN = Answer(outcome=Outcome.DELIVERED, status=204)
 @contextmanager
 def working(database: Database, send: Callable[[Call], Answer]) -> Iterator[Worker]:
     """A worker in a thread of its own."""
-    worker = Worker(Queue(database), [Section(form=EventsApi(), send=send)], concurrency=2)
+    worker = Worker(Queue(database), [Section(form=EventsApi())], connect=lambda _: send, concurrency=2)
     thread = threading.Thread(target=worker.run)
     thread.start()
     try:

@@ -16,7 +16,7 @@ from werkzeug.middleware.dispatcher import DispatcherMiddleware
 
 from webhook_app import cli, openapi, receiver, web
 from webhook_app.console import PREFIX, create_console
-from webhook_app.delivery.registry import build as build_form
+from webhook_app.delivery.sections import build as build_sections
 from webhook_app.ops import health, logs, metrics
 from webhook_app.outbox import Database, Intake, open_database
 from webhook_app.outbox.counters import FLUSH_EVERY, Counters
@@ -70,7 +70,7 @@ def build_app(environ: Mapping[str, str]) -> Flask:
     with _collecting(problems):
         providers = build_providers(settings, environ)
     with _collecting(problems):
-        form = build_form(settings)
+        sections = build_sections(settings, environ)
     if problems:
         raise ConfigurationError(problems)
 
@@ -79,7 +79,9 @@ def build_app(environ: Mapping[str, str]) -> Flask:
     app.extensions["settings"] = settings
     app.extensions["database"] = database
     app.extensions["providers"] = providers
-    app.extensions["form"] = form
+    app.extensions["sections"] = sections
+    # By which a change is shown that was not sent yet.
+    app.extensions["form"] = form = next(iter(sections.values())).form
     app.extensions["near_misses"] = near_misses(environ, provider_variables(providers.values()))
     app.extensions["counters"] = counters = Counters(database)
     app.register_blueprint(receiver.blueprint(providers, Intake(database), settings))

@@ -270,6 +270,19 @@ class Settings:
     requests_per_second: int = _setting(
         _whole(least=0, most=100_000), 0, "ceiling on requests to Dynamic Yield, for each worker; 0 is none"
     )
+    section_when: str = _setting(
+        fields.String(),
+        "",
+        "JMESPath over `{provider, action, kind, event}`: which events concern the section, like "
+        "`` event.asm_group_id == `4711` ``",
+        shown="all",
+    )
+    sections_file: str = _setting(
+        fields.String(),
+        "",
+        "a TOML file of several sections, instead of the one of `EVENTS_API_KEY`; see docs/sections.md",
+        shown="`sections.toml` if present",
+    )
     egress_proxy: str = _setting(
         Checked(check_proxy),
         "",

@@ -139,8 +139,8 @@ def working(database: Database, box: Sandbox, monkeypatch: pytest.MonkeyPatch) -
     def work(key: str = "key", **more: Any) -> Iterator[Worker]:
         client = Client(box.url, key)
         options: dict[str, Any] = {"concurrency": 4} | more
-        section = Section(form=EventsApi(), send=options.pop("send", client.send))
-        worker = Worker(Queue(database), [section], **options)
+        send = options.pop("send", client.send)
+        worker = Worker(Queue(database), [Section(form=EventsApi())], connect=lambda _: send, **options)
         thread = threading.Thread(target=worker.run)
         thread.start()
         try:
@@ -363,7 +363,8 @@ def test_a_worker_that_meets_a_bug_ends_and_says_where(database: Database) -> No
         def report(self, *args: Any, **more: Any) -> None:
             raise RuntimeError("jane@example.com")
 
-    worker = Worker(Broken(database), [Section(form=EventsApi(), send=lambda _: PASSING)], concurrency=1)
+    section = Section(form=EventsApi())
+    worker = Worker(Broken(database), [section], connect=lambda _: lambda _: PASSING, concurrency=1)
     with capture_logs() as logs, pytest.raises(SystemExit):
         worker.run()
     (line,) = (line for line in logs if line["event"] == "worker_failed")

@@ -118,7 +118,8 @@ MAY_IMPORT: dict[str, set[str]] = {
     "settings": {"auth", "egress"},
     "providers": {"consent", "auth", "settings"},
     "outbox": {"consent"},
-    "delivery": {"consent", "egress", "outbox", "settings"},
+    # A file of sections is written in the language of a file of providers.
+    "delivery": {"consent", "egress", "outbox", "providers", "settings"},
     "receiver": {"auth", "consent", "providers", "outbox", "settings", "web", "webhook_result"},
     "redelivery": {"auth", "outbox", "providers"},
     "sync": {"auth", "consent", "egress", "providers", "outbox", "settings"},

@@ -1,6 +1,7 @@
 """`flask providers`, `check`, `prune`: how is it set up, does it work, forget what is old."""
 
 import sys
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from itertools import groupby
 
@@ -9,8 +10,8 @@ from flask import current_app
 from flask.cli import with_appcontext
 
 from webhook_app.cli.shared import as_json, database, maintenance, one_clear_line, print_json, settings
-from webhook_app.delivery.client import Client
 from webhook_app.delivery.live import Checked, check_live
+from webhook_app.delivery.sections import Section
 from webhook_app.ops import alerts
 from webhook_app.ops.status import Finding, Severity, findings
 from webhook_app.outbox import OutboxUnavailable
@@ -74,17 +75,27 @@ def check(live: bool, alert: bool) -> None:
         Checked(subject="service", works=True, said="the database is in order, a worker is alive")
     ]
     results += _journal()
-    key = settings().events_api_key
-    if not key:
-        said = "EVENTS_API_KEY is not set: copy a server-side API key from Dynamic Yield"
-        results.append(Checked(subject="key", works=False, said=said))
-    elif live:
-        client = Client(settings().events_api_base, key, egress=settings().egress)
-        results += check_live(client, current_app.extensions["form"])
-        client.close()
+    sections: dict[str, Section] = current_app.extensions["sections"]
+    for section in sections.values():
+        found = _of_section(section, live=live)
+        # One section needs no name.
+        named = [replace(one, subject=f"{section.name}: {one.subject}") for one in found]
+        results += named if len(sections) > 1 else found
     if alert:
         results.append(_test_alert())
     _tell(results)
+
+
+def _of_section(section: Section, *, live: bool) -> list[Checked]:
+    if not section.api_key:
+        said = "EVENTS_API_KEY is not set: copy a server-side API key from Dynamic Yield"
+        return [Checked(subject="key", works=False, said=said)]
+    if not live:
+        return []
+    client = section.client(settings().egress)
+    found = check_live(client, section.form)
+    client.close()
+    return found
 
 
 def _test_alert() -> Checked:

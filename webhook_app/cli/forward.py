@@ -15,7 +15,6 @@ from flask import current_app
 from flask.cli import with_appcontext
 
 from webhook_app.cli import shared
-from webhook_app.delivery.client import Client
 from webhook_app.delivery.sections import Section
 from webhook_app.delivery.worker import Worker
 from webhook_app.ops import alerts
@@ -38,17 +37,15 @@ SCHEMA_WAIT = 60.0  # seconds a worker waits for the release phase to migrate
 def forward() -> None:
     """Send what the outbox holds to Dynamic Yield, until told to stop (the worker)."""
     settings, database = shared.settings(), shared.database()
-    if not settings.events_api_key:
+    sections: dict[str, Section] = current_app.extensions["sections"]
+    if not all(section.api_key for section in sections.values()):
         raise click.ClickException("EVENTS_API_KEY is not set: copy a server-side API key from Dynamic Yield")
     _await_schema(database)
     _record_settings(database)
-    client = Client(settings.events_api_base, settings.events_api_key, egress=settings.egress)
-    section = Section(
-        form=current_app.extensions["form"], send=client.send, requests_per_second=settings.requests_per_second
-    )
     worker = Worker(
         Queue(database),
-        [section],
+        sections.values(),
+        connect=lambda section: section.client(settings.egress).send,
         concurrency=settings.worker_concurrency,
         observe=partial(count_attempt, current_app.extensions["counters"]),
         tidy=Retention(database, shared.maintenance(), keep=timedelta(days=settings.retention_days)).step,

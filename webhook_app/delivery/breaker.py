@@ -13,7 +13,7 @@ PROBE_EVERY = 30.0  # seconds between two tries while the set-up is wrong
 #: So long a single refusal is no pause yet: another change may be taken at once.
 DOUBT = 1.0  # seconds
 #: So often a change is refused while others are taken until it is given up.
-BLAME_LIMIT = 8
+BLAME_LIMIT = 6
 #: Changes that are remembered for having been refused; the oldest are forgotten.
 REMEMBERED = 1000
 

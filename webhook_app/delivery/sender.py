@@ -8,11 +8,14 @@ from dataclasses import dataclass, field, replace
 
 import structlog
 
-from webhook_app.delivery import Answer, Outcome, Undeliverable
+from webhook_app.delivery import Answer, Call, Outcome, Undeliverable
 from webhook_app.delivery.breaker import CircuitBreaker, Pause
 from webhook_app.delivery.pacer import Pacer
 from webhook_app.delivery.sections import Section
 from webhook_app.outbox import Claimed
+
+#: Makes one attempt, and never raises.
+Send = Callable[[Call], Answer]
 
 #: No attempt takes longer, and none begins on a lease that ends sooner: nobody else can hold the change meanwhile.
 ATTEMPT_DEADLINE = 15.0  # seconds
@@ -47,6 +50,7 @@ class Sender:
     def __init__(
         self,
         section: Section,
+        send: Send,
         *,
         concurrency: int,
         done: Callable[[Job], object],
@@ -54,6 +58,7 @@ class Sender:
         clock: Callable[[], float],
     ) -> None:
         self.section = section
+        self._send = send
         self.breaker = CircuitBreaker()
         self.under_way: set[Job] = set()
         self._concurrency = concurrency
@@ -140,7 +145,7 @@ class Sender:
         if claimed.change is None:
             return Answer(outcome=Outcome.REFUSED, message=claimed.unreadable)
         try:
-            return self.section.send(self.section.form.call(claimed.change, pseudonym=claimed.pseudonym))
+            return self._send(self.section.form.call(claimed.change, pseudonym=claimed.pseudonym))
         except Undeliverable as error:
             return Answer(outcome=Outcome.REFUSED, message=error.reason)
         except Exception as error:

@@ -15,7 +15,7 @@ import structlog
 from webhook_app.delivery import Answer
 from webhook_app.delivery.retrying import decide
 from webhook_app.delivery.sections import Section
-from webhook_app.delivery.sender import ATTEMPT_DEADLINE, Job, Sender
+from webhook_app.delivery.sender import ATTEMPT_DEADLINE, Job, Send, Sender
 from webhook_app.outbox import OutboxUnavailable, Queue, Settlement
 
 LEASE = 20.0  # seconds
@@ -42,6 +42,7 @@ class Worker:
         queue: Queue,
         sections: Iterable[Section],
         *,
+        connect: Callable[[Section], Send],
         concurrency: int,
         observe: Callable[[Settlement, Answer], None] = lambda settlement, answer: None,
         tidy: Callable[[], bool] = lambda: False,
@@ -60,7 +61,14 @@ class Worker:
         self._done: SimpleQueue[Job] = SimpleQueue()
         self._ended: list[Job] = []
         self._senders = [
-            Sender(section, concurrency=concurrency, done=self._done.put, stopping=self._stopping, clock=clock)
+            Sender(
+                section,
+                connect(section),
+                concurrency=concurrency,
+                done=self._done.put,
+                stopping=self._stopping,
+                clock=clock,
+            )
             for section in sections
         ]
         self._paused: dict[str, str] = {}
