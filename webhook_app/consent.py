@@ -43,8 +43,11 @@ class Identity:
 
     @property
     def key(self) -> str:
-        """What makes two identities the same person: `Jane@Example.com` is `jane@example.com`."""
-        value = self.value.casefold() if self.kind is IdentityKind.EMAIL else self.value
+        """What makes two identities the same person: `Jane@Example.com` is `jane@example.com`.
+
+        In lower case, not case-folded: that would make one person of `straße@` and `strasse@`.
+        """
+        value = self.value.lower() if self.kind is IdentityKind.EMAIL else self.value
         return f"{self.kind}:{value}"
 
 

@@ -43,7 +43,8 @@ def test_values_that_are_none_of_emarsys_are_quarantined(value: Any) -> None:
 
 #: The body's opt-in value (… for none), the URL's query → without and with EMARSYS_UNKNOWN_OPT_IN=opt_out.
 UNKNOWN = [
-    (..., "", "ignored", "opt_out"),
+    # Misspelt, most likely: what the person wants may stand there under another name.
+    (..., "", "quarantined", "quarantined"),
     (None, "", "ignored", "opt_out"),
     ("", "", "ignored", "opt_out"),
     (" ", "", "ignored", "opt_out"),
@@ -64,6 +65,16 @@ def test_who_says_it_where_the_body_does_not(value: Any, query: str, by_default:
     event = CONTACT if value is ... else CONTACT | {"optin": value}
     assert outcome(say(event, query)) == by_default
     assert outcome(say(event, query, EMARSYS_UNKNOWN_OPT_IN="opt_out")) == as_opt_out
+
+
+def test_a_misspelt_key_is_named_with_those_that_are_there() -> None:
+    event = CONTACT | {"opt_in": "2", "jane@example.com": 1}
+    ((reason, _),) = say(event).quarantined
+    assert reason == (
+        "optin: is missing, and the URL names no action; there are: external_id, email, event_time, opt_in …"
+    )
+    ((reason, _),) = say({}, EMARSYS_FIELDS="opt_in=Newsletter").quarantined
+    assert reason == "Newsletter: is missing, and the URL names no action; there is no other key"
 
 
 def test_a_contact_whose_will_is_not_known_needs_no_identifier_to_be_ignored() -> None:

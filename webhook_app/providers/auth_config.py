@@ -15,7 +15,7 @@ from webhook_app.auth.sns import Fetch, Sns
 from webhook_app.auth.standard_webhooks import StandardWebhooks, parse_key
 from webhook_app.auth.token import Token
 from webhook_app.auth.url_secret import UrlSecret
-from webhook_app.providers.toml_fields import Table, Variable, Word, one_of, signed_template, source
+from webhook_app.providers.toml_fields import Table, Variable, Word, header_name, one_of, signed_template, source
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -43,7 +43,7 @@ class SecretsTable(Table):
 
 
 class HeaderTable(SecretsTable):
-    header = Word(load_default="Authorization")
+    header = header_name(load_default="Authorization")
     # Empty where the header holds nothing but the secret.
     prefix = fields.String(load_default="Bearer ", error_messages={"invalid": "must be a text in quotes"})
 

@@ -19,7 +19,7 @@ from webhook_app.providers import Handshake, Provider, Sample, Unreadable, expla
 from webhook_app.providers.bodies import FORMS
 from webhook_app.providers.declaration import IDENTITIES, Declaration, Greeting
 from webhook_app.providers.expressions import Where
-from webhook_app.providers.fields import Address, Note, Text, Timestamp, is_given
+from webhook_app.providers.fields import Address, Note, Text, Timestamp, VisitorId, is_given, keys_of
 from webhook_app.providers.json_body import Damaged, flagged
 from webhook_app.providers.known import UnknownType
 
@@ -120,7 +120,7 @@ class Translator:
             occurred_at=occurred_at,
             event_id=event_id,
             message_id=loaded.get("message_id", ""),
-            visitor=Visitor(**{ours: loaded.get(theirs, "") for theirs, ours in VISITOR.items()}),
+            visitor=Visitor(**{ours: loaded.get(theirs) or "" for theirs, ours in VISITOR.items()}),
             push_channel=loaded.get("push_channel"),
             is_test=test is not None and test.holds(event),
         )
@@ -134,7 +134,15 @@ class Translator:
         if self.declaration.opt_in and self.declaration.opt_in.holds(event):
             return Action.OPT_IN
         self._check_is_known(event)
+        self._check_has_been_asked(event)
         return None
+
+    def _check_has_been_asked(self, event: dict[str, Any]) -> None:
+        """Raises where nothing of what the conditions look at is there: a misspelt key, or another form of webhook."""
+        conditions = [one for one in (self.declaration.opt_out, self.declaration.opt_in) if one]
+        if self.declaration.known is None and not any(one.can_be_asked(event) for one in conditions):
+            looked_at = ", ".join(dict.fromkeys(".".join(steps) for one in conditions for steps in one.looks_at))
+            raise ValidationError(f"the conditions look at {looked_at}, none of which is there; {keys_of(event)}")
 
     def _check_is_known(self, event: dict[str, Any]) -> None:
         """Raises `UnknownType`: it may be the ESP's new word for an opt-out, or an old one written otherwise."""
@@ -155,7 +163,7 @@ def translator(declared: Declaration) -> Translator:
         "event_id": Note(),
         "message_id": Note(),
         "push_channel": fields.Enum(PushChannel, by_value=True),
-        **{name: Text() for name in VISITOR},
+        **{name: VisitorId() for name in VISITOR},
     }
     places = {name: getattr(declared, name, None) or declared.visitor.get(name) for name in optional}
     paths |= {name: path for name, path in places.items() if path is not None}

@@ -20,7 +20,7 @@ from webhook_app.auth.token import Token
 from webhook_app.auth.url_secret import UrlSecret
 from webhook_app.consent import Action, ConsentChange, Identity, IdentityKind
 from webhook_app.providers import Provider, Sample, json_events
-from webhook_app.providers.fields import Address, Strict, Text, Timestamp, is_given
+from webhook_app.providers.fields import Address, Strict, Text, Timestamp, is_given, keys_of
 from webhook_app.settings import Settings
 
 #: Opt-in value, as lower-case text → what it says. Emarsys' own are 1, 2, True and False; the others are the
@@ -48,7 +48,7 @@ class OptIn(Strict[Action | None]):
     """An opt-in value; None for null and the empty text, which say that Emarsys does not know."""
 
     def _deserialize(self, value: Any, attr: str | None, data: Any, **kwargs: Any) -> Action | None:
-        word = str(value).strip().casefold() if isinstance(value, str | bool | int) else "?"
+        word = str(value).strip().lower() if isinstance(value, str | bool | int) else "?"
         if not word:
             return None
         try:
@@ -76,7 +76,7 @@ class Translator:
         values = event | dict(_found(event, self.paths)) if self.paths else event
         unsaid = None
         if not is_given(values.get(self.keys["opt_in"])):
-            unsaid = self._where_the_body_does_not_say(values, request)
+            unsaid = self._where_the_body_does_not_say(event, values, request)
             if unsaid is None:
                 return None
         kind = self._identifier_in(values)
@@ -98,8 +98,13 @@ class Translator:
         # The wanted one's absence is what gets reported.
         return self.identifiers[0]
 
-    def _where_the_body_does_not_say(self, values: Mapping[str, Any], request: WebhookRequest) -> Action | None:
+    def _where_the_body_does_not_say(
+        self, event: Mapping[str, Any], values: Mapping[str, Any], request: WebhookRequest
+    ) -> Action | None:
         said_by_url = _action_of(request)
+        if said_by_url is None and self.keys["opt_in"] not in values:
+            # A misspelt key, most likely: what the person wants stands there, under another name.
+            raise ValidationError(f"is missing, and the URL names no action; {keys_of(event)}", self.keys["opt_in"])
         # An empty value is never an opt-in, whatever the URL says: Emarsys does not know this person's will.
         if said_by_url is Action.OPT_IN and self.keys["opt_in"] in values:
             return self.unknown

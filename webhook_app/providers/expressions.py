@@ -91,12 +91,64 @@ Where = Path | FirstOf
 class Condition(Path):
     """An expression that is true, or else false, null or empty. Anything else is a mistake, not a yes."""
 
+    #: The fields it looks at, step by step. Empty where it also asks whether something is there at all.
+    looks_at: tuple[tuple[str, ...], ...] = field(init=False, repr=False, compare=False)
+
+    def __post_init__(self) -> None:
+        # Named: a dataclass with slots is another class than the one that `super()` was written in.
+        Path.__post_init__(self)
+        found = list(_looked_at(self._compiled.parsed))
+        object.__setattr__(self, "looks_at", () if None in found else tuple(found))
+
+    def can_be_asked(self, value: Any) -> bool:
+        """Whether any of the fields it looks at is there; where none is, its answer says nothing."""
+        return not self.looks_at or any(_stands(steps, value) for steps in self.looks_at)
+
     def holds(self, value: Any) -> bool:
         result = self.find(value)
         if isinstance(result, bool) or result in (None, "", [], {}):
             return result is True
         # "false" as a text would count as true in JMESPath; nobody is to be opted out by that.
         raise ValidationError("gives neither true nor false here; compare with something", self.text)
+
+
+def _looked_at(node: Any) -> Iterator[tuple[str, ...] | None]:
+    """The fields whose values a condition looks at; None where it asks whether something is there at all."""
+    children = [child for child in node["children"] if isinstance(child, dict)]
+    if node["type"] == "comparator" and any(child == _NULL for child in children):
+        yield None
+    elif (steps := _steps(node)) is not None:
+        yield steps
+    elif node["type"] in ("subexpression", "index_expression", "projection", "value_projection", "filter_projection"):
+        # Behind the first step that is no name, it looks into what stands there.
+        yield from _looked_at(children[0])
+    elif node["type"] == "current":
+        yield None
+    elif node["type"] != "not_expression":
+        for child in children:
+            yield from _looked_at(child)
+
+
+_NULL: dict[str, Any] = {"type": "literal", "value": None, "children": []}
+
+
+def _steps(node: Any) -> tuple[str, ...] | None:
+    """`a.b.c` as its names; None for what is no such path."""
+    if node["type"] == "field":
+        return (node["value"],)
+    if node["type"] == "subexpression":
+        parts = [_steps(child) for child in node["children"]]
+        if all(part is not None for part in parts):
+            return tuple(name for part in parts for name in part or ())
+    return None
+
+
+def _stands(steps: tuple[str, ...], value: Any) -> bool:
+    for step in steps:
+        if not isinstance(value, dict) or step not in value:
+            return False
+        value = value[step]
+    return True
 
 
 def _why(error: Exception) -> str:

@@ -3,14 +3,14 @@
 import contextlib
 import math
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from datetime import UTC, datetime, timedelta, tzinfo
 from typing import Any, TypeVar
 
 from marshmallow import ValidationError, fields
 
-#: RFC 5321 allows 254; longer ones are seen with VERP, none over this.
-MAX_ADDRESS_LENGTH = 320
+from webhook_app.providers.addresses import read_address
+
 MAX_TEXT_LENGTH = 1024
 
 Read = TypeVar("Read")
@@ -20,8 +20,9 @@ MISSING: dict[str, Any] = {"required": "is missing", "null": "is missing"}
 
 #: NUL breaks PostgreSQL's text, a lone surrogate cannot be encoded at all.
 _UNSTORABLE = re.compile("[\x00\ud800-\udfff]")
-_NOT_IN_ADDRESS = re.compile("[\x00-\x20\x7f,;<>\ud800-\udfff]")
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+#: No webhook tells of anything earlier. `0`, or `20260201` taken for seconds, would lose against every other change.
+EARLIEST = 2000  # year
 #: Unix times above this are milliseconds, not seconds: in seconds it is the year 5138.
 _MILLISECONDS_FROM = 1e11
 
@@ -29,6 +30,19 @@ _MILLISECONDS_FROM = 1e11
 def is_given(value: Any) -> bool:
     """Whether an identifier is there at all: null and blank ones are not."""
     return value is not None and not (isinstance(value, str) and not value.strip())
+
+
+#: Keys that may be named to a person; any other might be an address itself.
+_HARMLESS_KEY = re.compile(r"[A-Za-z_][A-Za-z0-9_.-]{0,39}")
+_NAMED = 20
+
+
+def keys_of(event: Mapping[str, Any]) -> str:
+    """The keys of an event, for a person who looks for one that is misspelt."""
+    found = [key for key in event if _HARMLESS_KEY.fullmatch(key)][:_NAMED]
+    return (
+        f"there are: {', '.join(found)}{' …' if len(found) < len(event) else ''}" if found else "there is no other key"
+    )
 
 
 class Strict(fields.Field[Read]):
@@ -66,29 +80,33 @@ class Note(Text):
             return ""
 
 
-class Address(Strict[str]):
-    """An email address, trimmed, otherwise as the ESP wrote it.
+class VisitorId(Note):
+    """One of Dynamic Yield's ids of a visitor. Whatever is no text is dropped: a guess would make a junk user."""
 
-    Only what cannot be an address at all is refused: the ESP has already delivered to it.
-    """
+    def __init__(self, **kwargs: Any) -> None:
+        super().__init__(load_default="", allow_none=True, **kwargs)
+
+    def _deserialize(self, value: Any, attr: str | None, data: Any, **kwargs: Any) -> str:
+        return super()._deserialize(value, attr, data, **kwargs) if isinstance(value, str) else ""
+
+
+class Address(Strict[str]):
+    """An email address, as `read_address` takes it out of what stands around it."""
 
     def _deserialize(self, value: Any, attr: str | None, data: Any, **kwargs: Any) -> str:
         if isinstance(value, list):
             value = _only_one(value)
         if not isinstance(value, str):
             raise ValidationError("is not a text")
-        address = value.strip()
-        if not address:
-            raise ValidationError("is empty")
-        local, at, domain = address.rpartition("@")
-        if not (local and at and domain) or _NOT_IN_ADDRESS.search(address) or len(address) > MAX_ADDRESS_LENGTH:
-            raise ValidationError("is not an email address")
-        return address
+        try:
+            return read_address(value)
+        except ValueError as error:
+            raise ValidationError(str(error)) from None
 
 
 def _only_one(values: list[Any]) -> Any:
     """The one recipient of a list. Of several, nobody is opted out by a guess who is meant."""
-    different = {str(value).strip().casefold(): value for value in values if is_given(value)}
+    different = {str(value).strip().lower(): value for value in values if is_given(value)}
     if not different:
         raise ValidationError("is missing")
     if len(different) > 1:
@@ -109,6 +127,12 @@ class Timestamp(Strict[datetime]):
         self.zone = zone
 
     def _deserialize(self, value: Any, attr: str | None, data: Any, **kwargs: Any) -> datetime:
+        moment = self._read(value)
+        if moment.year < EARLIEST:
+            raise ValidationError(f"is before the year {EARLIEST}")
+        return moment
+
+    def _read(self, value: Any) -> datetime:
         if isinstance(value, str):
             text = value.strip()
             if self.pattern:

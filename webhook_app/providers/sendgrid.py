@@ -13,7 +13,7 @@ from webhook_app.auth import WebhookRequest
 from webhook_app.auth.sendgrid import SendGridSignature
 from webhook_app.consent import Action, ConsentChange, Identity, IdentityKind, Visitor
 from webhook_app.providers import Provider, json_events
-from webhook_app.providers.fields import Address, Note, Timestamp
+from webhook_app.providers.fields import Address, Note, Timestamp, VisitorId
 from webhook_app.providers.known import Known, UnknownType
 from webhook_app.settings import Settings
 
@@ -55,11 +55,11 @@ class SendGridEvent(Schema):
     sg_event_id = Note(load_default="", allow_none=True)
     sg_message_id = Note(load_default="", allow_none=True)
     # Custom arguments a shop may add to its mails, so that Dynamic Yield knows the visitor.
-    dyid = Note(load_default="")
-    dyid_server = Note(load_default="")
-    dy_session = Note(load_default="")
-    dy_user_id = Note(load_default="")
-    dy_session_id = Note(load_default="")
+    dyid = VisitorId()
+    dyid_server = VisitorId()
+    dy_session = VisitorId()
+    dy_user_id = VisitorId()
+    dy_session_id = VisitorId()
 
     @post_load
     def change(self, event: dict[str, Any], **_: Any) -> ConsentChange:
@@ -74,13 +74,13 @@ class SendGridEvent(Schema):
             event_id=event["sg_event_id"] or "",
             message_id=message_id,
             visitor=Visitor(
-                dyid=event["dyid"],
-                dyid_server=event["dyid_server"],
-                session=event["dy_session"],
-                user_id=event["dy_user_id"],
-                session_id=event["dy_session_id"],
+                dyid=event["dyid"] or "",
+                dyid_server=event["dyid_server"] or "",
+                session=event["dy_session"] or "",
+                user_id=event["dy_user_id"] or "",
+                session_id=event["dy_session_id"] or "",
             ),
-            is_test=address.casefold() == TEST_ADDRESS or message_id.startswith(TEST_MESSAGE),
+            is_test=address.lower() == TEST_ADDRESS or message_id.startswith(TEST_MESSAGE),
         )
 
 

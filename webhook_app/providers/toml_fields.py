@@ -10,10 +10,12 @@ from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
 from marshmallow import EXCLUDE, Schema, ValidationError, fields, validate, validates_schema
 
-from webhook_app.auth.keyed_hash import PARTS, Source
+from webhook_app.auth.keyed_hash import PARTS, Place, Source
 from webhook_app.providers.expressions import Condition, FirstOf, Path
 from webhook_app.providers.fields import MISSING
 
+#: RFC 9110, section 5.1.
+_HEADER_NAME = re.compile(r"[A-Za-z0-9!#$%&'*+.^`|~-]+")
 _VARIABLE = re.compile(r"[A-Z][A-Z0-9_]*")
 
 
@@ -133,14 +135,31 @@ def one_of(*choices: str, **kwargs: Any) -> fields.Field[Any]:
     return Word(validate=validate.OneOf(choices, error="must be one of: {choices}"), **kwargs)
 
 
+def header_name(**kwargs: Any) -> fields.Field[Any]:
+    return Made(_header_name, **kwargs)
+
+
+def _header_name(text: str) -> str:
+    if "_" in text:
+        # gunicorn does, and proxies before it: `X_Key` and `X-Key` would be one and the same to an application.
+        right = text.replace("_", "-")
+        raise ValueError(f"cannot arrive: servers drop headers with an underscore; write {right}, here and at the ESP")
+    if not _HEADER_NAME.fullmatch(text):
+        raise ValueError("is no header's name; write it like X-Signature (a part of it like header:X-Signature#v1)")
+    return text
+
+
 def _source(text: str) -> Source:
     try:
-        return Source.parse(text)
+        source = Source.parse(text)
     except ValueError:
         raise ValueError(
             "must be like header:X-Signature, header:X-Signature#v1 (the part behind v1=), form:signature or "
             "json:signature.token"
         ) from None
+    if source.place is Place.HEADER:
+        _header_name(source.name)
+    return source
 
 
 def _signed_template(text: str) -> str:
