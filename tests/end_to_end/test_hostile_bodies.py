@@ -189,9 +189,13 @@ TIMES: dict[str, tuple[bytes, int | None]] = {
     # 2025-10-26 02:30 happens twice in Berlin; the offset says which one it is.
     "the hour that happens twice, first": (b'"2025-10-26T02:30:00+02:00"', 1_761_438_600_000_000),
     "the hour that happens twice, again": (b'"2025-10-26T02:30:00+01:00"', 1_761_442_200_000_000),
-    "the epoch": (b"0", 0),
-    "before the epoch": (b"-1", -1_000_000),
-    "year 1": (b'"0001-01-01T00:00:00+00:00"', -62_135_596_800_000_000),
+    "the first second of 2000": (b"946684800", 946_684_800_000_000),
+    # Nothing that an ESP tells of is so old: as a time, it would lose against every other change of the person.
+    "the second before": (b"946684799", None),
+    "the epoch": (b"0", None),
+    "a date taken for seconds": (b'"20260201"', None),
+    "before the epoch": (b"-1", None),
+    "year 1": (b'"0001-01-01T00:00:00+00:00"', None),
     "before year 1 in UTC": (b'"0001-01-01T00:00:00+14:00"', None),
     "after year 9999 in UTC": (b'"9999-12-31T23:59:59-14:00"', None),
     "a year that no calendar has": (b"1e20", None),

@@ -161,6 +161,43 @@ def test_json_in_json_and_one_event_for_each_recipient(declare: Declare) -> None
         assert len(say(acme, body).quarantined) == 1
 
 
+CONDITIONS = "[acme]\nauth = { scheme = 'token', secrets = 'A' }\nemail = 'who'\nopt_out = "
+
+
+@pytest.mark.parametrize(
+    ("condition", "event", "outcome"),
+    [
+        ("type == 'unsub'", {"type": "open"}, "ignored"),
+        ("type == 'unsub'", {"type": None}, "ignored"),
+        ("type == 'unsub'", {"typ": "unsub"}, "quarantined"),
+        ("type == 'unsub'", {}, "quarantined"),
+        ("type == 'unsub' || kind == 'out'", {"kind": "in"}, "ignored"),
+        ("type == 'unsub' || kind == 'out'", {"name": "out"}, "quarantined"),
+        ("a.b == 'unsub'", {"a": {"c": 1}}, "quarantined"),
+        ("a.b == 'unsub'", {"a": {"b": 1}}, "ignored"),
+        ("a.b == 'unsub'", {"a": "unsub"}, "quarantined"),
+        ("contains(['x'], type)", {"typ": "x"}, "quarantined"),
+        ("lower(type) == 'unsub'", {"typ": "x"}, "quarantined"),
+        ("contains(tags[].name || `[]`, 'unsub')", {"labels": []}, "quarantined"),
+        # Whether something is there is the question itself.
+        ("unsubscribed_at != `null`", {"opened_at": 1}, "ignored"),
+        ("msys.unsubscribe_event != `null` || type == 'x'", {"msys": {}}, "ignored"),
+    ],
+)
+def test_an_event_of_which_no_condition_can_be_asked_is_quarantined(
+    declare: Declare, condition: str, event: dict[str, Any], outcome: str
+) -> None:
+    """A misspelt key in the file would otherwise ignore every opt-out, and nobody would hear of it."""
+    read_ = say(declare(CONDITIONS + f'"""{condition}"""\n'), event)
+    assert (read_.ignored, len(read_.quarantined)) == ((1, 0) if outcome == "ignored" else (0, 1)), read_
+
+
+def test_the_fields_that_are_looked_for_and_those_that_are_there_are_named(declare: Declare) -> None:
+    acme = declare(CONDITIONS + "\"a.b == 'x' || type == 'y'\"\nopt_in = \"type == 'z'\"\n")
+    ((reason, _),) = say(acme, {"typ": "y", "jane@example.com": 1}).quarantined
+    assert reason == "event: the conditions look at a.b, type, none of which is there; there are: typ …"
+
+
 def test_more_recipients_than_an_esp_ever_names_are_looked_at_by_a_person(declare: Declare) -> None:
     acme = declare(LEAST + 'for_each = "to"\nemail = "each"\n')
     read_ = say(acme, {"type": "unsubscribed", "to": ["a@b.de"] * 1001})
@@ -252,6 +289,27 @@ def test_a_mistake_is_named_with_provider_key_and_cure(
         (
             '{ scheme = "hmac", secrets = "A", signature = "header:X", signed = "{url}" }',
             "auth.signed: covers neither {body} nor {form}",
+        ),
+        # No header of these names ever arrives, so the ESP would get 401 for ever.
+        (
+            '{ scheme = "token", secrets = "A", header = "api_key" }',
+            "auth.header: cannot arrive: servers drop headers with an underscore; write api-key, here and at the ESP",
+        ),
+        ('{ scheme = "jwt", secrets = "A", header = "X Key" }', "auth.header: is no header's name; write it like"),
+        ('{ scheme = "token", secrets = "A", header = "X-Key:" }', "auth.header: is no header's name"),
+        ('{ scheme = "token", secrets = "A", header = "Schlüssel" }', "auth.header: is no header's name"),
+        (
+            '{ scheme = "hmac", secrets = "A", signature = "header:X-Sig:v1" }',
+            "auth.signature: is no header's name; write it like X-Signature (a part of it like header:X-Signature#v1)",
+        ),
+        (
+            '{ scheme = "hmac", secrets = "A", signature = "header:x_sig" }',
+            "auth.signature: cannot arrive: servers drop headers with an underscore; write x-sig",
+        ),
+        (
+            '{ scheme = "hmac", secrets = "A", signature = "header:X-Sig#v1", timestamp = "header:x_t#t", '
+            'signed = "{timestamp}{body}" }',
+            "auth.timestamp: cannot arrive",
         ),
         (
             '{ scheme = "standard_webhooks", secrets = "A", tolerance = 0 }',

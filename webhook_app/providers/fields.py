@@ -5,7 +5,7 @@ import math
 import re
 from collections.abc import Callable, Mapping
 from datetime import UTC, datetime, timedelta, tzinfo
-from typing import Any, TypeVar
+from typing import Any, ClassVar, TypeVar
 
 from marshmallow import ValidationError, fields
 
@@ -121,18 +121,20 @@ class Timestamp(Strict[datetime]):
     Aware, unless the zone is None: then a time without one stays so.
     """
 
+    earliest: ClassVar = EARLIEST
+
     def __init__(self, *, pattern: str | None = None, zone: tzinfo | None = UTC, **kwargs: Any) -> None:
         super().__init__(**kwargs)
         self.pattern = pattern
         self.zone = zone
 
     def _deserialize(self, value: Any, attr: str | None, data: Any, **kwargs: Any) -> datetime:
-        moment = self._read(value)
-        if moment.year < EARLIEST:
-            raise ValidationError(f"is before the year {EARLIEST}")
+        moment = self._moment(value)
+        if moment.year < self.earliest:
+            raise ValidationError(f"is before the year {self.earliest}")
         return moment
 
-    def _read(self, value: Any) -> datetime:
+    def _moment(self, value: Any) -> datetime:
         if isinstance(value, str):
             text = value.strip()
             if self.pattern:

@@ -45,6 +45,8 @@ class PastTime(Timestamp):
     `pattern` and `zone` are what a person has said of times that are not ISO 8601, or say no zone.
     """
 
+    earliest = 1  # what is too early it says itself, in words for whoever exported the file
+
     def __init__(self, *, pattern: str | None = None, zone: tzinfo = UTC, **kwargs: Any) -> None:
         super().__init__(zone=zone, **kwargs)
         self.only_pattern = pattern
