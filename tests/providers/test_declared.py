@@ -461,7 +461,9 @@ class TestKnownTypes:
             declare(KNOWN), [{"type": type_} for type_ in ("opened", "delivered", "OPEN", "resigned", "resigned")]
         )
         assert (read_.ignored, read_.unknown_types) == (3, {"resigned": 2})
-        assert [reason for reason, _ in read_.quarantined] == ["type (type): resigned is not known to this entry"] * 2
+        assert [reason for reason, _ in read_.quarantined] == [
+            "type (type): resigned is not known to this entry, or not in this form"
+        ] * 2
 
     def test_an_event_without_a_type_is_quarantined(self, declare: Declare) -> None:
         read_ = say(declare(KNOWN), {"who": "jane@example.com"})
@@ -472,7 +474,7 @@ class TestKnownTypes:
         read_ = say(declare(KNOWN), {"type": odd})
         assert (read_.unknown_types, read_.quarantined[0][0]) == (
             {"other": 1},
-            "type (type): other is not known to this entry",
+            "type (type): other is not known to this entry, or not in this form",
         )
 
     def test_only_so_many_types_are_told_apart(self, declare: Declare) -> None:

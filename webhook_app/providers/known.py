@@ -20,7 +20,9 @@ class UnknownType(ValidationError):
 
     def __init__(self, name: str, place: str, *, is_missing: bool = False) -> None:
         self.name = name
-        super().__init__("is missing" if is_missing else f"{name} is not known to this entry", f"type ({place})")
+        super().__init__(
+            "is missing" if is_missing else f"{name} is not known to this entry, or not in this form", f"type ({place})"
+        )
 
 
 @dataclass(frozen=True, slots=True)
