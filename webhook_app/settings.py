@@ -204,7 +204,8 @@ class Settings:
     database_url: str = _setting(
         fields.String(),
         "sqlite:///instance/outbox.db",
-        "where changes are kept: `postgres://…` or `postgresql://…` as Heroku writes it, or `sqlite:///file`",
+        "where changes are kept: `postgres://user:password@host/name`, also with several hosts or by way of a pooler, "
+        "or `sqlite:///file`",
         secret=True,
         shown="SQLite file under `instance/`",
     )

@@ -311,6 +311,8 @@ def test_behind_a_pooler_a_worker_still_finds_new_work_within_a_second(mode: str
 
 
 def test_two_releases_at_once_behind_a_pooler_migrate_once(own_server: postgres.Server, pooler: str) -> None:
+    # Another value than the usual one: a session that we gave back with the usual one would show it.
+    own_server.execute("ALTER SYSTEM SET lock_timeout = '59s'", "SELECT pg_reload_conf()")
     url = pgbouncer.through(pooler, postgres.create_database(own_server.url))
     databases = [open_database(url) for _ in range(3)]
     with another_client(url) as leaked, ThreadPoolExecutor(3) as pool:

@@ -9,9 +9,12 @@ from dataclasses import dataclass
 from typing import Any
 
 import psycopg
+import structlog
 
 GRACE = 2.0  # seconds between asking the server to cancel and cutting the connection
 LOOK_EVERY = 0.25  # seconds
+
+log = structlog.get_logger()
 
 
 @dataclass(slots=True)
@@ -52,12 +55,20 @@ class Deadlines:
             deadline = self._deadlines.get(connection)
             return deadline is not None and deadline.cancelled
 
+    def close(self) -> None:
+        """Watch no longer, until another deadline is set."""
+        self._watcher = None
+
     def _watch(self) -> None:
-        while True:
+        while self._watcher is threading.current_thread():
             time.sleep(LOOK_EVERY)
-            with self._mutex:
-                for connection, deadline in list(self._deadlines.items()):
-                    self._enforce(connection, deadline, time.monotonic())
+            try:
+                with self._mutex:
+                    for connection, deadline in list(self._deadlines.items()):
+                        self._enforce(connection, deadline, time.monotonic())
+            except Exception as error:
+                # Without this thread, a server that hangs would stop us for good.
+                log.error("database_deadlines_failed", error=type(error).__name__)
 
     def _enforce(self, connection: psycopg.Connection[Any], deadline: _Deadline, now: float) -> None:
         if connection.closed:

@@ -66,7 +66,12 @@ class PostgreSQL:
         #: Nobody would hear: behind a pooler, or connected to a server that is gone.
         self._polls = False
         self._lost = False
-        self._listen_to_events()
+        # First, before SQLAlchemy's own questions to a new connection.
+        event.listen(self._engine, "connect", self._on_connect, insert=True)
+        event.listen(self._engine, "checkout", self._on_checkout)
+        event.listen(self._engine, "checkin", self._on_checkin)
+        event.listen(self._engine, "handle_error", self._on_error)
+        event.listen(self._altering, "begin", _on_begin_to_alter)
 
     @contextmanager
     def write(self) -> Iterator[Connection]:
@@ -153,6 +158,7 @@ class PostgreSQL:
     def close(self) -> None:
         self._forget_listener()
         self._engine.dispose()
+        self._deadlines.close()
 
     def _listen(self) -> None:
         connection = psycopg.connect("", **self._parameters)
@@ -173,53 +179,48 @@ class PostgreSQL:
             self._listener.close()
             self._listener = None
 
-    def _listen_to_events(self) -> None:
-        @event.listens_for(self._engine, "connect", insert=True)
-        def _(driver: Driver, _record: ConnectionPoolEntry) -> None:
-            self._deadlines.set(driver, SETUP_TIMEOUT)
+    def _on_connect(self, driver: Driver, _record: ConnectionPoolEntry) -> None:
+        self._deadlines.set(driver, SETUP_TIMEOUT)
+        try:
+            pooled = _is_pooled(driver)
+        except psycopg.Error:
+            driver.close()
+            raise
+        if pooled:
+            driver.prepare_threshold = None
+
+    def _on_checkout(self, driver: Driver, record: ConnectionPoolEntry, _fairy: object) -> None:
+        # Unless it was in use just now: to ask whether it still lives costs as much as a statement. SQLAlchemy's own
+        # way, `pool_pre_ping`, asks each time, and before any event: it would wait for the answer for ever.
+        if time.monotonic() - record.info.get("used_at", math.inf) > PING_AFTER:
+            self._deadlines.set(driver, PING_TIMEOUT)
             try:
-                pooled = _is_pooled(driver)
+                driver.execute("SELECT")
             except psycopg.Error:
-                driver.close()
-                raise
-            if pooled:
-                driver.prepare_threshold = None
+                # The others of the pool will be dead as well.
+                raise InvalidatePoolError from None
+        self._deadlines.set(driver, TRANSACTION_TIMEOUT)
 
-        @event.listens_for(self._engine, "checkout")
-        def _(driver: Driver, record: ConnectionPoolEntry, _fairy: object) -> None:
-            # Unless it was in use just now: to ask whether it still lives costs as much as a statement. SQLAlchemy's
-            # own way, `pool_pre_ping`, asks each time, and waits for the answer for ever.
-            if time.monotonic() - record.info.get("used_at", math.inf) > PING_AFTER:
-                self._deadlines.set(driver, PING_TIMEOUT)
-                try:
-                    driver.execute("SELECT")
-                except psycopg.Error:
-                    # The others of the pool will be dead as well.
-                    raise InvalidatePoolError from None
-            self._deadlines.set(driver, TRANSACTION_TIMEOUT)
+    def _on_checkin(self, driver: Driver | None, record: ConnectionPoolEntry) -> None:
+        record.info["used_at"] = time.monotonic()
+        if driver is not None:
+            self._deadlines.lift(driver)
 
-        @event.listens_for(self._engine, "checkin")
-        def _(driver: Driver | None, record: ConnectionPoolEntry) -> None:
-            record.info["used_at"] = time.monotonic()
-            if driver is not None:
-                self._deadlines.lift(driver)
+    def _on_error(self, context: ExceptionContext) -> OutboxUnavailable | None:
+        if (getattr(context.original_exception, "sqlstate", None) or "").startswith(_LOST):
+            context.is_disconnect = True
+        # The listener's server has most likely gone the same way, without a word to it.
+        self._lost = self._lost or context.is_disconnect
+        if context.connection is not None and self._deadlines.passed(_driver(context.connection)):
+            return OutboxUnavailable("the database did not answer in time")
+        return None
 
-        @event.listens_for(self._engine, "handle_error")
-        def _(context: ExceptionContext) -> OutboxUnavailable | None:
-            if (getattr(context.original_exception, "sqlstate", None) or "").startswith(_LOST):
-                context.is_disconnect = True
-            # The listener's server has most likely gone the same way, without a word to it.
-            self._lost = self._lost or context.is_disconnect
-            if context.connection is not None and self._deadlines.passed(_driver(context.connection)):
-                return OutboxUnavailable("the database did not answer in time")
-            return None
 
-        @event.listens_for(self._altering, "begin")
-        def _(connection: Connection) -> None:
-            # Who waits for a table's lock makes everybody queue behind: better give up soon, and try again.
-            connection.exec_driver_sql(
-                f"SET LOCAL statement_timeout = 0; SET LOCAL lock_timeout = {DDL_LOCK_TIMEOUT * 1000:.0f}"
-            )
+def _on_begin_to_alter(connection: Connection) -> None:
+    # Who waits for a table's lock makes everybody queue behind: better give up soon, and try again.
+    connection.exec_driver_sql(
+        f"SET LOCAL statement_timeout = 0; SET LOCAL lock_timeout = {DDL_LOCK_TIMEOUT * 1000:.0f}"
+    )
 
 
 def _with_defaults(parameters: dict[str, str]) -> dict[str, Any]:
