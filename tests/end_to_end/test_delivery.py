@@ -90,7 +90,7 @@ def test_a_few_changes_that_are_always_answered_403_hold_nobody_up_and_stand_vis
     assert pauses_said(product) - said <= 1
 
     with trickle(product, "while-they-are-tried-again"):
-        wait_until(lambda: product.states(disliked) == {"dead": 5}, "the few stand visible", within=300)
+        wait_until(lambda: product.states(disliked) == {"dead": 5}, "the few stand visible", within=240)
 
 
 @contextmanager
