@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 from flask import Flask
+from marshmallow import ValidationError
 from sqlalchemy import update
 
 from tests.signing import SendGridSigner
@@ -137,3 +138,87 @@ def test_what_belongs_to_a_provider_that_is_gone_stays_and_says_so(app: Flask, p
     gone = Redelivery(app.extensions["database"], {}, forward_opt_ins=False)
     assert gone.one(Verb.REPLAY, event) is False
     assert all_events(app)[0].error == "there is no provider sendgrid any more"
+
+
+# ---------------------------------------------------------------- nothing leaves the quarantine unread
+
+
+EMARSYS = {"EMARSYS_TOKENS": "t", "EMARSYS_IDENTITY": "email"}
+
+
+@pytest.mark.parametrize("action", ["opt_out", "opt_in"])
+def test_what_the_url_said_is_kept_with_the_event(make_app: MakeApp, database_url: str, action: str) -> None:
+    """Emarsys' program may say only in the URL what happened: read again without it, the event would say nothing."""
+    app = make_app(DATABASE_URL=database_url, FORWARD_OPT_INS="true", **EMARSYS)
+    client, headers = app.test_client(), {"Authorization": "Bearer t"}
+    body = {"e_mail": "jane@example.com", "event_time": "2026-01-05T10:15:30Z"}
+    answer = client.post(f"/webhooks/emarsys?action={action}&x=%20y", json=body, headers=headers)
+    assert answer.json == {"accepted": 0, "duplicates": 0, "ignored": 0, "quarantined": 1}
+    (event,) = all_events(app)
+    assert redelivery(app).one(Verb.REPLAY, event) is False
+    assert [one.state for one in all_events(app)] == [State.QUARANTINED]
+
+    mended_app = make_app(DATABASE_URL=database_url, FORWARD_OPT_INS="true", EMARSYS_FIELDS="email=e_mail", **EMARSYS)
+    again = Redelivery(app.extensions["database"], mended_app.extensions["providers"], forward_opt_ins=True)
+    assert again.one(Verb.REPLAY, event) is True
+    aside, new = all_events(app)
+    assert (aside.state, new.state, new.action) == (State.DISCARDED, State.PENDING, action)
+    assert new.identity_value == "jane@example.com"
+
+
+def test_a_body_that_is_no_json_keeps_what_the_url_said_too(make_app: MakeApp, database_url: str) -> None:
+    app = make_app(DATABASE_URL=database_url, **EMARSYS)
+    app.test_client().post(
+        "/webhooks/emarsys?action=opt_out",
+        data=b'{"email": "jane@example.com",}',
+        headers={"Authorization": "Bearer t"},
+    )
+    (event,) = all_events(app)
+    provider: Provider = app.extensions["providers"]["emarsys"]
+    forgiving = dataclasses.replace(provider, events=lambda request: [json.loads(request.body.replace(b",}", b"}"))])
+    assert redelivery(app, emarsys=forgiving).one(Verb.REPLAY, event) is True
+    assert [one.identity_value for one in all_events(app)] == [None, "jane@example.com"]
+
+
+def test_of_more_unreadable_events_than_are_kept_one_by_one_none_vanishes(app: Flask, post: Post) -> None:
+    unreadable = [{"event": "unsubscribe", "address": f"u{number}@example.com"} for number in range(1100)]
+    post([{"event": "unsubscribe", "address": "jane@example.com", "email": "jane@example.com"}, *unreadable])
+    (event,) = [one for one in all_events(app) if one.state is State.QUARANTINED]
+    # The mapping is mended for one of them only.
+    half = mended(app)
+    translate = half.translate
+
+    def first_only(raw: Any, request: Any) -> ConsentChange | None:
+        if raw["address"] != "u7@example.com":
+            raise ValidationError("is still not understood")
+        return translate(raw, request)
+
+    again = redelivery(app, sendgrid=dataclasses.replace(half, translate=first_only))
+    assert again.one(Verb.REPLAY, event) is True
+    states = [one.state for one in all_events(app)]
+    # Seen: discarded and pending only; 1,100 opt-outs were gone.
+    assert states.count(State.QUARANTINED) == 1
+    (left,) = [one for one in all_events(app) if one.state is State.QUARANTINED]
+    assert redelivery(app, sendgrid=mended(app)).one(Verb.REPLAY, left) is True
+    people = search(app.extensions["database"], Filter(state=State.PENDING), limit=2000).events
+    assert {f"u{number}@example.com" for number in range(1100)} <= {one.identity_value for one in people}
+
+
+def test_the_same_bytes_after_a_person_has_discarded_them_are_a_new_event(app: Flask, post: Post) -> None:
+    body = [{"event": "unsubscribe", "address": "jane@example.com"}]
+    for _ in range(2):
+        post(body)
+    (event,) = all_events(app)
+    assert redelivery(app).one(Verb.DISCARD, event) is True
+    for _ in range(2):
+        post(body)
+    old, new = all_events(app)
+    assert (old.state, new.state) == (State.DISCARDED, State.QUARANTINED)
+
+
+def test_a_change_that_a_person_has_discarded_stays_so_when_the_esp_sends_it_again(app: Flask, post: Post) -> None:
+    post([unsubscribe(1)])
+    (event,) = all_events(app)
+    assert redelivery(app).one(Verb.DISCARD, event) is True
+    post([unsubscribe(1)])
+    assert [one.state for one in all_events(app)] == [State.DISCARDED]

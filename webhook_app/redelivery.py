@@ -16,6 +16,7 @@ from webhook_app.outbox.quarantine import Quarantine
 from webhook_app.outbox.queries import Event, Filter
 from webhook_app.outbox.tables import events, in_states
 from webhook_app.providers import Provider, Reading, read
+from webhook_app.providers.kept import kept
 
 
 class Verb(StrEnum):
@@ -96,9 +97,10 @@ class Redelivery:
         return quarantine.release(number, provider.name, changes=changes, quarantined=reading.quarantined)
 
 
-def _read(provider: Provider, raw: bytes, *, forward_opt_ins: bool) -> Reading:
+def _read(provider: Provider, stored: bytes, *, forward_opt_ins: bool) -> Reading:
     """What is kept is either a whole body or one event of it; which of the two, only the attempt tells."""
-    request = WebhookRequest(body=raw)
+    raw, query = kept(stored)
+    request = WebhookRequest(body=raw, query=query)
     again = partial(read, request=request, forward_opt_ins=forward_opt_ins, damaged_too=True)
     whole = again(provider)
     if whole.changes:

@@ -8,7 +8,7 @@ from typing import Any
 from sqlalchemy import ColumnElement, and_, delete, func, or_, select, update
 
 from webhook_app.outbox.database import Database
-from webhook_app.outbox.tables import FINISHED, State, events, in_states, one_time_tokens, workers
+from webhook_app.outbox.tables import FINISHED, State, events, in_states, key_once_set_aside, one_time_tokens, workers
 from webhook_app.outbox.times import seconds_to_micros, to_micros
 
 #: Rows changed in one commit: few enough that nobody who stores or claims meanwhile notices (some 10 ms).
@@ -80,7 +80,8 @@ class Maintenance:
         now = seconds_to_micros(self._clock())
         nobody_sends_it = or_(events.c.lease.is_(None), events.c.due_at <= now)
         allowed = and_(in_states(DISCARDABLE), nobody_sends_it)
-        never = {"state": State.DISCARDED, "lease": None, "due_at": None, "settled_at": now}
+        new_key = key_once_set_aside(self._database.dialect)
+        never = {"state": State.DISCARDED, "lease": None, "due_at": None, "settled_at": now, "dedupe_key": new_key}
         return self._change(selection, allowed, never)
 
     def prune(self, before: datetime, *, batch: int = BATCH) -> int:

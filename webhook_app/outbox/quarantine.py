@@ -10,7 +10,7 @@ from webhook_app.outbox.database import Database
 from webhook_app.outbox.hashing import load_hasher
 from webhook_app.outbox.inserts import insert_events
 from webhook_app.outbox.rows import row_of_change, row_of_quarantined
-from webhook_app.outbox.tables import State, events
+from webhook_app.outbox.tables import State, events, key_once_set_aside
 from webhook_app.outbox.times import seconds_to_micros
 
 #: Numbers of new changes named in the note; a whole batch may have become readable.
@@ -41,7 +41,8 @@ class Quarantine:
         rows = [row_of_change(provider, change, raw, hasher, now) for change, raw in changes]
         rows += [row_of_quarantined(provider, reason, raw, hasher, now) for reason, raw in quarantined]
         mine = (events.c.id == number) & (events.c.state == State.QUARANTINED)
-        aside = update(events).where(mine).values(state=State.DISCARDED, settled_at=now)
+        new_key = key_once_set_aside(self._database.dialect)
+        aside = update(events).where(mine).values(state=State.DISCARDED, settled_at=now, dedupe_key=new_key)
         with self._database.write() as connection:
             if not connection.execute(aside).rowcount:
                 return False

@@ -24,6 +24,8 @@ from sqlalchemy import (
     Table,
     Text,
     bindparam,
+    case,
+    func,
     literal_column,
     select,
     text,
@@ -315,6 +317,17 @@ def in_states(states: Iterable[State], table: FromClause = events) -> ColumnElem
     written: list[ColumnElement[str]] = [literal_column(f"'{state}'") for state in states]
     column: ColumnElement[str] = table.c.state
     return column == written[0] if len(written) == 1 else column.in_(written)
+
+
+def key_once_set_aside(dialect: str) -> ColumnElement[bytes]:
+    """The dedupe key of an event that is set aside now.
+
+    Of a quarantined one nothing but its bytes is known. The same bytes may come again a week later and mean a new
+    unsubscribe, so from now on the old row has a key that nothing else has.
+    """
+    mine: ColumnElement[bytes] = events.c.dedupe_key
+    nobodys = func.randomblob(20) if dialect == "sqlite" else func.uuid_send(func.gen_random_uuid())
+    return case((events.c.state == State.QUARANTINED, nobodys), else_=mine)
 
 
 def is_about(people: Iterable[bytes]) -> ColumnElement[bool]:

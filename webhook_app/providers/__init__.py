@@ -3,12 +3,14 @@
 from collections import Counter
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 from marshmallow import ValidationError
 
 from webhook_app.auth import Scheme, WebhookRequest
 from webhook_app.consent import Action, ConsentChange
+from webhook_app.providers import kept
 from webhook_app.providers.json_body import Damaged
 from webhook_app.providers.json_body import Unreadable as Unreadable
 from webhook_app.providers.json_body import dump_raw as dump_raw
@@ -93,10 +95,11 @@ def read(provider: Provider, request: WebhookRequest, *, forward_opt_ins: bool, 
     """
     reading = Reading()
     unreadable = 0
+    keep = partial(kept.keep, query=request.query)
     try:
         events = provider.events(request)
     except Unreadable as error:
-        reading.quarantined.append((error.reason, request.body))
+        reading.quarantined.append((error.reason, keep(request.body)))
         return reading
     for event in events:
         try:
@@ -106,7 +109,7 @@ def read(provider: Provider, request: WebhookRequest, *, forward_opt_ins: bool, 
             if isinstance(error, UnknownType):
                 reading.unknown_types[error.name] += 1
             if unreadable <= MAX_QUARANTINED:
-                reading.quarantined.append((explain(error), dump_raw(event)))
+                reading.quarantined.append((explain(error), keep(dump_raw(event))))
             continue
         if change is None or (change.action is Action.OPT_IN and not forward_opt_ins):
             reading.ignored += 1
@@ -114,7 +117,7 @@ def read(provider: Provider, request: WebhookRequest, *, forward_opt_ins: bool, 
             reading.changes.append((change, dump_raw(event)))
     if unreadable > MAX_QUARANTINED:
         reason, _ = reading.quarantined[0]
-        reading.quarantined = [(f"{unreadable} events cannot be read; the first: {reason}", request.body)]
+        reading.quarantined = [(f"{unreadable} events cannot be read; the first: {reason}", keep(request.body))]
     return reading
 
 
