@@ -109,7 +109,7 @@ def test_a_providers_file_under_development_is_tried_before_it_has_a_secret(try_
     (one,) = events(try_("acme", "-", "--json", stdin=body))
     assert (one["action"], one["identity_value"]) == ("opt_out", "jane@example.com")
     (other,) = events(try_("acme", "-", "--json", stdin='{"type": "opened"}'))
-    assert (other["outcome"], other["why"]) == ("ignored", "neither opt_out nor opt_in holds of it, or skip does")
+    assert (other["outcome"], other["why"]) == ("ignored", "neither opt_out nor opt_in holds of it")
 
 
 def test_a_damaged_event_of_a_batch_is_told_apart_from_its_neighbours(try_: Try, tmp_path: Path) -> None:
@@ -118,6 +118,26 @@ def test_a_damaged_event_of_a_batch_is_told_apart_from_its_neighbours(try_: Try,
     first, second = events(try_("sendgrid", "batch.json", "--json"))
     assert (first["outcome"], second["outcome"]) == ("accepted", "quarantined")
     assert second["why"] == "email: holds bytes that are no UTF-8 text"
+
+
+@pytest.mark.parametrize(
+    ("line", "body", "why"),
+    [
+        ('skip = "ping == `true`"', '{"ping": true}', "skip holds of the body"),
+        ("ignore = \"channel == 'sms'\"", '{"type": "unsubscribed", "channel": "sms"}', "ignore holds of it"),
+        (
+            'type = "type"\nknown = ["open*"]',
+            '{"type": "opened"}',
+            "its type, opened, is known to say nothing about consent",
+        ),
+    ],
+)
+def test_why_an_event_is_ignored_names_the_key_that_does_it(
+    try_: Try, tmp_path: Path, line: str, body: str, why: str
+) -> None:
+    (tmp_path / "providers.toml").write_text(ACME + line)
+    (one,) = events(try_("acme", "-", "--json", stdin=body))
+    assert (one["outcome"], one["why"]) == ("ignored", why)
 
 
 def test_what_the_url_says_counts(try_: Try) -> None:

@@ -19,6 +19,7 @@ from webhook_app.cli.shared import as_json, print_json, settings
 from webhook_app.consent import Action, ConsentChange, IdentityKind
 from webhook_app.outbox.hashing import Hasher
 from webhook_app.providers import Provider, Unreadable, change_of, explain
+from webhook_app.providers.declared import EventReader
 
 #: No installation's key: what is hashed here is compared within one payload and goes nowhere.
 _HASHER = Hasher(b"try")
@@ -99,7 +100,7 @@ def _verdicts(provider: Provider, request: WebhookRequest, *, forward_opt_ins: b
             yield Verdict(outcome="quarantined", why=explain(error))
             continue
         if change is None:
-            yield Verdict(outcome="ignored", why=_why_ignored(provider))
+            yield Verdict(outcome="ignored", why=_why_ignored(provider, event))
         elif change.is_test:
             yield Verdict(outcome="test", why="made up by the ESP's test button: shown, never forwarded", change=change)
         elif change.action is Action.OPT_IN and not forward_opt_ins:
@@ -112,10 +113,17 @@ def _verdicts(provider: Provider, request: WebhookRequest, *, forward_opt_ins: b
                 yield Verdict(outcome="duplicate", why=f"the same as #{first}", change=change)
 
 
-def _why_ignored(provider: Provider) -> str:
-    if provider.declared_in:
-        return "neither opt_out nor opt_in holds of it, or skip does"
-    return "it says nothing about consent, or nothing that the settings let through"
+def _why_ignored(provider: Provider, event: Any) -> str:
+    if not isinstance(provider.events, EventReader):
+        return "it says nothing about consent, or nothing that the settings let through"
+    declared = provider.events.declaration
+    if not isinstance(event, dict):
+        return "skip holds of the body"
+    if declared.ignore and declared.ignore.holds(event):
+        return "ignore holds of it"
+    if declared.type:
+        return f"its type, {declared.type.find(event)}, is known to say nothing about consent"
+    return "neither opt_out nor opt_in holds of it"
 
 
 def _plain(verdict: Verdict) -> dict[str, Any]:
