@@ -485,4 +485,4 @@ def test_the_console_shows_the_last_comparison_and_why_one_failed(
     sendgrid.keys.clear()
     run()
     page = console.get("/console/", auth=("any", "a password for the console")).text
-    assert "The last comparison with the suppression lists of sendgrid failed: SendGrid does not know" in page
+    assert "the last comparison with the suppression lists of sendgrid failed: SendGrid does not know" in page
