@@ -12,7 +12,7 @@ from webhook_app.cli import shared
 from webhook_app.outbox import schema
 from webhook_app.outbox.lookup import newest_test
 from webhook_app.settings import Settings
-from webhook_app.sync.api import ApiError
+from webhook_app.sync.api import Api, ApiError
 from webhook_app.sync.sendgrid_api import SendGridApi
 from webhook_app.sync.sendgrid_webhook import (
     CannotConnect,
@@ -22,23 +22,32 @@ from webhook_app.sync.sendgrid_webhook import (
     wait_for_test,
     webhook_url,
 )
+from webhook_app.sync.webhooks import CONNECTIONS, Connection, new_secret, open_api
+from webhook_app.sync.webhooks import carry_out as carry_out_steps
 
 VARIABLE = "SENDGRID_VERIFICATION_KEYS"
 
 connect = AppGroup("connect", help="Set up the webhook at an ESP.")
 
-
-@connect.command("sendgrid")
-@click.option("--url", help="The receiver's public address, like https://hooks.example.com.  [default: PUBLIC_URL]")
-@click.option("--subuser", help="The subuser whose webhook is meant.  [default: SENDGRID_SUBUSER]")
-@click.option("--replace", metavar="ID", default="", help="Change this webhook instead of creating one.")
-@click.option("--dry-run", is_flag=True, help="Only show what would be changed.")
-@click.option("--yes", is_flag=True, help="Do not ask.")
-@click.option(
+_url = click.option(
+    "--url", help="The receiver's public address, like https://hooks.example.com.  [default: PUBLIC_URL]"
+)
+_dry_run = click.option("--dry-run", is_flag=True, help="Only show what would be changed.")
+_yes = click.option("--yes", is_flag=True, help="Do not ask.")
+_write_env = click.option(
     "--write-env",
     type=click.Path(dir_okay=False, path_type=Path),
-    help=f"Write {VARIABLE} into this file, like .env.",
+    help="Write the variable for the receiver into this file, like .env.",
 )
+
+
+@connect.command("sendgrid")
+@_url
+@click.option("--subuser", help="The subuser whose webhook is meant.  [default: SENDGRID_SUBUSER]")
+@click.option("--replace", metavar="ID", default="", help="Change this webhook instead of creating one.")
+@_dry_run
+@_yes
+@_write_env
 @click.option("--test/--no-test", default=True, help="Have SendGrid send its test, and wait until it has arrived.")
 @click.option("--timeout", default=60.0, show_default=True, help="Seconds to wait for the test.")
 @with_appcontext
@@ -112,13 +121,17 @@ def _hand_over(public_key: str, settings: Settings, write_env: Path | None) -> N
         return
     # The keys that are there stay: another account's, or the one before a rotation.
     there = (dotenv_values(write_env) if write_env and write_env.exists() else os.environ).get(VARIABLE) or ""
-    value = ",".join([*(key.strip() for key in there.split(",") if key.strip()), public_key])
+    _say(VARIABLE, ",".join([*(key.strip() for key in there.split(",") if key.strip()), public_key]), write_env)
+
+
+def _say(variable: str, value: str, write_env: Path | None) -> None:
     if write_env:
-        set_key(write_env, VARIABLE, value, quote_mode="never")
+        write_env.touch(mode=0o600)
         write_env.chmod(0o600)
-        click.echo(f"Wrote {VARIABLE} to {write_env}.")
+        set_key(write_env, variable, value, quote_mode="never")
+        click.echo(f"Wrote {variable} to {write_env}.")
     else:
-        click.echo(f"Set this for the receiver (on Heroku: heroku config:set {VARIABLE}=…):\n\n{VARIABLE}={value}\n")
+        click.echo(f"Set this for the receiver (on Heroku: heroku config:set {variable}=…):\n\n{variable}={value}\n")
 
 
 def _test(api: SendGridApi, webhook_id: str, url: str, timeout: float) -> None:
@@ -135,3 +148,67 @@ def _test(api: SendGridApi, webhook_id: str, url: str, timeout: float) -> None:
             "(on Heroku: heroku run flask connect sendgrid)? The receiver's log has a line for each request."
         )
     click.echo("The test has arrived, was authentic, and is stored. SendGrid is connected.")
+
+
+# ---------------------------------------------------------------- ESPs that call with a secret of ours
+
+
+def _command(provider: str, connection: Connection) -> click.Command:
+    @_url
+    @_dry_run
+    @_yes
+    @_write_env
+    @with_appcontext
+    @shared.one_clear_line
+    def command(url: str | None, dry_run: bool, yes: bool, write_env: Path | None) -> None:
+        try:
+            _connect(provider, connection, url, dry_run=dry_run, yes=yes, write_env=write_env)
+        except (ApiError, CannotConnect) as error:
+            raise click.ClickException(str(error)) from None
+
+    about = (
+        f"Create or update the webhook at {connection.title}. First gives the receiver its secret "
+        f"({connection.variable}); run it again when the receiver has it. Shows what it will change, and asks. Safe to "
+        "run twice."
+    )
+    return click.command(provider, help=about)(command)
+
+
+for _provider, _connection in CONNECTIONS.items():
+    connect.add_command(_command(_provider, _connection))
+
+
+def _connect(
+    provider: str, connection: Connection, url: str | None, *, dry_run: bool, yes: bool, write_env: Path | None
+) -> None:
+    settings = shared.settings()
+    target = webhook_url(url or settings.public_url, provider)
+    api = open_api(provider, settings)
+    known = [secret.strip() for secret in os.environ.get(connection.variable, "").split(",") if secret.strip()]
+    if not known:
+        _give_secret(connection, api, dry_run=dry_run, write_env=write_env)
+        return
+    steps = list(connection.steps(api, settings, target, known[0]))
+    if not steps:
+        click.echo(f"{connection.title} has the webhook {target}; nothing to change.")
+        return
+    click.echo("\n".join([f"At {connection.title}:", *(f"  {step.text}" for step in steps)]))
+    if dry_run:
+        return
+    if not yes:
+        click.confirm(f"Do this at {connection.title}?", abort=True)
+    carry_out_steps(api, steps, lambda: connection.steps(api, settings, target, known[0]))
+    click.echo(f"Done: {connection.title} is connected. To see it work: {connection.proof}.")
+
+
+def _give_secret(connection: Connection, api: Api, *, dry_run: bool, write_env: Path | None) -> None:
+    if write_env and write_env.exists() and dotenv_values(write_env).get(connection.variable):
+        raise CannotConnect(f"{write_env} holds {connection.variable}, and this command does not: load it first")
+    if dry_run:
+        click.echo(f"{connection.variable} is not set: the first run gives the receiver a secret.")
+        return
+    _say(connection.variable, new_secret(connection, api), write_env)
+    click.echo(
+        f"Nothing was changed at {connection.title} yet. Start the receiver again with it, so that no call is refused; "
+        "then run this command again there: it will make the webhook."
+    )

@@ -13,7 +13,6 @@ from webhook_app.settings import is_loopback
 from webhook_app.sync.api import ApiError
 from webhook_app.sync.sendgrid_api import SendGridApi
 
-WEBHOOK_PATH = "/webhooks/sendgrid"
 FRIENDLY_NAME = "Opt-outs to Dynamic Yield"
 POLL = 0.5  # seconds between two looks for the test
 
@@ -64,7 +63,7 @@ class Plan:
     steps: tuple[str, ...]
 
 
-def webhook_url(given: str) -> str:
+def webhook_url(given: str, provider: str = "sendgrid") -> str:
     """The webhook's full URL from the receiver's base URL, or from the full URL itself. Raises `CannotConnect`."""
     try:
         url = urlsplit(given)
@@ -75,8 +74,8 @@ def webhook_url(given: str) -> str:
         raise CannotConnect(f"--url must be the receiver's public address, like https://hooks.example.com, not {given}")
     if url.scheme == "http" and not is_loopback(host):
         raise CannotConnect("--url must begin with https://: the webhook carries addresses")
-    path = url.path.rstrip("/")
-    return f"{url.scheme}://{url.netloc}{path.removesuffix(WEBHOOK_PATH)}{WEBHOOK_PATH}"
+    path, ours = url.path.rstrip("/"), f"/webhooks/{provider}"
+    return f"{url.scheme}://{url.netloc}{path.removesuffix(ours)}{ours}"
 
 
 def make_plan(
