@@ -48,6 +48,14 @@ def test_the_overview_says_it_works_and_what_to_look_at(app: Flask, person: Pers
     assert "1 event was not understood" in page
 
 
+def test_the_overview_names_the_types_that_no_entry_knows(app: Flask, person: Person, post: Post) -> None:
+    post({"event": "resigned", "email": "jane@example.com", "timestamp": 1760000000})
+    app.extensions["counters"].flush()
+    page = person.get("/console/").text
+    assert "sendgrid has sent 1 event of the unknown type resigned; see the quarantine." in page
+    assert "of an unknown type: resigned" in page
+
+
 def test_the_overview_shows_what_each_esp_last_called_with(app: Flask, person: Person, post: Post) -> None:
     post(unsubscribe())
     app.test_client().post("/webhooks/emarsys", data=b"{}")

@@ -30,6 +30,8 @@ WORDS = {
     Count.REFUSED: "refused",
 }
 BAD = frozenset({Count.QUARANTINED, Count.UNKNOWN_TYPES, Count.UNAUTHENTICATED, Count.REFUSED})
+#: So long an unknown type stands on the first page after it came last.
+UNKNOWN_FOR = timedelta(days=7)
 #: Counts of one webhook are taken within this.
 _TOGETHER = timedelta(milliseconds=50)
 
@@ -89,16 +91,27 @@ def look(database: Database, providers: Mapping[str, Provider], *, range_name: s
     verdict = findings(database, open_esps=open_esps, clock=now.timestamp)
     current = status(database, now.timestamp())
     reconciliations = Reconciliations(database).all()
+    found = counted(database)
     return Overview(
         broken=tuple(one.text(with_detail=True) for one in verdict if one.severity is Severity.CRITICAL),
-        attention=(*(one.text(with_detail=True) for one in verdict if one.severity is not Severity.CRITICAL),),
+        attention=(
+            *(one.text(with_detail=True) for one in verdict if one.severity is not Severity.CRITICAL),
+            *_unknown_types(found, now - UNKNOWN_FOR),
+        ),
         counts=count_by_state(database, (State.PENDING, State.DEAD, State.QUARANTINED)),
         oldest_waiting=current.oldest_waiting,
         workers_alive=current.workers_alive,
         steps=tuple(_steps(database, range_name, now)),
-        calls=_calls(counted(database)),
+        calls=_calls(found),
         reconciliations=tuple(reconciliations),
     )
+
+
+def _unknown_types(found: Iterable[Counted], since: datetime) -> Iterable[str]:
+    for one in found:
+        if one.name == Count.UNKNOWN_TYPES and one.last_at >= since:
+            number = f"{one.value:,} event{'s' if one.value > 1 else ''}"
+            yield f"{one.provider} has sent {number} of the unknown type {one.label}; see the quarantine."
 
 
 def _steps(database: Database, range_name: str, now: datetime) -> Iterable[Step]:

@@ -16,6 +16,8 @@ _PLAIN = re.compile(r"[A-Za-z0-9._%+-]+@[A-Za-z0-9-]+(?:\.[A-Za-z0-9-]+)*")
 _MAILTO = re.compile(r"mailto:([^?]*)(?:\?.*)?", re.IGNORECASE | re.DOTALL)
 #: `Jane Doe <jane@example.com>`, with or without the name.
 _IN_BRACKETS = re.compile(r"[^<>]*<([^<>]*)>", re.DOTALL)
+#: `joe@example.com, Jane <jane@example.com>`: two people.
+_MORE_BEFORE = re.compile(r"@[^\s\"]*\s*[,;]")
 #: `jane@example.com (Jane Doe)`
 _WITH_COMMENT = re.compile(r"(.*?)\s*\([^()]*\)", re.DOTALL)
 _IN_QUOTES = re.compile(r"""(["'])(.*)\1""", re.DOTALL)
@@ -52,6 +54,8 @@ def read_address(text: str) -> str:
 def _unwrapped(text: str) -> str:
     """What is left without `mailto:`, display name, comment, brackets and quotes."""
     if found := _IN_BRACKETS.fullmatch(text):
+        if _MORE_BEFORE.search(text[: found.start(1)]):
+            raise ValueError("names more than one address")
         text = found[1].strip()
     elif found := _WITH_COMMENT.fullmatch(text):
         text = found[1]

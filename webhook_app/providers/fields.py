@@ -106,12 +106,20 @@ class Address(Strict[str]):
 
 def _only_one(values: list[Any]) -> Any:
     """The one recipient of a list. Of several, nobody is opted out by a guess who is meant."""
-    different = {str(value).strip().lower(): value for value in values if is_given(value)}
+    different = {_compared(value): value for value in values if is_given(value)}
     if not different:
         raise ValidationError("is missing")
     if len(different) > 1:
         raise ValidationError(f"names {len(different)} recipients, and not which of them is meant")
     return next(iter(different.values()))
+
+
+def _compared(value: Any) -> str:
+    """The same for `Jane <jane@example.com>` and `JANE@example.com`; anything for what is no address."""
+    try:
+        return read_address(value).lower() if isinstance(value, str) else str(value)
+    except ValueError:
+        return str(value)
 
 
 class Timestamp(Strict[datetime]):
