@@ -3,7 +3,8 @@
 import pytest
 
 from tests.signing import SendGridSigner
-from webhook_app.settings import ConfigurationError, Settings, near_misses, variables
+from webhook_app.providers import registry
+from webhook_app.settings import MADE_UP, ConfigurationError, Settings, near_misses, variables
 
 
 def problems(**environ: str) -> list[str]:
@@ -34,7 +35,7 @@ def test_all_mistakes_are_reported_at_once() -> None:
     [
         ("EVENTS_API_REGION", "mars", "must be one of: us, eu"),
         ("EVENTS_API_URL", "http://dy-api.com", "must begin with https://"),
-        ("EVENTS_API_URL", "https://dy-api.com/v2", "must hold only the scheme and the host"),
+        ("EVENTS_API_URL", "https://dy-api.com/v2", "must hold only scheme and host, like https://dy-api.com"),
         ("EVENTS_API_URL", "dy-api.com", "write it like https://dy-api.com"),
         ("SENDGRID_EVENTS", "unsubscribe,clicks", "entry 2 of 2 must be one of: unsubscribe"),
         ("SENDGRID_GROUP_IDS", "12,news", "entry 2 of 2 must be a whole number"),
@@ -42,6 +43,13 @@ def test_all_mistakes_are_reported_at_once() -> None:
         ("MAX_BODY_BYTES", "0", "must be a whole number from 1024"),
         ("WORKER_CONCURRENCY", "many", "must be a whole number from 1 to 256"),
         ("ACTIVE_CONSENT_ACCEPTED", "maybe", "must be true or false"),
+        ("PUBLIC_URL", "hooks.shop.example", "write it like https://hooks.example.com"),
+        ("PUBLIC_URL", "http://hooks.shop.example", "must begin with https://, like https://hooks.example.com"),
+        ("SENDGRID_API_URL", "api.sendgrid.com", "write it like https://api.sendgrid.com"),
+        ("EMARSYS_TOKENS", "0123456789abcde", "entry 1 of 1 is shorter than 16 characters"),
+        ("EMARSYS_JWT_SECRETS", "0123456789abcdef,short", "entry 2 of 2 is shorter than 16 characters"),
+        ("EMARSYS_URL_SECRETS", "short", "make one with `openssl rand -hex 24`"),
+        ("SECRET_KEY", "short", "must be at least 16 characters long"),
     ],
 )
 def test_a_mistake_names_the_variable_and_the_cure(name: str, value: str, cure: str) -> None:
@@ -64,6 +72,26 @@ def test_an_empty_variable_counts_as_absent() -> None:
     assert Settings.from_environment({"EVENTS_API_REGION": "", "MAX_BODY_BYTES": " "}) == Settings()
 
 
+@pytest.mark.parametrize(("name", "value"), [("EVENTS_API_REGION", "EU"), ("SECTION_TYPE", "Api")])
+def test_words_are_read_in_any_letter_case(name: str, value: str) -> None:
+    assert getattr(Settings.from_environment({name: value}), name.lower()) == value.lower()
+
+
+@pytest.mark.parametrize("variable", ["BRAZE_TOKENS", "MAILCHIMP_URL_SECRETS", "ITERABLE_TOKENS"])
+def test_a_secret_of_the_catalogue_that_can_be_guessed_is_refused_with_the_cure(variable: str) -> None:
+    environ = {variable: "a-long-enough-secret,0123456789abcde"}
+    with pytest.raises(ConfigurationError) as refused:
+        registry.build(Settings.from_environment(environ), environ)
+    (line,) = refused.value.problems
+    assert line.startswith(f"{variable} entry 2 of 2 is shorter than 16 characters and can be guessed")
+    assert "0123456789abcde" not in line
+
+
+def test_a_key_that_the_esp_makes_is_as_long_as_the_esp_makes_it() -> None:
+    environ = {"MAILGUN_SIGNING_KEYS": "key-3ax6xnjp29jd"[:12]}
+    assert registry.build(Settings.from_environment(environ), environ)["mailgun"].scheme
+
+
 def test_plain_http_is_for_this_machine_only() -> None:
     for url in ("http://localhost:8010", "http://127.0.0.1:8010", "http://[::1]:8010"):
         assert Settings.from_environment({"EVENTS_API_URL": url}).events_api_base == url
@@ -83,6 +111,9 @@ def test_a_variable_spelt_almost_like_ours_is_noticed() -> None:
     assert near_misses({"SENDGRID_VERIFICATION_KEY": "x"}) == {
         "SENDGRID_VERIFICATION_KEY": "SENDGRID_VERIFICATION_KEYS"
     }
+    # Also where `make run` has made up what the mistyped one was to be.
+    made_up = {"SENDGRID_VERIFICATION_KEYS": "x", MADE_UP: "SECRET_KEY,SENDGRID_VERIFICATION_KEYS"}
+    assert "SENDGRID_VERIFICATION_KEY" in near_misses({"SENDGRID_VERIFICATION_KEY": "x"} | made_up)
     # The catalogue's variables count, too.
     assert near_misses({"MAILGUN_SIGNING_KEY": "x"}, ["MAILGUN_SIGNING_KEYS"]) == {
         "MAILGUN_SIGNING_KEY": "MAILGUN_SIGNING_KEYS"

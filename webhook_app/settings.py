@@ -84,11 +84,31 @@ class UserAndPassword(fields.String):
         return value.encode()
 
 
+#: Characters. A webhook's URL is public, and nothing limits how often somebody guesses.
+SHORTEST_SECRET = 16
+TOO_SHORT = (
+    f"is shorter than {SHORTEST_SECRET} characters and can be guessed; make one with `openssl rand -hex 24`, "
+    "and give it to the ESP"
+)
+
+
 class Secret(fields.String):
-    """A shared secret, as bytes."""
+    """A shared secret that people think up, as bytes."""
 
     def _deserialize(self, value: Any, attr: str | None, data: Any, **kwargs: Any) -> Any:
+        if len(value) < SHORTEST_SECRET:
+            raise ValidationError(TOO_SHORT)
         return value.encode()
+
+
+class Choice(fields.String):
+    """One of a few words, in whatever letter case."""
+
+    def __init__(self, *choices: str) -> None:
+        super().__init__(validate=validate.OneOf(choices, error="must be one of: {choices}"))
+
+    def _deserialize(self, value: Any, attr: str | None, data: Any, **kwargs: Any) -> Any:
+        return value.lower()
 
 
 class Pairs(fields.Field[tuple[tuple[str, str], ...]]):
@@ -111,18 +131,22 @@ class Pairs(fields.Field[tuple[tuple[str, str], ...]]):
 class BaseUrl(fields.Field[str]):
     """`https://host[:port]`; plain http only to this machine, where nobody can listen in."""
 
+    def __init__(self, example: str, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        self.example = example
+
     def _deserialize(self, value: str, attr: str | None, data: Any, **kwargs: Any) -> str:
         try:
             url = urlsplit(value)
             port = url.port
         except ValueError:
-            raise ValidationError("is not a URL; write it like https://dy-api.com") from None
+            raise ValidationError(f"is not a URL; write it like {self.example}") from None
         if url.scheme not in ("http", "https") or not url.hostname or port == 0:
-            raise ValidationError("is not a URL; write it like https://dy-api.com")
+            raise ValidationError(f"is not a URL; write it like {self.example}")
         if url.scheme == "http" and not is_loopback(url.hostname):
-            raise ValidationError("must begin with https:// (plain http is for localhost only)")
+            raise ValidationError(f"must begin with https://, like {self.example} (plain http is for localhost only)")
         if url.path.strip("/") or url.query or url.fragment or url.username:
-            raise ValidationError("must hold only the scheme and the host, no path, query or user")
+            raise ValidationError(f"must hold only scheme and host, like {self.example}: no path, query or user")
         return value.rstrip("/")
 
 
@@ -158,10 +182,6 @@ def _setting(field: fields.Field[Any], default: Any, meaning: str, *, secret: bo
     """Declare one variable; `shown` is how the README writes its default where that is not plain."""
     metadata = {"field": field, "meaning": meaning, "secret": secret, "shown": shown}
     return dataclasses.field(default=default, repr=not secret, metadata=metadata)
-
-
-def _one_of(*choices: str) -> fields.String:
-    return fields.String(validate=validate.OneOf(choices, error="must be one of: {choices}"))
 
 
 def _whole(*, least: int, most: int) -> fields.Integer:
@@ -216,15 +236,17 @@ class Settings:
         secret=True,
     )
     events_api_region: str = _setting(
-        _one_of(*EVENTS_API_BASES), "us", "data centre of the section: `us` or `eu`; they share no data"
+        Choice(*EVENTS_API_BASES), "us", "data centre of the section: `us` or `eu`; they share no data"
     )
-    events_api_url: str = _setting(BaseUrl(), "", "another base URL, without path", shown="from the region")
+    events_api_url: str = _setting(
+        BaseUrl("https://dy-api.com"), "", "another base URL, without path", shown="from the region"
+    )
     destination: str = _setting(
-        _one_of("events", "reconnect"),
+        Choice("events", "reconnect"),
         "events",
         "what to call: `events` (Events API) or `reconnect` (dedicated opt-out and opt-in endpoints)",
     )
-    section_type: str = _setting(_one_of("web", "api"), "web", "`web` (ordinary section) or `api` (API-only section)")
+    section_type: str = _setting(Choice("web", "api"), "web", "`web` (ordinary section) or `api` (API-only section)")
     active_consent_accepted: bool = _setting(
         _flag(),
         False,
@@ -251,7 +273,7 @@ class Settings:
     )
     reconnect_push_type: str = _setting(_short_text(), "pushID", "the type of a push id")
     events_api_push_key: str = _setting(
-        _one_of("pushID", "pushId"),
+        Choice("pushID", "pushId"),
         "pushID",
         "`DESTINATION=events`: what the push id is called; Dynamic Yield's pages write `pushID`, its OpenAPI "
         "description `pushId`",
@@ -264,7 +286,7 @@ class Settings:
         shown="no `context`",
     )
     address_case: str = _setting(
-        _one_of("as_is", "lower"),
+        Choice("as_is", "lower"),
         "as_is",
         "how an address is written to Dynamic Yield: `as_is` (as the ESP wrote it) or `lower`",
     )
@@ -305,7 +327,7 @@ class Settings:
         shown="—",
     )
     sendgrid_events: tuple[str, ...] = _setting(
-        CommaSeparated(_one_of("unsubscribe", "group_unsubscribe", "spamreport", "bounce", "dropped")),
+        CommaSeparated(Choice("unsubscribe", "group_unsubscribe", "spamreport", "bounce", "dropped")),
         ("unsubscribe", "group_unsubscribe", "spamreport"),
         "which events opt a person out; may add `bounce` (hard only) and `dropped`",
     )
@@ -319,7 +341,7 @@ class Settings:
         secret=True,
     )
     sendgrid_api_url: str = _setting(
-        BaseUrl(),
+        BaseUrl("https://api.sendgrid.com"),
         "https://api.sendgrid.com",
         "SendGrid's API; `https://api.eu.sendgrid.com` for subusers of the EU region",
     )
@@ -414,13 +436,13 @@ class Settings:
         shown="`email=email,external_id=external_id,opt_in=optin`",
     )
     emarsys_identity: str = _setting(
-        _one_of("external", "email"), "external", "which identifier Dynamic Yield knows: `external` or `email`"
+        Choice("external", "email"), "external", "which identifier Dynamic Yield knows: `external` or `email`"
     )
     emarsys_identity_fallback: bool = _setting(
         _flag(), False, "use the other identifier where the one of `EMARSYS_IDENTITY` is missing"
     )
     emarsys_unknown_opt_in: str = _setting(
-        _one_of("ignore", "opt_out"),
+        Choice("ignore", "opt_out"),
         "ignore",
         "what an empty opt-in value means: `ignore`, or `opt_out` where the program runs for nobody who is opted in",
     )
@@ -428,7 +450,9 @@ class Settings:
         fields.String(), "", "a TOML file that declares further ESPs", shown="`providers.toml` if present"
     )
     public_url: str = _setting(
-        BaseUrl(), "", "the address ESPs call, like `https://hooks.example.com`; needed by schemes that sign the URL"
+        BaseUrl("https://hooks.example.com"),
+        "",
+        "the address ESPs call, like `https://hooks.example.com`; needed by schemes that sign the URL",
     )
     alert_urls: tuple[str, ...] = _setting(
         CommaSeparated(
@@ -472,7 +496,7 @@ class Settings:
     )
     web_concurrency: int = _setting(_whole(least=1, most=64), 1, "how many web processes gunicorn starts")
     log_format: str = _setting(
-        _one_of("json", "text"), "json", "how log lines are written: `json` for programs, `text` for people"
+        Choice("json", "text"), "json", "how log lines are written: `json` for programs, `text` for people"
     )
     port: int = _setting(_whole(least=1, most=65535), 8000, "where the web process listens")
 

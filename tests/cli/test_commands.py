@@ -11,6 +11,7 @@ from flask import Flask
 from sqlalchemy import update
 
 from tests.signing import SendGridSigner
+from webhook_app import build_app
 from webhook_app.dev.sandbox import running
 from webhook_app.outbox import State, queries
 from webhook_app.outbox.maintenance import Maintenance
@@ -125,6 +126,22 @@ def test_prune_empties_what_was_finished_long_ago(app: Flask) -> None:
     assert "1 finished changes older than 30 days were emptied" in run(app, "prune").output
     (jane,) = lines(run(app, "events", "list", "--json", "--person", "jane@example.com"))
     assert jane["identity_value"] is None
+
+
+def test_prune_of_everything_asks(app: Flask) -> None:
+    database = app.extensions["database"]
+    Maintenance(database, clock=lambda: 1_000_000_000.0).discard([1])
+    refused = run(app, "prune", "--days", "0", input="n\n")
+    assert (refused.exit_code, "what came in just now too?" in refused.output) == (1, True)
+    assert "1 finished changes" in run(app, "prune", "--days", "0", "--yes").output
+
+
+def test_check_makes_no_database(tmp_path: Path) -> None:
+    app = build_app({"DATABASE_URL": f"sqlite:///{tmp_path}/instance/outbox.db"})
+    result = run(app, "check")
+    assert result.exit_code == 1
+    assert "wrong   service: the database schema is behind (no tables" in result.output
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_check_says_what_is_wrong_and_fails(app: Flask) -> None:

@@ -29,7 +29,7 @@ PUBLIC_URL = "https://hooks.example.net"
 
 #: Kinds of secrets → an old one, a new one, and one that we never knew.
 SECRETS = {
-    "text": ("old-secret", "new-secret", "forged-secret"),
+    "text": ("old-secret-01234", "new-secret-01234", "forged-secret-01"),
     "basic": ("esp:old", "esp:new", "esp:forged"),
     "standard_webhooks": ("whsec_b2xkb2xk", "whsec_bmV3bmV3", "whsec_Zm9yZ2Vk"),
     "sns": (TOPIC, f"{TOPIC}-new", f"{TOPIC}-forged"),

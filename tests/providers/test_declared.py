@@ -36,7 +36,7 @@ def build(tmp_path: Path) -> Callable[..., dict[str, Provider]]:
     def build(toml: str, **environ: str) -> dict[str, Provider]:
         file = tmp_path / "providers.toml"
         file.write_text(toml)
-        given = {"PROVIDERS_FILE": str(file), "ACME_TOKENS": "t"} | environ
+        given = {"PROVIDERS_FILE": str(file), "ACME_TOKENS": "a-token-of-acme-0"} | environ
         return registry.build(Settings.from_environment(given), given)
 
     return build
@@ -408,7 +408,7 @@ class TestCatalogueAndOwnFile:
     def test_like_takes_the_catalogues_entry_with_a_difference(self, build: Callable[..., dict[str, Provider]]) -> None:
         toml = "[sydney]\nlike = 'campaign_monitor'\ntime_zone = 'Australia/Sydney'\n"
         toml += "auth = { scheme = 'url_secret', secrets = 'SYDNEY' }\n"
-        provider = build(toml, SYDNEY="s")["sydney"]
+        provider = build(toml, SYDNEY="a-secret-of-sydney")["sydney"]
         event = {"Type": "Deactivate", "State": "Unsubscribed", "EmailAddress": "a@b.de", "Date": "2026-01-05 21:00:00"}
         ((change, _),) = say(provider, {"Events": [event]}).changes
         # Sydney is eleven hours ahead in its summer.
@@ -492,8 +492,8 @@ class TestKnownTypes:
     def test_unknown_types_are_counted_by_name_and_listed(self, make_app: Callable[..., Flask], tmp_path: Path) -> None:
         file = tmp_path / "providers.toml"
         file.write_text(KNOWN)
-        app = make_app(PROVIDERS_FILE=str(file), ACME_TOKENS="t")
-        client, headers = app.test_client(), {"Authorization": "Bearer t"}
+        app = make_app(PROVIDERS_FILE=str(file), ACME_TOKENS="a-token-of-acme-0")
+        client, headers = app.test_client(), {"Authorization": "Bearer a-token-of-acme-0"}
         answer = client.post("/webhooks/acme", json={"type": "resigned"}, headers=headers)
         assert answer.json == {"accepted": 0, "duplicates": 0, "ignored": 0, "quarantined": 1}
         app.extensions["counters"].flush()

@@ -98,7 +98,7 @@ def test_ten_lines_of_toml_connect_an_esp(make_app: Callable[..., Flask], tmp_pa
     assert len(toml.splitlines()) <= 10
     file = tmp_path / "providers.toml"
     file.write_text(toml)
-    client = make_app(PROVIDERS_FILE=str(file), ACME_TOKENS="YOUR-TEXT").test_client()
+    client = make_app(PROVIDERS_FILE=str(file), ACME_TOKENS="YOUR-LONG-RANDOM-TEXT").test_client()
 
     console = blocks("custom", "console")[0]
     command, answer = console.rsplit("\n", 1)

@@ -148,5 +148,7 @@ def test_a_mistake_in_the_settings_is_named_but_no_secret_shown(variable: str, v
 
 def test_no_repr_of_the_settings_shows_a_secret() -> None:
     names = ("EMARSYS_TOKENS", "EMARSYS_JWT_SECRETS", "EMARSYS_URL_SECRETS")
-    settings = Settings.from_environment(dict.fromkeys(names, "canary-1") | {"EMARSYS_BASIC_AUTH": "esp:canary-1"})
+    settings = Settings.from_environment(
+        dict.fromkeys(names, "canary-1-long-enough") | {"EMARSYS_BASIC_AUTH": "esp:canary-1"}
+    )
     assert "canary" not in repr(settings)

@@ -17,7 +17,7 @@ from webhook_app.settings import Settings
 MakeApp = Callable[..., Flask]
 
 OPEN = {
-    "MAILCHIMP_URL_SECRETS": "s",
+    "MAILCHIMP_URL_SECRETS": "a-secret-in-the-url",
     "MANDRILL_WEBHOOK_KEYS": "k",
     "RESPONSYS_BASIC_AUTH": "u:p",
     "SFMC_SIGNATURE_KEYS": "k",

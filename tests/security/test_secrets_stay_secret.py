@@ -20,7 +20,7 @@ from webhook_app.providers import registry
 from webhook_app.settings import ConfigurationError, Settings, variables
 from webhook_app.sync.sources import SOURCES
 
-SECRET = "canary-5f1c0b9e"
+SECRET = "canary-5f1c0b9e7d"
 ADDRESS = "canary.5f1c0b9e@example.com"
 
 #: Each setting that holds a secret, with one in it.

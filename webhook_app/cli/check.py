@@ -159,12 +159,17 @@ def _tell(results: list[Checked]) -> None:
 
 
 @click.command
-@click.option("--days", type=click.IntRange(0, 3650), help="Instead of RETENTION_DAYS.")
+@click.option("--days", type=click.IntRange(0, 3650), help="Instead of RETENTION_DAYS; 0 asks.")
+@click.option("--yes", is_flag=True, help="Do not ask.")
 @with_appcontext
 @one_clear_line
-def prune(days: int | None) -> None:
+def prune(days: int | None, yes: bool) -> None:
     """Take the address and the raw event from what was finished long ago; the keyed hash stays as proof."""
     age = settings().retention_days if days is None else days
+    if age == 0 and not yes:
+        click.confirm(
+            "Take address and raw event from everything that is finished, what came in just now too?", abort=True
+        )
     keeper, before = maintenance(), datetime.now(UTC) - timedelta(days=age)
     total = 0
     while done := keeper.prune_some(before):

@@ -16,6 +16,10 @@ class OutboxUnavailable(Exception):
     """The database cannot be used now: down, locked, read-only, full or without our tables."""
 
 
+class NoDatabase(OutboxUnavailable):
+    """There is no database yet, and reading makes none."""
+
+
 class Database(Protocol):
     """What the outbox asks of an engine."""
 

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from sqlalchemy import Connection, inspect
 
-from webhook_app.outbox.database import Database, OutboxUnavailable
+from webhook_app.outbox.database import Database, NoDatabase, OutboxUnavailable
 from webhook_app.outbox.tables import metadata
 
 _MIGRATIONS = Path(__file__).parent / "migrations"
@@ -55,9 +55,13 @@ def problem(database: Database) -> str | None:
     Raises `OutboxUnavailable`.
     """
     wanted = newest()
-    with database.read() as connection:
-        found = _revision(connection)
-        missing = metadata.tables.keys() - inspect(connection).get_table_names()
+    missing: set[str] = set()
+    try:
+        with database.read() as connection:
+            found = _revision(connection)
+            missing = metadata.tables.keys() - inspect(connection).get_table_names()
+    except NoDatabase:
+        found = None
     if found == wanted and missing:
         return f"the database lacks the tables {', '.join(sorted(missing))}: restore a backup"
     if found == wanted:

@@ -16,6 +16,7 @@ from webhook_app.auth.standard_webhooks import StandardWebhooks, parse_key
 from webhook_app.auth.token import Token
 from webhook_app.auth.url_secret import UrlSecret
 from webhook_app.providers.toml_fields import Table, Variable, Word, header_name, one_of, signed_template, source
+from webhook_app.settings import SHORTEST_SECRET, TOO_SHORT
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -163,15 +164,15 @@ def _basic(secrets: list[str], _: Mapping[str, Any], __: Fetch) -> Scheme:
 
 
 def _token(secrets: list[str], keys: Mapping[str, Any], _: Fetch) -> Scheme:
-    return Token(tokens=_bytes(secrets), header=keys["header"], prefix=keys["prefix"])
+    return Token(tokens=_not_guessable(secrets), header=keys["header"], prefix=keys["prefix"])
 
 
 def _jwt(secrets: list[str], keys: Mapping[str, Any], _: Fetch) -> Scheme:
-    return Jwt(secrets=_bytes(secrets), header=keys["header"], prefix=keys["prefix"])
+    return Jwt(secrets=_not_guessable(secrets), header=keys["header"], prefix=keys["prefix"])
 
 
 def _url_secret(secrets: list[str], _: Mapping[str, Any], __: Fetch) -> Scheme:
-    return UrlSecret(secrets=_bytes(secrets))
+    return UrlSecret(secrets=_not_guessable(secrets))
 
 
 def _standard_webhooks(secrets: list[str], keys: Mapping[str, Any], _: Fetch) -> Scheme:
@@ -208,6 +209,17 @@ OPENERS: dict[str, Callable[[list[str], Mapping[str, Any], Fetch], Scheme]] = {
     "standard_webhooks": _standard_webhooks,
     "sns": _sns,
 }
+
+
+def _not_guessable(secrets: list[str]) -> tuple[bytes, ...]:
+    """Secrets that people think up. A key that the ESP makes is as long as the ESP makes it.
+
+    Raises `ValueError`.
+    """
+    for place, secret in enumerate(secrets, start=1):
+        if len(secret) < SHORTEST_SECRET:
+            raise ValueError(f"entry {place} of {len(secrets)} {TOO_SHORT}")
+    return _bytes(secrets)
 
 
 def _bytes(secrets: list[str]) -> tuple[bytes, ...]:

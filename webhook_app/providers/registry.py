@@ -41,7 +41,7 @@ def build(settings: Settings, environ: Mapping[str, str], *, fetch: sns.Fetch | 
             problems += [f"{file}: [{name}] {line}" for line in mistakes.lines]
             continue
         scheme, faults = _open(declaration, settings, environ, fetch)
-        problems += [f"{fault} (provider {name})" for fault in faults]
+        problems += [f"{fault} (provider {name})" for fault in dict.fromkeys(faults)]
         providers[name] = declared.provider(name, declaration, scheme, declared_in=file)
     if problems:
         raise ConfigurationError(problems)

@@ -12,7 +12,7 @@ from typing import Any
 
 from sqlalchemy import URL, BigInteger, ColumnElement, Connection, Engine, cast, create_engine, event, func
 
-from webhook_app.outbox.database import LOCK_TIMEOUT, OutboxUnavailable, unavailable
+from webhook_app.outbox.database import LOCK_TIMEOUT, NoDatabase, OutboxUnavailable, unavailable
 
 POLL = 0.005  # seconds between two looks at whether another process has committed; 200 cost 1 % of a core
 
@@ -60,6 +60,9 @@ class SQLite:
 
     @contextmanager
     def read(self) -> Iterator[Connection]:
+        if not self.path.exists():
+            # A look at it makes none: `flask check` leaves nothing behind where the app has never run.
+            raise NoDatabase("there is no database file yet: run `flask db upgrade`")
         with unavailable(sqlite3.Error):
             self._follow_file()
             with self._reader.begin() as connection:
