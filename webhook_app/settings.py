@@ -361,14 +361,16 @@ class Settings:
         "API key for `flask connect mailchimp` and `flask reconcile mailchimp`",
         secret=True,
     )
-    mailchimp_api_url: str = _setting(BaseUrl(), "", "Mailchimp's API", shown="by the end of the key")
+    mailchimp_api_url: str = _setting(
+        BaseUrl("https://us21.api.mailchimp.com"), "", "Mailchimp's API", shown="by the end of the key"
+    )
     mailchimp_audience_ids: tuple[str, ...] = _setting(
         CommaSeparated(_path_part()), (), "the audiences that are meant", shown="all"
     )
     klaviyo_api_key: str = _setting(
         _api_key(), "", "private API key for `flask reconcile klaviyo`; it needs `profiles:read`", secret=True
     )
-    klaviyo_api_url: str = _setting(BaseUrl(), "https://a.klaviyo.com", "Klaviyo's API")
+    klaviyo_api_url: str = _setting(BaseUrl("https://a.klaviyo.com"), "https://a.klaviyo.com", "Klaviyo's API")
     mailgun_api_key: str = _setting(
         _api_key(), "", "API key for `flask connect mailgun` and `flask reconcile mailgun`", secret=True
     )
@@ -378,12 +380,14 @@ class Settings:
         "the sending domains whose webhooks and suppressions are meant",
         shown="—",
     )
-    mailgun_region: str = _setting(_one_of(*MAILGUN_BASES), "us", "where the domains are: `us` or `eu`")
-    mailgun_api_url: str = _setting(BaseUrl(), "", "Mailgun's API", shown="from the region")
+    mailgun_region: str = _setting(Choice(*MAILGUN_BASES), "us", "where the domains are: `us` or `eu`")
+    mailgun_api_url: str = _setting(BaseUrl("https://api.mailgun.net"), "", "Mailgun's API", shown="from the region")
     postmark_server_token: str = _setting(
         _api_key(), "", "server API token for `flask connect postmark` and `flask reconcile postmark`", secret=True
     )
-    postmark_api_url: str = _setting(BaseUrl(), "https://api.postmarkapp.com", "Postmark's API")
+    postmark_api_url: str = _setting(
+        BaseUrl("https://api.postmarkapp.com"), "https://api.postmarkapp.com", "Postmark's API"
+    )
     postmark_streams: tuple[str, ...] = _setting(
         CommaSeparated(_path_part()),
         ("outbound", "broadcast"),
@@ -393,7 +397,7 @@ class Settings:
     brevo_api_key: str = _setting(
         _api_key(), "", "API key for `flask connect brevo` and `flask reconcile brevo`", secret=True
     )
-    brevo_api_url: str = _setting(BaseUrl(), "https://api.brevo.com", "Brevo's API")
+    brevo_api_url: str = _setting(BaseUrl("https://api.brevo.com"), "https://api.brevo.com", "Brevo's API")
     ses_access_key_id: str = _setting(
         _api_key(),
         "",
@@ -404,7 +408,9 @@ class Settings:
     ses_region: str = _setting(
         _matching(r"[a-z]{2}(-[a-z]+)+-\d", "must be a region, like eu-central-1"), "", "the region that sends"
     )
-    ses_api_url: str = _setting(BaseUrl(), "", "Amazon SES' API", shown="from the region")
+    ses_api_url: str = _setting(
+        BaseUrl("https://email.eu-central-1.amazonaws.com"), "", "Amazon SES' API", shown="from the region"
+    )
     emarsys_tokens: tuple[bytes, ...] = _setting(
         CommaSeparated(Secret()),
         (),
