@@ -131,7 +131,7 @@ class Pairs(fields.Field[tuple[tuple[str, str], ...]]):
 class BaseUrl(fields.Field[str]):
     """`https://host[:port]`; plain http only to this machine, where nobody can listen in."""
 
-    def __init__(self, example: str, **kwargs: Any) -> None:
+    def __init__(self, example: str = "https://dy-api.com", **kwargs: Any) -> None:
         super().__init__(**kwargs)
         self.example = example
 
