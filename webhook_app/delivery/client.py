@@ -57,6 +57,8 @@ class Client:
         self._api_key = api_key
         self._egress = egress
         self._now = now
+        #: By method and path: only the body differs from call to call, and preparing takes a third of a call's time.
+        self._prepared: dict[tuple[str, str], requests.PreparedRequest] = {}
         self._of_thread = threading.local()
         self._connections: list[_Connection] = []
         self._guard = Guard()
@@ -114,7 +116,17 @@ class Client:
         return connection
 
     def _prepare(self, call: Call) -> requests.PreparedRequest:
-        headers = {
+        prepared = self._prepared.get((call.method, call.path))
+        if prepared is None:
+            request = requests.Request(call.method, self._base + call.path, headers=self._headers())
+            prepared = self._prepared[call.method, call.path] = request.prepare()
+        # Threads share what is prepared.
+        prepared = prepared.copy()
+        prepared.prepare_body(call.body, None)
+        return prepared
+
+    def _headers(self) -> dict[str, str]:
+        return {
             "DY-API-Key": self._api_key,
             "Content-Type": "application/json",
             "Accept": "application/json",
@@ -122,7 +134,6 @@ class Client:
             "Accept-Encoding": "identity",
             "User-Agent": "esp-webhook-receiver",
         }
-        return requests.Request(call.method, self._base + call.path, headers=headers, data=call.body).prepare()
 
 
 class _Connection:

@@ -8,6 +8,7 @@ import time
 import traceback
 import uuid
 from collections.abc import Callable, Iterable
+from contextlib import suppress
 from queue import Empty, SimpleQueue
 
 import structlog
@@ -24,6 +25,8 @@ REPORT_EVERY = 5.0  # seconds
 SETTLE_EVERY = 0.05  # seconds; what a crash repeats at most, besides what was under way
 IDLE_WAIT = 1.0  # seconds after which a worker looks for retries that have come due
 BUSY_WAIT = 0.02  # seconds
+GATHER = 0.005  # seconds in which further answers come in before they are looked at together
+OVERDUE_EVERY = 0.5  # seconds between two looks for attempts that hang
 LOOK_EVERY = 0.05  # seconds between two looks for work while something is being sent and nothing more was due
 TIDY_EVERY = 0.25  # seconds between two batches of housekeeping
 TIDY_WAIT = 60.0  # seconds until the next look at whether there is housekeeping to do
@@ -73,7 +76,7 @@ class Worker:
         ]
         self._paused: dict[str, str] = {}
         #: What is done now and then → when it is due, on the monotonic clock.
-        self._due = dict.fromkeys(("report", "renew", "settle", "look", "tidy"), 0.0)
+        self._due = dict.fromkeys(("report", "renew", "overdue", "settle", "look", "tidy"), 0.0)
 
     def stop(self) -> None:
         """Claim nothing more, finish what is under way, hand back the rest. Safe to call from a signal handler."""
@@ -128,8 +131,8 @@ class Worker:
         self._gather(wait)
         self._settle()
 
-    def _under_way(self) -> list[Job]:
-        return [job for sender in self._senders for job in sender.under_way]
+    def _under_way(self) -> int:
+        return sum(len(sender.under_way) for sender in self._senders)
 
     def _claim(self) -> bool:
         """Whether there was something to be claimed."""
@@ -148,20 +151,22 @@ class Worker:
 
     def _gather(self, wait: float) -> None:
         """Take what the senders have finished; wait for the first of it."""
-        for sender in self._senders:
-            self._ended += sender.overdue(time.monotonic())
-        try:
+        if self._is_due("overdue", OVERDUE_EVERY):
+            for sender in self._senders:
+                self._ended += sender.overdue(time.monotonic())
+        with suppress(Empty):
             job = self._done.get(timeout=wait) if wait else self._done.get_nowait()
+            if wait:
+                # To wake up for every single answer would cost as much as to send it.
+                time.sleep(GATHER)
             while True:
                 # Else it was given up before.
                 if job in job.sender.under_way:
                     self._ended.append(job)
                 job = self._done.get_nowait()
-        except Empty:
-            pass
 
     def _settle(self) -> None:
-        if not self._ended or (not self._is_due("settle", SETTLE_EVERY) and len(self._under_way()) > len(self._ended)):
+        if not self._ended or (not self._is_due("settle", SETTLE_EVERY) and self._under_way() > len(self._ended)):
             return
         answered = [(job, job.answer) for job in self._ended if job.answer is not None]
         unsent = [job for job in self._ended if job.answer is None]
@@ -211,7 +216,7 @@ class Worker:
         if not self._is_due("renew", RENEW_EVERY):
             return
         held_until = time.monotonic() + LEASE
-        jobs = self._under_way()
+        jobs = [job for sender in self._senders for job in sender.under_way]
         kept = self._queue.renew((job.claimed for job in jobs), lease=LEASE)
         for job in jobs:
             # What was taken from us, because we were stopped or cut off for a while, must not be begun any more.
