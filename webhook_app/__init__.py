@@ -20,6 +20,7 @@ from webhook_app.delivery.sections import build as build_sections
 from webhook_app.ops import health, logs, metrics
 from webhook_app.outbox import Database, Intake, open_database
 from webhook_app.outbox.counters import FLUSH_EVERY, Counters
+from webhook_app.outbox.recent import RecentWebhooks
 from webhook_app.providers.registry import build as build_providers
 from webhook_app.providers.registry import variables as provider_variables
 from webhook_app.settings import ConfigurationError, Settings, near_misses
@@ -83,14 +84,15 @@ def build_app(environ: Mapping[str, str]) -> Flask:
     # By which a change is shown that was not sent yet.
     app.extensions["form"] = form = next(iter(sections.values())).form
     app.extensions["near_misses"] = near_misses(environ, provider_variables(providers.values()))
-    app.extensions["counters"] = counters = Counters(database)
+    recent = RecentWebhooks(database)
+    app.extensions["counters"] = counters = Counters(database, also=recent.flush)
     app.register_blueprint(receiver.blueprint(providers, Intake(database), settings))
     app.register_blueprint(health.blueprint(database, [one.name for one in providers.values() if one.scheme]))
     app.register_blueprint(metrics.blueprint(database))
     app.register_blueprint(openapi.blueprint(providers, settings))
     _mount_console(app, create_console(settings=settings, database=database, providers=providers, form=form))
     cli.register(app)
-    app.after_request(partial(_log_and_count, counters))
+    app.after_request(partial(_record, counters, recent))
     return app
 
 
@@ -131,8 +133,8 @@ def _log_open_providers(app: Flask) -> None:
     )
 
 
-def _log_and_count(counters: Counters, response: Response) -> Response:
-    """One log line for each request, and of a webhook its metrics."""
+def _record(counters: Counters, recent: RecentWebhooks, response: Response) -> Response:
+    """One log line for each request; of a webhook its metrics, and its place among the recent ones."""
     request = web.current()
     seconds = time.perf_counter() - request.began
     response.headers["X-Request-ID"] = request.id
@@ -150,4 +152,16 @@ def _log_and_count(counters: Counters, response: Response) -> Response:
     )
     if webhook and request.method == "POST":
         metrics.count_webhook(counters, webhook, seconds)
+    if webhook:
+        recent.add(
+            webhook.provider,
+            method=request.method,
+            status=webhook.status,
+            counts=webhook.counts,
+            reason=webhook.reason,
+            note=webhook.note,
+            caller=request.remote_addr or "",
+            body=webhook.body,
+        )
+        counters.start()
     return response

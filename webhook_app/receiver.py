@@ -69,7 +69,7 @@ def receive(
         return result(note=handshake.note)
     token = provider.scheme.verify(webhook)
     if provider.confirm and (handshake := provider.confirm(webhook)):
-        return result(note=handshake.note)
+        return result(note=handshake.note, body=webhook.body)
     reading = read(provider, webhook, forward_opt_ins=settings.forward_opt_ins)
     added = intake.add(
         provider.name,
@@ -79,6 +79,7 @@ def receive(
         body=webhook.body,
     )
     return result(
+        body=webhook.body,
         unknown_types=reading.unknown_types,
         counts={
             "accepted": added.accepted,

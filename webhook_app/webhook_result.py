@@ -9,7 +9,7 @@ from flask.typing import ResponseReturnValue
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class WebhookResult:
-    """What the receiver's view decides on. Holds no address and no secret."""
+    """What the receiver's view decides on. Nothing but its body holds an address."""
 
     provider: str
     status: int = 200
@@ -24,6 +24,8 @@ class WebhookResult:
     #: What was done to verify the URL or to confirm a subscription.
     note: str = ""
     headers: Mapping[str, str] = field(default_factory=dict)
+    #: As it came, where the caller was authentic.
+    body: bytes | None = field(default=None, repr=False)
 
     def log_fields(self) -> dict[str, Any]:
         optional = {"unknown_types": self.unknown_types, "reason": self.reason, "note": self.note}

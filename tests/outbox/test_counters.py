@@ -5,7 +5,9 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
+from structlog.testing import capture_logs
 
+from tests.processes import wait_until
 from webhook_app.outbox import Database, OutboxUnavailable, open_database, schema
 from webhook_app.outbox.counters import SUM, Count, Counters, Timing, activity_since, counted
 
@@ -124,3 +126,17 @@ def test_counts_survive_a_database_that_is_away_for_a_while(tmp_path: Path) -> N
     counters.flush()
     assert values(database) == {("accepted", "sendgrid", ""): 2}
     database.close()
+
+
+def test_the_thread_outlives_an_error_nobody_expected_and_says_so(database: Database) -> None:
+    fails = [ValueError("jane@example.com")]
+
+    def also() -> None:
+        if fails:
+            raise fails.pop()
+
+    counters = Counters(database, every=0.01, also=also)
+    with capture_logs() as lines:
+        counters.add(((Count.WEBHOOKS, "sendgrid", "", 1),))
+        wait_until(lambda: counted(database), "the counts are written all the same")
+    assert lines == [{"event": "statistics_failed", "error": "ValueError", "log_level": "error"}]

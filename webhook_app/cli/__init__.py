@@ -12,6 +12,7 @@ from webhook_app.cli.importing import import_file
 from webhook_app.cli.reconcile import reconcile
 from webhook_app.cli.simulate import sandbox, simulate_webhook
 from webhook_app.cli.try_payload import try_payload
+from webhook_app.cli.webhooks import webhooks
 
 _COMMANDS = (
     forward,
@@ -27,6 +28,7 @@ _COMMANDS = (
     connect,
     import_file,
     reconcile,
+    webhooks,
 )
 
 

@@ -104,15 +104,21 @@ class Counters:
     """Counts from any thread. `every` seconds a thread of its own writes them down; without it, only `flush` does.
 
     The thread begins with the first count, so it is the serving process that has it and not one that forks.
-    `clock` gives seconds since 1970.
+    `also` is what else is to be written down then. `clock` gives seconds since 1970.
     """
 
     def __init__(
-        self, database: Database, *, every: float | None = None, clock: Callable[[], float] = time.time
+        self,
+        database: Database,
+        *,
+        every: float | None = None,
+        clock: Callable[[], float] = time.time,
+        also: Callable[[], None] | None = None,
     ) -> None:
         self._database = database
         self._clock = clock
         self.every = every
+        self._also = also
         self._lock = threading.Lock()
         #: What is not written down yet: how often, when last, and microseconds.
         self._times: Counter[_Seen] = Counter()
@@ -132,7 +138,14 @@ class Counters:
             self._last_at[seen] = now
             if timing:
                 self._sums[timing] += seconds_to_micros(max(seconds, 0))
-            if self.every is not None and self._thread is None:
+        self.start()
+
+    def start(self) -> None:
+        """Begin to write down every few seconds, where that is wanted."""
+        if self.every is None or self._thread is not None:
+            return
+        with self._lock:
+            if self._thread is None:
                 self._thread = threading.Thread(target=self._keep_flushing, name="counters", daemon=True)
                 self._thread.start()
                 # gunicorn's workers and `flask forward` end by returning, and lose nothing then.
@@ -140,6 +153,8 @@ class Counters:
 
     def flush(self) -> None:
         """Write down what was counted since the last time. Raises `OutboxUnavailable`; the counts are kept then."""
+        if self._also:
+            self._also()
         with self._lock:
             times, self._times = self._times, Counter()
             last_at, self._last_at = self._last_at, {}
@@ -167,6 +182,9 @@ class Counters:
             if not self._failing:
                 log.warning("statistics_not_written", reason=str(error))
             self._failing = True
+        except Exception as error:
+            # Without this thread the figures would stand still, and nobody would hear why.
+            log.error("statistics_failed", error=type(error).__name__)
         else:
             self._failing = False
 

@@ -54,6 +54,10 @@ class Hasher:
         """The key of what could not be understood: its bytes."""
         return _NO_TIME + self._digest(b"raw\0" + provider.encode() + b"\0" + raw)[:HASH_BYTES]
 
+    def caller(self, address: str) -> bytes:
+        """Tells one network address from another, and nobody which it is."""
+        return self._digest(b"caller\0" + address.encode())[:HASH_BYTES]
+
     def token(self, provider: str, token: bytes) -> bytes:
         return self._digest(b"token\0" + provider.encode() + b"\0" + token)
 

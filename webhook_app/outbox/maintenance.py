@@ -8,6 +8,7 @@ from typing import Any
 from sqlalchemy import ColumnElement, and_, delete, func, or_, select, update
 
 from webhook_app.outbox.database import Database
+from webhook_app.outbox.recent import forget_bodies
 from webhook_app.outbox.tables import FINISHED, State, events, in_states, key_once_set_aside, one_time_tokens, workers
 from webhook_app.outbox.times import seconds_to_micros, to_micros
 
@@ -117,6 +118,7 @@ class Maintenance:
         silent = seconds_to_micros(now - WORKER_FORGOTTEN.total_seconds())
         connection.execute(delete(one_time_tokens).where(one_time_tokens.c.seen_at < stale))
         connection.execute(delete(workers).where(workers.c.seen_at < silent))
+        forget_bodies(connection, now)
 
     def _change(
         self, selection: Selection, allowed: ColumnElement[bool], values: dict[str, Any], *, announced: bool = False

@@ -309,6 +309,28 @@ reconciliations = Table(
 )
 
 
+#: The last webhooks of each ESP; see `recent`.
+recent_webhooks = Table(
+    "recent_webhooks",
+    metadata,
+    Column("id", _Id, primary_key=True),
+    Column("provider", Text, nullable=False),
+    Column("received_at", BigInteger, nullable=False),
+    Column("method", Text, nullable=False),
+    Column("status", SmallInteger, nullable=False),
+    #: What became of its events, as JSON; NULL where none were read.
+    Column("counts", Text),
+    Column("reason", Text, nullable=False),
+    Column("note", Text, nullable=False),
+    #: Keyed hash of the network address it came from.
+    Column("caller", LargeBinary, nullable=False),
+    #: The beginning of the body, where it was authentic; emptied after a week.
+    Column("body", LargeBinary),
+    Column("body_size", Integer),
+    Index("recent_webhooks_provider", "provider", "id"),
+)
+
+
 def in_states(states: Iterable[State], table: FromClause = events) -> ColumnElement[bool]:
     """Whether a row is in one of these states.
 
