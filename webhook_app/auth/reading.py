@@ -18,7 +18,7 @@ class TimeForm(StrEnum):
 
     UNIX = "unix"
     UNIX_MS = "unix_ms"
-    #: `Mon, 05 Jan 2026 10:00:00 GMT`, or ISO 8601
+    #: `Mon, 05 Jan 2026 10:00:00 GMT`, ISO 8601, or Unix seconds: Klaviyo has been seen to change.
     HTTP_DATE = "http_date"
 
 
@@ -60,7 +60,7 @@ def decode_base64(text: bytes, reason: str) -> bytes:
 
 def seconds(timestamp: bytes, form: TimeForm) -> float:
     """A signed timestamp in Unix seconds. Raises `AuthenticationError`."""
-    if form is TimeForm.HTTP_DATE:
+    if form is TimeForm.HTTP_DATE and not timestamp.isdigit():
         try:
             text = timestamp.decode("ascii")
             moment = datetime.fromisoformat(text) if text[:1].isdigit() else parsedate_to_datetime(text)

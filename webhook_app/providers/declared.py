@@ -6,7 +6,7 @@ marshmallow schema built from the declaration → a consent change.
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from datetime import UTC
+from datetime import UTC, datetime
 from typing import Any
 from urllib.parse import urlencode
 
@@ -104,15 +104,7 @@ class Translator:
         # A field's key names its place, so that a reason in the quarantine says where to look.
         loaded = self.schemas[name].load({_place(key, self.paths[key]): value for key, value in found.items()})
         test = self.declaration.is_test
-        occurred_at, event_id = loaded.get("time"), loaded.get("event_id", "")
-        if self.declaration.time_zone is None and occurred_at is not None and occurred_at.tzinfo is None:
-            if action is Action.OPT_OUT:
-                # A guess that is hours early would lose against an older opt-in, so the opt-out counts from its
-                # receipt. What the ESP wrote still tells a repetition from a second opt-out.
-                event_id = event_id or occurred_at.isoformat()
-                occurred_at = None
-            else:
-                occurred_at = occurred_at.replace(tzinfo=UTC)
+        occurred_at, event_id = _dated(action, loaded.get("time"), loaded.get("event_id", ""))
         return ConsentChange(
             action=action,
             identity=Identity(kind=IDENTITIES[name], value=loaded["identity"]),
@@ -259,6 +251,17 @@ def _each(path: Where, event: Any) -> list[Any]:
         raise Unreadable(f"for_each ({path.text}) finds {len(values)} values, more than {MAX_EACH}")
     rest = {name: value for name, value in event.items() if name != path.text}
     return [flagged(rest | {"each": value}) for value in values]
+
+
+def _dated(action: Action, written: datetime | None, event_id: str) -> tuple[datetime | None, str]:
+    """When it happened, and the event's id, where the time may be one whose zone nobody knows."""
+    if written is None or written.tzinfo is not None:
+        return written, event_id
+    if action is Action.OPT_IN:
+        return written.replace(tzinfo=UTC), event_id
+    # A guess that is hours early would lose against an older opt-in, so an opt-out counts from its receipt. What the ESP
+    # wrote still tells a repetition from a second opt-out.
+    return None, event_id or written.isoformat()
 
 
 def _place(name: str, path: Where) -> str:
