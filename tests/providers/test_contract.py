@@ -7,6 +7,7 @@ from dataclasses import replace
 from typing import Any
 from urllib.parse import parse_qsl, unquote_plus, urlencode
 
+import orjson
 import pytest
 from flask import Flask
 from hypothesis import given, settings
@@ -15,13 +16,14 @@ from marshmallow import ValidationError
 from werkzeug.datastructures import Headers
 
 from tests.providers.cases import PAYLOADS, Case, Payload, cases, content_type, one_case_each, payloads
-from webhook_app.auth import AuthenticationError, WebhookRequest
+from webhook_app.auth import AuthenticationError, WebhookRequest, keyed_hash
+from webhook_app.auth import reading as auth_reading
 from webhook_app.auth.keyed_hash import Hmac
 from webhook_app.auth.sendgrid import SendGridSignature
 from webhook_app.auth.sns import Sns
 from webhook_app.auth.standard_webhooks import StandardWebhooks
 from webhook_app.consent import ConsentChange
-from webhook_app.providers import Provider, Reading, read
+from webhook_app.providers import Provider, Reading, bodies, read
 
 CASES = cases()
 ONE_EACH = one_case_each()
@@ -127,6 +129,29 @@ def test_a_duplicate_has_the_same_natural_facts(case: Case) -> None:
         for _ in range(2)
     )
     assert first == second != []
+
+
+@every_way
+def test_a_body_is_parsed_once_however_many_look_into_it(case: Case, monkeypatch: pytest.MonkeyPatch) -> None:
+    """URL verification, scheme, subscription confirmation and reader: an ESP's batch is two megabytes."""
+    provider, request = case.opened(case.old), case.sign(opt_out(case), case.old)
+    parsed: list[bytes] = []
+
+    def counting(parse: Callable[[bytes], Any]) -> Callable[[bytes], Any]:
+        return lambda body: parsed.append(body) or parse(body)  # type: ignore[func-returns-value]
+
+    monkeypatch.setattr(orjson, "loads", counting(orjson.loads))
+    counted_form = counting(auth_reading.parse_form)
+    for module in (keyed_hash, bodies):
+        monkeypatch.setattr(module, "parse_form", counted_form)
+    if provider.greet:
+        assert provider.greet(request) is None
+    assert provider.scheme
+    provider.scheme.verify(request)
+    if provider.confirm:
+        assert provider.confirm(request) is None
+    assert reading(provider, request).changes
+    assert parsed.count(request.body) == 1
 
 
 @every_provider

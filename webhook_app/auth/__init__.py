@@ -1,11 +1,13 @@
 """Who is calling: one scheme a file, one error for every way to fail."""
 
 import hmac
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
-from typing import Protocol
+from typing import Any, Protocol, TypeVar
 
 from werkzeug.datastructures import Headers
+
+Parsed = TypeVar("Parsed")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -22,6 +24,17 @@ class WebhookRequest:
     body: bytes = field(default=b"", repr=False)
     #: What stands behind the provider's name in the path.
     url_secret: str | None = field(default=None, repr=False)
+    _parsed: dict[Callable[[bytes], Any], Any] = field(default_factory=dict, init=False, repr=False, compare=False)
+
+    def parsed(self, parse: Callable[[bytes], Parsed]) -> Parsed:
+        """What `parse` makes of the body. It is asked once, however many look into the body on its way.
+
+        Raises what `parse` raises.
+        """
+        if parse not in self._parsed:
+            self._parsed[parse] = parse(self.body)
+        found: Parsed = self._parsed[parse]
+        return found
 
 
 class AuthenticationError(Exception):

@@ -83,7 +83,7 @@ class Reader:
     @cached_property
     def form(self) -> list[tuple[bytes, bytes]]:
         try:
-            fields = parse_form(self.request.body)
+            fields = self.request.parsed(parse_form)
         except ValueError:
             raise AuthenticationError("form_malformed") from None
         return [(_bytes(name), _bytes(value)) for name, value in fields]
@@ -91,7 +91,7 @@ class Reader:
     @cached_property
     def json(self) -> Any:
         try:
-            return orjson.loads(self.request.body)
+            return self.request.parsed(orjson.loads)
         except ValueError:
             return None
 

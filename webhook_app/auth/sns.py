@@ -96,7 +96,7 @@ class Sns:
     _lock: threading.Lock = field(default_factory=threading.Lock, init=False, repr=False, compare=False)
 
     def verify(self, request: WebhookRequest) -> None:
-        message = parse_message(request.body)
+        message = read_message(request)
         # First: a stranger's message costs no call to Amazon.
         if message.get("TopicArn") not in self.topics:
             raise AuthenticationError("topic_unknown")
@@ -119,7 +119,7 @@ class Sns:
 
         Raises `CannotVerify` when Amazon could not be reached.
         """
-        message = parse_message(request.body)
+        message = read_message(request)
         if message["Type"] == "Notification":
             return None
         if message["Type"] == "UnsubscribeConfirmation":
@@ -157,10 +157,10 @@ class Sns:
         return certificate
 
 
-def parse_message(body: bytes) -> dict[str, str]:
+def read_message(request: WebhookRequest) -> dict[str, str]:
     """An SNS message's text fields. Raises `AuthenticationError` for anything else."""
     try:
-        loaded: Any = orjson.loads(body)
+        loaded: Any = request.parsed(orjson.loads)
     except ValueError:
         raise AuthenticationError("message_malformed") from None
     if not isinstance(loaded, dict):

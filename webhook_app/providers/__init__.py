@@ -15,6 +15,7 @@ from webhook_app.providers.json_body import Damaged
 from webhook_app.providers.json_body import Unreadable as Unreadable
 from webhook_app.providers.json_body import dump_raw as dump_raw
 from webhook_app.providers.json_body import load_json as load_json
+from webhook_app.providers.json_body import read_json as read_json
 from webhook_app.providers.known import UnknownType
 
 
@@ -133,7 +134,7 @@ def change_of(
 
 def json_events(request: WebhookRequest) -> list[Any]:
     """The events of a JSON body: a list of them, or a single one. Raises `Unreadable`."""
-    loaded = load_json(request.body)
+    loaded = read_json(request)
     return loaded if isinstance(loaded, list) else [loaded]
 
 

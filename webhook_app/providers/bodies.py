@@ -8,8 +8,9 @@ from urllib.parse import urlencode
 
 import orjson
 
+from webhook_app.auth import WebhookRequest
 from webhook_app.auth.reading import MAX_FORM_FIELDS, parse_form
-from webhook_app.providers import Unreadable, load_json
+from webhook_app.providers import Unreadable, read_json
 
 #: `data[merges][EMAIL]`; deeper or otherwise odd names stay as they are.
 _NESTED = re.compile(r"([^\[\]]+)((?:\[[^\[\]]*\]){1,4})")
@@ -19,18 +20,18 @@ _NESTED = re.compile(r"([^\[\]]+)((?:\[[^\[\]]*\]){1,4})")
 class BodyForm:
     content_type: str
     #: Body → JSON-like values. Raises `Unreadable`.
-    read: Callable[[bytes], Any]
+    read: Callable[[WebhookRequest], Any]
     #: JSON text → body: the way back, to simulate a webhook.
     write: Callable[[str], bytes]
 
 
-def read_form(body: bytes) -> dict[str, Any]:
+def read_form(request: WebhookRequest) -> dict[str, Any]:
     """A url-encoded form, with `data[email]=…` as `{"data": {"email": …}}`. A repeated field's values become a list.
 
     Raises `Unreadable`.
     """
     try:
-        fields = parse_form(body)
+        fields = request.parsed(parse_form)
     except ValueError:
         raise Unreadable(f"the body is a form of more than {MAX_FORM_FIELDS} fields") from None
     form: dict[str, Any] = {}
@@ -65,16 +66,16 @@ def _write_form(text: str) -> bytes:
     return urlencode(orjson.loads(text)).encode()
 
 
-def read_json_or_form(body: bytes) -> Any:
+def read_json_or_form(request: WebhookRequest) -> Any:
     """A body of either form, told apart by its first character: no form begins with a bracket.
 
     Raises `Unreadable`.
     """
-    return load_json(body) if body.lstrip()[:1] in (b"{", b"[") else read_form(body)
+    return read_json(request) if request.body.lstrip()[:1] in (b"{", b"[") else read_form(request)
 
 
 FORMS = {
-    "json": BodyForm(content_type="application/json", read=load_json, write=str.encode),
+    "json": BodyForm(content_type="application/json", read=read_json, write=str.encode),
     "form": BodyForm(content_type="application/x-www-form-urlencoded", read=read_json_or_form, write=_write_form),
     "any": BodyForm(content_type="application/json", read=read_json_or_form, write=str.encode),
 }

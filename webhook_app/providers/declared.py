@@ -54,7 +54,7 @@ class EventReader:
     def __call__(self, request: WebhookRequest) -> list[Any]:
         """Raises `Unreadable`."""
         declared = self.declaration
-        loaded = FORMS[declared.body].read(request.body)
+        loaded = FORMS[declared.body].read(request)
         try:
             if declared.skip and declared.skip.holds(loaded):
                 return [_SKIPPED]
@@ -189,7 +189,7 @@ def provider(name: str, declared: Declaration, scheme: Scheme | None, *, declare
 def _greet(declared: Declaration, greeting: Greeting) -> Callable[[WebhookRequest], Handshake | None]:
     def greet(request: WebhookRequest) -> Handshake | None:
         try:
-            body = FORMS[declared.body].read(request.body)
+            body = FORMS[declared.body].read(request)
             if not greeting.when.holds(body):
                 return None
             shown = greeting.show.find(body) if greeting.show else None
