@@ -107,6 +107,27 @@ def test_heroku_without_postgresql_is_refused_with_the_command_that_adds_it() ->
     assert "heroku addons:create heroku-postgresql" in line
 
 
+@pytest.mark.parametrize(
+    ("variable", "name"),
+    [
+        ("DYNO", "Heroku"),
+        ("RENDER", "Render"),
+        ("RAILWAY_ENVIRONMENT_NAME", "Railway"),
+        ("FLY_APP_NAME", "Fly"),
+        ("K_SERVICE", "Cloud Run"),
+    ],
+)
+def test_sqlite_is_refused_where_the_disk_does_not_last(variable: str, name: str) -> None:
+    for url in ({}, {"DATABASE_URL": "sqlite:///instance/outbox.db"}):
+        (line,) = problems(**{variable: "x"}, **url)
+        assert line.startswith(f"DATABASE_URL must be a PostgreSQL database on {name}, whose own disk does not last")
+    assert Settings.from_environment({variable: "x", "DATABASE_URL": "postgres://user:password@host/name"})
+
+
+def test_a_file_on_a_mounted_disk_may_be_named_by_its_whole_path() -> None:
+    assert Settings.from_environment({"FLY_APP_NAME": "x", "DATABASE_URL": "sqlite:////data/outbox.db"})
+
+
 def test_a_variable_spelt_almost_like_ours_is_noticed() -> None:
     assert near_misses({"SENDGRID_VERIFICATION_KEY": "x"}) == {
         "SENDGRID_VERIFICATION_KEY": "SENDGRID_VERIFICATION_KEYS"

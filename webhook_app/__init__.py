@@ -23,7 +23,7 @@ from webhook_app.outbox.counters import FLUSH_EVERY, Counters
 from webhook_app.outbox.recent import RecentWebhooks
 from webhook_app.providers.registry import build as build_providers
 from webhook_app.providers.registry import variables as provider_variables
-from webhook_app.settings import ConfigurationError, Settings, near_misses
+from webhook_app.settings import PLATFORMS, ConfigurationError, Settings, near_misses, platform
 from webhook_app.webhook_result import WebhookResult
 
 if TYPE_CHECKING:
@@ -51,7 +51,7 @@ def create_app() -> Flask:
 
 def _join_make_run() -> None:
     """In a second terminal, mean what `make run` runs in this folder. It holds a lock on this file while it lives."""
-    if not Path("instance/run.json").exists():
+    if platform(os.environ) or not Path("instance/run.json").exists():
         return
     # Only now: nothing of `dev` is loaded where `make run` has never been.
     from webhook_app.dev import marker
@@ -124,6 +124,8 @@ def _open_database(settings: Settings) -> Database:
 
 def _log_open_providers(app: Flask) -> None:
     providers = app.extensions["providers"].values()
+    if (known := platform(os.environ)) and app.extensions["settings"].database_url.startswith("sqlite"):
+        log.warning("sqlite_on_a_platform", platform=PLATFORMS[known][0], hint="is its file on a disk that lasts?")
     for given, ours in app.extensions["near_misses"].items():
         log.warning("unknown_setting", given=given, did_you_mean=ours)
     log.info(

@@ -553,11 +553,8 @@ class Settings:
             loaded = _schema().load(given)
         except ValidationError as error:
             problems += [f"{name} {_lower(line)}" for name, lines in error.messages_dict.items() for line in lines]
-        if "DYNO" in given and not given.get("DATABASE_URL", "").startswith("postgres"):
-            problems.append(
-                "DATABASE_URL must be a PostgreSQL database on Heroku, whose disk is wiped daily: "
-                "run `heroku addons:create heroku-postgresql`"
-            )
+        if problem := _disk_that_is_wiped(given):
+            problems.append(problem)
         if loaded.get("reconcile_every") and not any(cls(**loaded).api_keys.values()):
             problems.append(
                 "RECONCILE_EVERY needs an API key of an ESP, like SENDGRID_API_KEY: make one in SendGrid, "
@@ -570,6 +567,37 @@ class Settings:
         if problems:
             raise ConfigurationError(sorted(problems))
         return cls(**loaded)
+
+
+#: A variable that a platform sets whose own disk does not last → its name, and how to get PostgreSQL there.
+PLATFORMS = {
+    "DYNO": ("Heroku", "run `heroku addons:create heroku-postgresql`"),
+    "RENDER": ("Render", "create a PostgreSQL database and set DATABASE_URL to its internal URL"),
+    "RAILWAY_ENVIRONMENT_NAME": ("Railway", "add PostgreSQL and set DATABASE_URL to ${{Postgres.DATABASE_URL}}"),
+    "FLY_APP_NAME": ("Fly", "run `fly postgres create` and `fly postgres attach`"),
+    "K_SERVICE": ("Cloud Run", "create a Cloud SQL instance for PostgreSQL and set DATABASE_URL"),
+    "KUBERNETES_SERVICE_HOST": ("Kubernetes", "set DATABASE_URL to a PostgreSQL database"),
+}
+
+
+def platform(environ: Mapping[str, str]) -> str | None:
+    """The variable by which a platform with a disk that does not last is known."""
+    return next((name for name in PLATFORMS if environ.get(name)), None)
+
+
+def _disk_that_is_wiped(given: Mapping[str, str]) -> str | None:
+    """Web and worker are machines of their own there, or are replaced at each deployment: a SQLite file would be lost.
+
+    Whoever has mounted a disk that lasts, and runs both beside it, names the file by its whole path; on Heroku there is
+    none to mount. In Kubernetes also people's workshops stand, so there it is only a warning in the log.
+    """
+    known, url = platform(given), given.get("DATABASE_URL", "")
+    if known in (None, "KUBERNETES_SERVICE_HOST") or url.startswith("postgres"):
+        return None
+    if known != "DYNO" and url.startswith("sqlite:////"):
+        return None
+    name, cure = PLATFORMS[str(known)]
+    return f"DATABASE_URL must be a PostgreSQL database on {name}, whose own disk does not last: {cure}"
 
 
 def variables() -> dict[str, dataclasses.Field[Any]]:

@@ -1,0 +1,20 @@
+# One image for the web process, the worker and the release step: `gunicorn`, `flask forward`, `flask db upgrade`.
+ARG BASE=docker.io/library/python:3.13-slim
+
+FROM ${BASE} AS packages
+COPY requirements.txt /
+RUN python3 -m venv /venv && /venv/bin/pip install --no-cache-dir --require-hashes -r /requirements.txt
+
+FROM ${BASE}
+# Not root, and nothing of the app can be written by it but `instance/`, where SQLite would be.
+RUN useradd --uid 10001 --home-dir /app --no-create-home --shell /usr/sbin/nologin app
+COPY --from=packages /venv /venv
+WORKDIR /app
+# `providers.toml` and `sections.toml`, where there are any, are among the last.
+COPY .flaskenv Procfile gunicorn.conf.py *.toml ./
+COPY webhook_app webhook_app
+RUN mkdir instance && chown app instance
+ENV PATH=/venv/bin:$PATH PYTHONUNBUFFERED=1 PYTHONDONTWRITEBYTECODE=1 PORT=8000
+USER app
+EXPOSE 8000
+CMD ["gunicorn"]
