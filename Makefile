@@ -14,6 +14,7 @@ tunnel: .venv/ready
 test: .venv/ready-for-tests
 	@$(BIN)/python -m tests.browser
 	@$(BIN)/python -m tests.pgbouncer
+	@$(BIN)/python -m tests.promtool
 	@$(BIN)/pytest -m "not slow" -n 2
 	@# One at a time: they measure latencies, and start many processes of their own.
 	@$(BIN)/pytest -m slow

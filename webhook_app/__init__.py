@@ -88,7 +88,9 @@ def build_app(environ: Mapping[str, str]) -> Flask:
     app.extensions["counters"] = counters = Counters(database, also=recent.flush)
     app.register_blueprint(receiver.blueprint(providers, Intake(database), settings))
     app.register_blueprint(health.blueprint(database, [one.name for one in providers.values() if one.scheme]))
-    app.register_blueprint(metrics.blueprint(database))
+    app.register_blueprint(
+        metrics.blueprint(database, [provider.name for provider in providers.values() if provider.scheme])
+    )
     app.register_blueprint(openapi.blueprint(providers, settings))
     _mount_console(app, create_console(settings=settings, database=database, providers=providers, form=form))
     cli.register(app)

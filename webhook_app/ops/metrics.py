@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import lru_cache
+from itertools import product
 
 from flask import Blueprint, Response, request
 from prometheus_client import CollectorRegistry
@@ -155,13 +156,30 @@ def described() -> tuple[Described, ...]:
     return (*COUNTERS.values(), *TIMINGS.values(), *GAUGES, DRIFT, RECONCILED)
 
 
-def blueprint(database: Database, *, clock: Callable[[], float] = time.time) -> Blueprint:
+#: Labels that stand at 0 before they are first counted, for each open provider. A counter that begins at 1 has no
+#: increase, and so raises no alert.
+FROM_THE_START: Mapping[Count, tuple[str, ...]] = {
+    **{name: ("",) for name, described in COUNTERS.items() if described.labels == ("provider",)},
+    Count.UNAUTHENTICATED: (
+        *("signature_invalid", "signature_missing", "timestamp_stale", "token_wrong", "token_missing"),
+        *("credentials_wrong", "credentials_missing", "url_secret_wrong", "url_secret_missing"),
+    ),
+    Count.REFUSED: (CLOSED, "too_large", "body_broken", "outbox_unavailable", "http_500"),
+    Count.ATTEMPTS: tuple(Outcome),
+    Count.FAILED: ("timeout", "http_429", "http_500", "http_503"),
+}
+
+
+def blueprint(
+    database: Database, open_providers: Iterable[str] = (), *, clock: Callable[[], float] = time.time
+) -> Blueprint:
+    providers = tuple(open_providers)
     metrics = Blueprint("metrics", __name__)
 
     @metrics.get("/metrics")
     def scrape() -> Response:
         registry = CollectorRegistry(auto_describe=False)
-        registry.register(_Collector(database, clock))
+        registry.register(_Collector(database, providers, clock))
         encode, content_type = choose_encoder(request.headers.get("Accept", ""))
         return Response(encode(registry), content_type=content_type)
 
@@ -169,8 +187,9 @@ def blueprint(database: Database, *, clock: Callable[[], float] = time.time) -> 
 
 
 class _Collector(Collector):
-    def __init__(self, database: Database, clock: Callable[[], float]) -> None:
+    def __init__(self, database: Database, providers: tuple[str, ...], clock: Callable[[], float]) -> None:
         self._database = database
+        self._providers = providers
         self._clock = clock
 
     def collect(self) -> Iterable[Metric]:
@@ -184,7 +203,9 @@ class _Collector(Collector):
         yield _gauge(DATABASE_UP, 1)
         yield from gauges
         for name, described in COUNTERS.items():
-            yield _counter(described, [one for one in found if one.name == name])
+            values = dict.fromkeys(product(self._providers, FROM_THE_START.get(name, ())), 0)
+            values |= {(one.provider, one.label): one.value for one in found if one.name == name}
+            yield _counter(described, values)
         for timing, described in TIMINGS.items():
             yield _histogram(timing, described, [one for one in found if one.name == timing])
 
@@ -253,10 +274,11 @@ def _gauge(described: Described, value: float) -> GaugeMetricFamily:
     return GaugeMetricFamily(PREFIX + described.name, described.meaning, value=value)
 
 
-def _counter(described: Described, found: list[Counted]) -> CounterMetricFamily:
+def _counter(described: Described, values: Mapping[tuple[str, str], int]) -> CounterMetricFamily:
+    """`values` by provider and label."""
     family = CounterMetricFamily(PREFIX + described.name, described.meaning, labels=described.labels)
-    for one in found:
-        family.add_metric([one.provider, one.label][: len(described.labels)], one.value)
+    for labels, value in values.items():
+        family.add_metric(labels[: len(described.labels)], value)
     return family
 
 
