@@ -259,8 +259,8 @@ def _dated(action: Action, written: datetime | None, event_id: str) -> tuple[dat
         return written, event_id
     if action is Action.OPT_IN:
         return written.replace(tzinfo=UTC), event_id
-    # A guess that is hours early would lose against an older opt-in, so an opt-out counts from its receipt. What the ESP
-    # wrote still tells a repetition from a second opt-out.
+    # A guess that is hours early would lose against an older opt-in, so an opt-out counts from its receipt. What the
+    # ESP wrote still tells a repetition from a second opt-out.
     return None, event_id or written.isoformat()
 
 
