@@ -294,3 +294,31 @@ def test_the_same_rows_chosen_in_another_way_are_another_import(run: Run, app: F
     run(path, "--yes", "--only", "status=unsubscribed")
     assert run(path, "--yes", "--only", "status=unsubscribed,blocklisted").exit_code == 0
     assert [row.identity_value for row in stored(app)] == ["a@example.com", "b@example.com"]
+
+
+@pytest.mark.parametrize(
+    ("cell", "address"),
+    [
+        ("Jane Doe <jane@example.com>", "jane@example.com"),
+        ('"Jane ""JD"" Doe <jane@example.com>"', "jane@example.com"),
+        ("mailto:jane@example.com", "jane@example.com"),
+        ("\u200bjane@example.com\u00a0", "jane@example.com"),
+        ("\ufeffjane@\u2060example.com", "jane@example.com"),
+        ("<jane@example.com>", "jane@example.com"),
+        ("'jane@example.com'", "jane@example.com"),
+        ("jane@example.com; max@example.com", None),
+        ("jane@example.com max@example.com", None),
+        ("Jane", None),
+    ],
+)
+def test_an_address_is_read_out_of_what_stands_around_it_or_rejected_with_the_reason(
+    cell: str, address: str | None, run: Run, app: Flask, tmp_path: Path
+) -> None:
+    path = tmp_path / "list.csv"
+    path.write_text(f"email,note\nmax@example.com,\n{cell},\n", encoding="utf-8")
+    result = run(path, "--yes")
+    assert result.exit_code == 0, result.output
+    found = [row.identity_value for row in stored(app)]
+    assert sorted(found) == sorted(["max@example.com", *([address] if address else [])])
+    if address is None:
+        assert ",3,email: " in path.with_suffix(".rejects.csv").read_text()
