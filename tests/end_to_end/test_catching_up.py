@@ -40,11 +40,18 @@ class Shop:
 
     def run(self, *command: str) -> str:
         """A command to its end; what it printed."""
+        return self._end(command, status=0)
+
+    def fail(self, *command: str) -> str:
+        """The same for one that has to end with an error."""
+        return self._end(command, status=1)
+
+    def _end(self, command: tuple[str, ...], *, status: int) -> str:
         with running(list(command), cwd=self.folder, env=environment(**self.environ), log="command.log") as program:
-            status = program.process.wait(timeout=400)
+            ended = program.process.wait(timeout=400)
             printed = program.output()
         (self.folder / "command.log").unlink()
-        assert status == 0, printed
+        assert ended == status, printed
         return printed
 
     @contextmanager
