@@ -1,5 +1,7 @@
-# Needs Python 3.11 and make; everything else is set up here.
-PYTHON ?= $(shell command -v python3.11 || command -v python3)
+# Needs Python 3.11 or newer and make; everything else is set up here.
+# The first that works: with pyenv, a name on the PATH may be one that `.python-version` forbids.
+PYTHON ?= $(shell for python in python3.11 python3.12 python3.13 python3.14 python3 $$HOME/.pyenv/versions/3.*/bin/python3; do \
+	"$$python" -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && echo "$$python" && break; done)
 BIN := .venv/bin
 
 .PHONY: run tunnel test bench check lock
@@ -35,7 +37,8 @@ lock:
 LOCK := --quiet --upgrade --generate-hashes --strip-extras --no-emit-index-url --no-emit-find-links --no-emit-trusted-host
 
 .venv/ready: requirements.txt
-	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or newer is needed; name it: make PYTHON=python3.11")'
+	@$(or $(PYTHON),false) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { \
+		echo "Python 3.11 or newer is needed; name it: make PYTHON=/path/to/python3"; exit 1; }
 	@echo "Setting up .venv (once) ..."
 	@$(PYTHON) -m venv .venv
 	@$(BIN)/pip install --quiet --disable-pip-version-check --require-hashes -r requirements.txt
