@@ -26,6 +26,7 @@ import requests
 from tests import summary
 from tests.processes import (
     PATIENCE,
+    ROOT,
     Program,
     checkout,
     environment,
@@ -115,8 +116,10 @@ class Product:
         wait_for_http(f"{self.url}/healthz")
         return self.web
 
-    def start_worker(self) -> Program:
-        worker = self._program(["flask", "forward"], f"worker-{next(self._numbers)}")
+    def start_worker(self, *, clock_ahead: float = 0.0) -> Program:
+        """One more worker, whose clock may be wrong by some seconds."""
+        skew = {"PYTHONPATH": str(ROOT / "tests" / "skewed_clock"), "CLOCK_AHEAD": str(clock_ahead)}
+        worker = self._program(["flask", "forward"], f"worker-{next(self._numbers)}", **(skew if clock_ahead else {}))
         self.workers.append(worker)
         return worker
 
@@ -167,9 +170,9 @@ class Product:
         """Name of the log → all that was ever printed into it."""
         return {path.name: path.read_text(errors="replace") for path in self.folder.glob("*.log")}
 
-    def _program(self, command: list[str], log: str) -> Program:
+    def _program(self, command: list[str], log: str, **more: str) -> Program:
         command = [find(command[0]), *command[1:]]
-        return self._stack.enter_context(running(command, cwd=self.folder, env=self.env, log=f"{log}.log"))
+        return self._stack.enter_context(running(command, cwd=self.folder, env=self.env | more, log=f"{log}.log"))
 
     @staticmethod
     def _kill(program: Program) -> None:

@@ -12,6 +12,7 @@ from typing import Any
 
 import pytest
 
+from tests.end_to_end.test_faults import watch_for_overlaps
 from tests.processes import wait_until
 from tests.product import Product, opt_out, people
 
@@ -121,6 +122,35 @@ def test_a_request_that_takes_effect_late_behind_a_newer_opposite_change_is_foll
     time.sleep(3)
     assert product.told([address])[address] == ["optin", "optout", "optin"]
     product.await_nothing_waiting()
+
+
+# ---------------------------------------------------------------- clocks
+
+
+@pytest.mark.parametrize("shared_product", ["postgresql"], indirect=True)
+def test_workers_whose_clocks_are_a_minute_apart_lose_nothing_double_nothing_and_reorder_nothing(
+    product: Product,
+) -> None:
+    """A file's workers share a machine, and so a clock; a server's do not, and leases and due times are by its own."""
+    assert product.workers.pop().stop() == 0
+    for ahead in (-60.0, 60.0, 25.0):
+        product.start_worker(clock_ahead=ahead)
+    for worker in product.workers:
+        worker.wait_for('"worker_started"')
+    addresses = people(60, "clocks-apart")
+    began = int(time.time()) - 1000
+    overlapping = watch_for_overlaps(product)
+    # Longer than a worker's clock would have to be wrong to take another's lease for one that has run out.
+    product.dynamic_yield.latency = 2.0
+    for step, kind in enumerate(["unsubscribe", "group_resubscribe", "unsubscribe"]):
+        product.deliver([opt_out(one, event=kind, timestamp=began + step, asm_group_id=1) for one in addresses])
+        time.sleep(1)
+    product.await_nothing_waiting()
+    told = product.told(addresses)
+    assert {changes[-1] for changes in told.values()} == {"optout"}
+    # More than they had said: somebody sent what another had under way or had done.
+    assert max(map(len, told.values())) <= 3
+    assert overlapping == []
 
 
 # ---------------------------------------------------------------- a row that is gone
