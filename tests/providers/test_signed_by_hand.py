@@ -110,9 +110,9 @@ def test_mailchimp_signs_its_forms_for_five_minutes(make_app: MakeApp) -> None:
 
 
 def test_mailchimps_secret_in_the_url_goes_on_beside_its_signature(make_app: MakeApp) -> None:
-    client = make_app(MAILCHIMP_SIGNING_SECRETS=KEY, MAILCHIMP_URL_SECRETS="s").test_client()
+    client = make_app(MAILCHIMP_SIGNING_SECRETS=KEY, MAILCHIMP_URL_SECRETS="a-secret-in-the-url").test_client()
     body = (PAYLOADS / "mailchimp" / "opt_out.txt").read_bytes()
-    assert client.post("/webhooks/mailchimp/s", data=body).status_code == 200
+    assert client.post("/webhooks/mailchimp/a-secret-in-the-url", data=body).status_code == 200
     assert client.post("/webhooks/mailchimp", data=body, headers=as_mailchimp(body)).status_code == 200
     assert client.post("/webhooks/mailchimp/wrong", data=body).status_code == 401
 
@@ -145,7 +145,7 @@ def test_mailguns_old_webhooks_are_forms(make_app: MakeApp) -> None:
 
 @pytest.mark.parametrize("prefix", ["", "OAuth2 ", "Basic ", "Bearer "])
 def test_iterable_writes_its_token_in_many_ways(make_app: MakeApp, prefix: str) -> None:
-    client = make_app(ITERABLE_TOKENS=f"older,{KEY}").test_client()
+    client = make_app(ITERABLE_TOKENS=f"an-older-signing-secret,{KEY}").test_client()
     body = body_of("iterable")
     for token, status in ((KEY, 200), ("wrong", 401), ("", 401)):
         answer = client.post("/webhooks/iterable", data=body, headers={"Authorization": prefix + token})
