@@ -260,7 +260,7 @@ def test_an_order_does_not_reach_what_came_in_after_it_was_confirmed(app: Flask,
 def test_an_order_that_takes_long_goes_on_where_it_was(
     app: Flask, person: Person, post: Post, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("webhook_app.console.pages.PATIENCE", -1.0)
+    monkeypatch.setattr("webhook_app.console.pages.orders.PATIENCE", -1.0)
     post(*(unsubscribe(f"u{number}@example.com") for number in range(1500)), state="dead")
     form = {"form_on": "/console/replay?state=dead", "state": "dead", "up_to": "1500"}
     first = person.post("/console/replay", **form).text

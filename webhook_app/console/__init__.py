@@ -17,6 +17,7 @@ from werkzeug.exceptions import HTTPException, InternalServerError
 from werkzeug.middleware.proxy_fix import ProxyFix
 
 from webhook_app.console import access, formatting, pages
+from webhook_app.console.shown import Shown
 from webhook_app.delivery import WireForm
 from webhook_app.outbox import Database, OutboxUnavailable, State
 from webhook_app.providers import Provider
@@ -78,7 +79,7 @@ def create_console(
     _log_requests(console)
     CSRFProtect(console)
     _admit_only_who_logged_in(console, access.LoginGuard(database, settings))
-    pages.add(console, pages.Shown(settings=settings, database=database, providers=providers, form=form))
+    pages.add(console, Shown(settings=settings, database=database, providers=providers, form=form))
     _add_error_pages(console)
     formatting.add(console)
     # Behind a router that ends TLS, its headers tell the scheme and the caller. Whoever forges them only keeps a cookie

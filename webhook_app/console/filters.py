@@ -6,6 +6,7 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 from urllib.parse import urlencode
 
+from flask import abort
 from marshmallow import EXCLUDE, Schema, ValidationError, fields, validate
 
 from webhook_app.outbox import State
@@ -90,3 +91,11 @@ def read(arguments: Mapping[str, str]) -> Asked:
         sort=loaded["sort"],
         ascending=loaded["order"] == "asc",
     )
+
+
+def understood(arguments: Mapping[str, str]) -> Asked:
+    """Raises `BadRequest` where a filter is not understood."""
+    asked = read(arguments)
+    if asked.problems:
+        abort(400, "; ".join(f"“{name}” {problem}" for name, problem in asked.problems.items()))
+    return asked

@@ -1,0 +1,16 @@
+"""The console's pages, a file each."""
+
+from flask import Flask
+
+from webhook_app.console.pages import events, home, journal, orders, quarantine
+from webhook_app.console.shown import Shown
+
+
+def add(console: Flask, shown: Shown) -> None:
+    @console.template_filter()
+    def title_of(name: str) -> str:
+        """The ESP's own name; a provider that is gone keeps the one it had in the URL."""
+        return shown.providers[name].title if name in shown.providers else name
+
+    for page in (home, events, quarantine, orders, journal):
+        page.add(console, shown)

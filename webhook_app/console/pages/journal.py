@@ -1,0 +1,15 @@
+"""The journal: who did what."""
+
+from flask import Flask, render_template, request
+
+from webhook_app.console.shown import Shown
+
+JOURNAL_PAGE = 50  # entries
+
+
+def add(console: Flask, shown: Shown) -> None:
+    @console.get("/journal")
+    def journal() -> str:
+        before = request.args.get("before", type=int)
+        entries = shown.journal.entries(before=before, limit=JOURNAL_PAGE)
+        return render_template("journal.html", entries=entries, more=len(entries) == JOURNAL_PAGE)

@@ -1,0 +1,41 @@
+"""What the pages show and act upon."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from webhook_app.delivery import Call, Undeliverable, WireForm
+from webhook_app.outbox import Database
+from webhook_app.outbox.journal import Journal
+from webhook_app.outbox.queries import Life
+from webhook_app.providers import Provider
+from webhook_app.redelivery import Redelivery
+from webhook_app.settings import Settings
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Shown:
+    settings: Settings
+    database: Database
+    providers: Mapping[str, Provider]
+    form: WireForm
+
+    @property
+    def redelivery(self) -> Redelivery:
+        return Redelivery(self.database, self.providers, forward_opt_ins=self.settings.forward_opt_ins)
+
+    @property
+    def journal(self) -> Journal:
+        return Journal(self.database)
+
+    def sorted_providers(self) -> list[Provider]:
+        return sorted(self.providers.values(), key=lambda provider: provider.title.casefold())
+
+    def call(self, life: Life) -> tuple[Call | None, str]:
+        """The request that was or would be sent, or why there is none."""
+        if life.change is None:
+            empty = life.event.identity_kind is not None
+            return None, "Retention has emptied this change." if empty else "Nothing was understood of this event."
+        try:
+            return self.form.call(life.change, pseudonym=life.event.pseudonym), ""
+        except Undeliverable as error:
+            return None, f"This change cannot be put into a request: {error.reason}"
