@@ -6,6 +6,8 @@ from datetime import UTC, datetime
 from flask import Flask
 from markupsafe import Markup
 
+from webhook_app.providers.kept import kept
+
 
 def add(console: Flask) -> None:
     for template_filter in (ago, exactly, pretty):
@@ -32,10 +34,12 @@ def exactly(moment: datetime | None) -> Markup:
 
 
 def pretty(raw: bytes | None) -> str:
-    """JSON indented; anything else as it is."""
+    """JSON indented, anything else as it is; behind it the URL's query, where that was kept."""
     if raw is None:
         return ""
+    event, query = kept(raw)
     try:
-        return json.dumps(json.loads(raw), indent=2, ensure_ascii=False).encode("utf-8", "replace").decode()
+        text = json.dumps(json.loads(event), indent=2, ensure_ascii=False).encode("utf-8", "replace").decode()
     except (ValueError, RecursionError):
-        return raw.decode(errors="replace")
+        text = event.decode(errors="replace")
+    return f"{text}\n?{query}" if query else text
