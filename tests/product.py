@@ -46,6 +46,20 @@ API_KEY = "server-side-key"
 
 Event = dict[str, Any]
 
+#: What became of each event, in words of our own: from the log, the register and the attempts.
+STATES = """
+    SELECT events.identity_value, CASE
+        WHEN events.state IN ('quarantined', 'discarded', 'test') THEN events.state
+        WHEN max(consents.dead_at) IS NOT NULL THEN 'dead'
+        WHEN max(consents.due_at) IS NOT NULL THEN 'pending'
+        WHEN EXISTS (SELECT 1 FROM attempts WHERE event_id = events.id AND outcome = 'delivered') THEN 'delivered'
+        ELSE 'superseded' END
+    FROM events LEFT JOIN consents ON consents.event_id = events.id
+    WHERE events.identity_value IS NOT NULL AND (events.occurred_at = ? OR ? = 0)
+    GROUP BY events.id, events.identity_value, events.state
+"""
+LEASED = "SELECT identity_value FROM events JOIN consents ON event_id = events.id WHERE consents.lease IS NOT NULL"
+
 
 def opt_out(email: str, **more: Any) -> Event:
     """An unsubscribe as SendGrid reports it."""
@@ -317,14 +331,13 @@ class Product:
     def sqlite_file(self) -> Path:
         return Path(self.database_url.removeprefix("sqlite:///"))
 
-    def states(self, addresses: Iterable[str]) -> Counter[str]:
-        """How many rows of these people are in which state."""
+    def states(self, addresses: Iterable[str], *, occurred_at: int = 0) -> Counter[str]:
+        """How many events of these people are in which state; only those of one moment, in microseconds, if given."""
         wanted = set(addresses)
-        rows = self.sql("SELECT identity_value, state FROM events WHERE identity_value IS NOT NULL")
-        return Counter(state for address, state in rows if address in wanted)
+        return Counter(state for address, state in self.sql(STATES, occurred_at, occurred_at) if address in wanted)
 
     def await_nothing_waiting(self) -> None:
-        waiting = "SELECT count(*) FROM events WHERE state = 'pending'"
+        waiting = "SELECT count(*) FROM consents WHERE due_at IS NOT NULL"
         wait_until(lambda: self.sql(waiting) == [(0,)], "the outbox is empty")
 
 

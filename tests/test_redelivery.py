@@ -10,6 +10,7 @@ from flask import Flask
 from marshmallow import ValidationError
 from sqlalchemy import update
 
+from tests.outbox.world import give_all_up
 from tests.signing import SendGridSigner
 from webhook_app.consent import Action, ConsentChange, Identity, IdentityKind
 from webhook_app.outbox import State
@@ -58,18 +59,13 @@ def all_events(app: Flask) -> list[Event]:
     return search(app.extensions["database"], Filter(), ascending=True).events
 
 
-def set_state(app: Flask, state: State) -> None:
-    with app.extensions["database"].write() as connection:
-        connection.execute(update(events).values(state=state))
-
-
 def unsubscribe(number: int) -> dict[str, Any]:
     return {"event": "unsubscribe", "email": f"u{number}@example.com", "timestamp": 1760000000}
 
 
 def test_all_filtered_are_replayed_in_batches_and_counted_before(app: Flask, post: Post) -> None:
     post([unsubscribe(number) for number in range(1500)])
-    set_state(app, State.DEAD)
+    give_all_up(app.extensions["database"])
     again = redelivery(app)
     which = Filter(state=State.DEAD)
     assert again.count(Verb.REPLAY, which) == 1500

@@ -11,10 +11,10 @@ from sqlalchemy import ColumnElement, or_
 
 from webhook_app.auth import WebhookRequest
 from webhook_app.outbox import Database, State, queries
-from webhook_app.outbox.maintenance import DISCARDABLE, REPLAYABLE, Maintenance
+from webhook_app.outbox.maintenance import CAN_DISCARD, CAN_REPLAY, Maintenance
 from webhook_app.outbox.quarantine import Quarantine
 from webhook_app.outbox.queries import Event, Filter
-from webhook_app.outbox.tables import events, in_states
+from webhook_app.outbox.tables import events
 from webhook_app.providers import Provider, Reading, read
 from webhook_app.providers.kept import kept
 
@@ -28,8 +28,8 @@ class Verb(StrEnum):
 
 #: Which changes a verb can do something about.
 ABLE: Mapping[Verb, ColumnElement[bool]] = {
-    Verb.REPLAY: or_(in_states(REPLAYABLE) & events.c.identity_value.is_not(None), events.c.state == State.QUARANTINED),
-    Verb.DISCARD: in_states(DISCARDABLE),
+    Verb.REPLAY: or_(CAN_REPLAY, events.c.state == State.QUARANTINED),
+    Verb.DISCARD: CAN_DISCARD,
 }
 
 

@@ -9,13 +9,13 @@ import pytest
 from flask import Flask
 from flask.testing import FlaskClient
 from playwright.sync_api import Browser, BrowserContext, Page, sync_playwright
-from sqlalchemy import update
 from werkzeug.serving import make_server
 
 from tests import browser as chromium
 from tests.console.person import PASSWORD, Person
+from tests.outbox.world import give_all_up, send_all
 from tests.signing import SendGridSigner
-from webhook_app.outbox.tables import events
+from webhook_app.outbox import Queue
 
 MakeApp = Callable[..., Flask]
 
@@ -36,11 +36,10 @@ def post(app: Flask, sendgrid_signer: SendGridSigner) -> Callable[..., None]:
         answer = app.test_client().post("/webhooks/sendgrid", data=body, headers=sendgrid_signer.headers(body))
         assert answer.status_code == 200
         if state:
-            change = (
-                update(events).where(events.c.state == "pending").values(state=state, error="http 422", settled_at=1)
-            )
-            with app.extensions["database"].write() as connection:
-                connection.execute(change)
+            if state == "delivered":
+                send_all(Queue(app.extensions["database"]))
+            else:
+                give_all_up(app.extensions["database"], "http 422")
 
     return send
 

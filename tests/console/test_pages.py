@@ -19,7 +19,7 @@ from webhook_app.outbox import Queue, State, queries
 from webhook_app.outbox.counters import Count
 from webhook_app.outbox.hashing import load_hasher
 from webhook_app.outbox.queries import Filter
-from webhook_app.outbox.tables import events
+from webhook_app.outbox.tables import consents, events
 
 Post = Callable[..., None]
 
@@ -88,6 +88,7 @@ def test_an_address_from_outside_is_text_wherever_it_stands(app: Flask, person: 
         connection.execute(
             update(events).where(events.c.id == 1).values(identity_value=evil, identity_hash=hashed, reason=evil)
         )
+        connection.execute(update(consents).values(identity_hash=hashed))
     for path in (
         "/console/events",
         "/console/events/1",

@@ -18,7 +18,7 @@ import requests
 
 from tests import postgres, summary
 from tests.processes import PATIENCE, wait_until
-from tests.product import Product, disk_full, opt_out, people
+from tests.product import LEASED, Product, disk_full, opt_out, people
 from webhook_app.delivery.worker import LEASE
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(300)]
@@ -150,8 +150,7 @@ def test_kill_9_of_the_worker_repeatedly_under_load_every_accepted_change_arrive
             arrived = product.dynamic_yield.counts["arrived"]
             wait_until(lambda: product.dynamic_yield.counts["arrived"] > arrived + 50, "it sends")  # noqa: B023
             product.kill_worker()
-            leased = product.sql("SELECT identity_value FROM events WHERE lease IS NOT NULL")
-            in_flight |= {address for (address,) in leased}
+            in_flight |= {address for (address,) in product.sql(LEASED)}
             product.start_worker()
     product.dynamic_yield.latency = 0.0
     product.await_told(load.taken, within=LEASE + PATIENCE)
@@ -177,7 +176,7 @@ def test_sigterm_in_mid_send_in_flight_finished_or_handed_back_within_30_s_exit_
     assert product.workers[0].stop(signal.SIGTERM) == 0
     assert time.monotonic() - began < 30
     # A lease is left: nobody could send that change before the lease runs out.
-    assert product.sql("SELECT count(*) FROM events WHERE lease IS NOT NULL") == [(0,)]
+    assert product.sql(LEASED) == []
     taken = told_of(product, addresses)
     assert 0 < taken < len(addresses)
     assert product.states(addresses) == {"delivered": taken, "pending": len(addresses) - taken}
@@ -305,8 +304,7 @@ def test_opt_out_then_opt_in_then_opt_out_of_one_person_shuffled_retried_with_th
     # The other way round: an older change overtook the newest one, and the person has what they no longer want.
     assert {address: told[address][-1] for address in out} == dict.fromkeys(out, "optout")
     assert {address: told[address][-1] for address in back} == dict.fromkeys(back, "optin")
-    newest = product.sql("SELECT identity_value, state FROM events WHERE occurred_at = ?", (began + 2) * 1_000_000)
-    assert {state for address, state in newest if address in told} == {"delivered"}
+    assert product.states(told, occurred_at=(began + 2) * 1_000_000).keys() == {"delivered"}
     # Two calls about one person at once: which of them Dynamic Yield takes last would be chance.
     assert overlapping == []
 

@@ -26,7 +26,7 @@ def test_migration_of_a_database_with_many_rows_while_events_come_in_no_loss(
     url = new_database(engine)
     database = open_database(url)
     schema.upgrade(database, "0001")
-    fill(database, ROWS, people=ROWS // 5)
+    fill(database, ROWS, people=ROWS // 5, register=False)
     database.close()
     with installed_product(tmp_path, url, sendgrid_signer) as product:
         if engine == "postgresql":

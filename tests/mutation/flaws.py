@@ -6,6 +6,7 @@ RECEIVER = "webhook_app/receiver.py"
 INTAKE = "webhook_app/outbox/intake.py"
 INSERTS = "webhook_app/outbox/inserts.py"
 HASHING = "webhook_app/outbox/hashing.py"
+REGISTER = "webhook_app/outbox/register.py"
 ROWS = "webhook_app/outbox/rows.py"
 FORWARDER = "webhook_app/delivery/worker.py"
 APP = "webhook_app/__init__.py"
@@ -34,6 +35,7 @@ class Mutant:
     caught_by: tuple[str, ...]
 
 
+NEWER = "WHERE excluded.version > consents.version"
 INSERT_OR_IGNORE = '_IGNORE = "ON CONFLICT (dedupe_key) DO NOTHING"'
 
 MUTANTS = (
@@ -157,14 +159,9 @@ def _answer_probe(""",
         flaw="side effect before dedupe",
         does="makes a known event due again",
         edits=(
-            Edit(
-                INSERTS,
-                INSERT_OR_IGNORE,
-                """_IGNORE = (
-    "ON CONFLICT (dedupe_key) DO UPDATE "
-    "SET state = 'pending', due_at = excluded.received_at, settled_at = NULL"
-)""",
-            ),
+            Edit(INSERTS, "    if not stored:\n", "    if False:\n"),
+            Edit(INSERTS, '"events.id > ?"', '"events.id > ? - 1000"'),
+            Edit(REGISTER, NEWER, "WHERE true"),
         ),
         caught_by=(
             f"{PROMISE}::test_what_is_known_already_leads_to_nothing_and_no_webhook_calls_dynamic_yield_itself",
@@ -174,6 +171,12 @@ def _answer_probe(""",
         flaw="trusts arrival order",
         does="takes what came last for the newest",
         edits=(Edit(ROWS, "version=occurred_at * 2", "version=now * 2"),),
+        caught_by=(f"{PROMISE}::test_an_older_change_that_arrives_later_is_not_sent_after_the_newer_one",),
+    ),
+    Mutant(
+        flaw="trusts arrival order",
+        does="lets whatever came last into the register",
+        edits=(Edit(REGISTER, NEWER, "WHERE true"),),
         caught_by=(f"{PROMISE}::test_an_older_change_that_arrives_later_is_not_sent_after_the_newer_one",),
     ),
     Mutant(

@@ -10,6 +10,7 @@ import pytest
 from flask import Flask
 from sqlalchemy import insert, update
 
+from tests.outbox.world import give_all_up
 from webhook_app import build_app
 from webhook_app.consent import Action, ConsentChange, Identity, IdentityKind
 from webhook_app.ops.status import findings, silent_for
@@ -73,7 +74,8 @@ def test_with_a_worker_and_nothing_waiting_it_works(app: Flask) -> None:
 
 
 def test_a_pause_is_told_without_dynamic_yields_words(app: Flask) -> None:
-    Queue(app.extensions["database"]).report("a worker", paused_reason="refused by jane@example.com at 10.1.2.3:443")
+    reason = "refused by jane@example.com at 10.1.2.3:443"
+    Queue(app.extensions["database"]).report("a worker", pauses={"default": (reason, 2e9)})
     assert ask(app, "/readyz")[0] == 200
     status, said = ask(app, "/status")
     assert (status, slugs(app)) == (503, ["paused"])
@@ -132,7 +134,8 @@ def test_dead_changes_are_a_reason_and_quarantined_ones_only_a_finding(app: Flas
     status, said = ask(app, "/status")
     assert (status, said["reasons"], slugs(app)) == (200, [], ["quarantined"])
     with app.extensions["database"].write() as connection:
-        connection.execute(update(events).values(state="dead"))
+        connection.execute(update(events).values(state="pending"))
+    give_all_up(app.extensions["database"])
     status, said = ask(app, "/status")
     assert (status, slugs(app)) == (503, ["dead"])
     assert "1 change was given up" in said["reasons"][0]

@@ -28,16 +28,36 @@ _POSTGRESQL = _VALUES.format(
 )
 
 
-def fill(database: Database, rows: int, *, people: int) -> None:
-    """Add so many finished changes of so many people to an empty outbox."""
+#: Each person's newest change is told, or dead, for the newest has the largest number.
+_REGISTER = """
+    INSERT INTO consents
+        (identity_hash, section, version, action, event_id, told_version, told_action, told_at, dead_at)
+    SELECT identity_hash, 'default', version, action, id,
+        CASE WHEN state = 'delivered' THEN version END, CASE WHEN state = 'delivered' THEN action END,
+        CASE WHEN state = 'delivered' THEN settled_at END, CASE WHEN state = 'dead' THEN settled_at END
+    FROM events WHERE id IN (SELECT max(id) FROM events GROUP BY identity_hash)
+"""
+_ATTEMPTS = """
+    INSERT INTO attempts (event_id, started_at, duration, outcome)
+    SELECT id, settled_at, 1000, CASE WHEN state = 'delivered' THEN 'delivered' ELSE 'refused' END FROM events
+"""
+
+
+def fill(database: Database, rows: int, *, people: int, register: bool = True) -> None:
+    """Add so many finished changes of so many people to an empty outbox; or without register, as before it."""
     values = {"rows": rows, "people": people, "end": int(START)}
     with database.alter() as connection:
         if database.dialect == "sqlite":
             numbers = "WITH RECURSIVE numbers(n) AS (SELECT 1 UNION ALL SELECT n + 1 FROM numbers WHERE n < :rows)"
             connection.execute(text(f"INSERT INTO events ({_COLUMNS}) {numbers} {_SQLITE} FROM numbers"), values)
-            return
-        source = f"{_POSTGRESQL} FROM generate_series(1, CAST(:rows AS bigint)) AS n"
-        connection.execute(text(f"INSERT INTO events ({_COLUMNS}) {source}"), values)
-        connection.execute(text("SELECT setval('events_id_seq', :rows)"), {"rows": rows})
-        connection.commit()
-        connection.execution_options(isolation_level="AUTOCOMMIT").execute(text("VACUUM ANALYZE events"))
+        else:
+            source = f"{_POSTGRESQL} FROM generate_series(1, CAST(:rows AS bigint)) AS n"
+            connection.execute(text(f"INSERT INTO events ({_COLUMNS}) {source}"), values)
+            connection.execute(text("SELECT setval('events_id_seq', :rows)"), {"rows": rows})
+        if register:
+            connection.execute(text(_REGISTER))
+            connection.execute(text(_ATTEMPTS))
+        if database.dialect == "postgresql":
+            connection.commit()
+            vacuum = text("VACUUM ANALYZE")
+            connection.execution_options(isolation_level="AUTOCOMMIT").execute(vacuum)

@@ -240,6 +240,7 @@ def test_whatever_passes_the_schema_can_be_stored_and_comes_back_as_it_was(
         assert claimed.change.visitor == loaded.visitor
         queue.release([claimed])
     with database.write() as connection:
+        connection.exec_driver_sql("DELETE FROM consents")
         connection.exec_driver_sql("DELETE FROM events")
 
 

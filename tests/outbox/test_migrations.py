@@ -10,9 +10,11 @@ import psycopg
 import pytest
 from alembic.script import ScriptDirectory
 
+from tests.outbox.before import VersionBefore
 from tests.outbox.bulk import fill
-from tests.outbox.world import change, rows, send_all
-from webhook_app.outbox import Database, Intake, OutboxUnavailable, Queue, open_database, schema
+from tests.outbox.world import Clock, add, addresses, change, register, rows, send_all, states
+from webhook_app.consent import Action
+from webhook_app.outbox import Database, Intake, OutboxUnavailable, Queue, State, open_database, schema
 from webhook_app.outbox.engines import postgresql
 
 MILLION = 1_000_000
@@ -23,21 +25,18 @@ def receiving(database: Database) -> Iterator[list[float]]:
     """An app that goes on receiving, as ESPs do: what is answered 503 is sent again. Yields what each took."""
     durations: list[float] = []
     over = threading.Event()
-    intake = Intake(database)
-    # The version before this one: it knows these tables, and does not ask for more.
-    intake._knows_tables = True
-    intake.add("sendgrid", changes=[(change("first@example.com"), b"{}")])
+    before = VersionBefore(database)
+    before.store(change("first@example.com"))
 
     def receive() -> None:
         for number in count():
             began = time.monotonic()
             while True:
                 try:
-                    added = intake.add("sendgrid", changes=[(change(f"live{number}@example.com"), b"{}")])
+                    before.store(change(f"live{number}@example.com"))
                     break
                 except OutboxUnavailable:
                     time.sleep(0.05)
-            assert added.accepted + added.duplicates == 1
             durations.append(time.monotonic() - began)
             if over.is_set():
                 return
@@ -57,7 +56,7 @@ def receiving(database: Database) -> Iterator[list[float]]:
 def test_a_million_rows_are_migrated_while_changes_come_in_and_none_is_lost(database_url: str) -> None:
     database, rival = open_database(database_url), open_database(database_url)
     schema.upgrade(database, "0001")
-    fill(database, MILLION, people=5000)
+    fill(database, MILLION, people=5000, register=False)
     with receiving(rival) as durations:
         time.sleep(0.2)
         assert _version(database) == "0001"
@@ -72,7 +71,9 @@ def test_a_million_rows_are_migrated_while_changes_come_in_and_none_is_lost(data
     if database.dialect == "postgresql":
         # Nobody waited for an index to be built. SQLite has one writer, and that was the migration.
         assert longest < 2.0
+    # What had waited, and nothing else: neither twice nor what was delivered before.
     assert len(send_all(Queue(database))) == 1 + len(durations)
+    assert len(register(database)) == 5000 + 1 + len(durations)
     database.close()
     rival.close()
 
@@ -126,15 +127,110 @@ def test_a_migration_that_was_cut_off_in_the_middle_goes_on_from_there(
     schema.upgrade(database, "0001")
     with psycopg.connect(url, autocommit=True) as connection:
         # What the second migration leaves behind when it is killed while it builds an index.
-        connection.execute("CREATE INDEX events_person ON events (provider)")
-        connection.execute("UPDATE pg_index SET indisvalid = false WHERE indexrelid = 'events_person'::regclass")
+        connection.execute("CREATE INDEX events_waiting ON events (provider)")
+        connection.execute("UPDATE pg_index SET indisvalid = false WHERE indexrelid = 'events_waiting'::regclass")
     schema.upgrade(database)
     with psycopg.connect(url) as connection:
-        definition = connection.execute("SELECT indexdef FROM pg_indexes WHERE indexname = 'events_person'").fetchone()
+        definition = connection.execute("SELECT indexdef FROM pg_indexes WHERE indexname = 'events_waiting'").fetchone()
     assert definition is not None
-    assert "(identity_hash, state, version, id)" in definition[0]
+    assert "(due_at, id)" in definition[0]
     assert rows(database) == []
     database.close()
+
+
+def test_the_migration_to_the_register_goes_on_wherever_it_was_cut_off(
+    new_postgres_database: Callable[[], str],
+) -> None:
+    """What it has committed before its indexes are built stays, and its version number is not written down yet."""
+    url = new_postgres_database()
+    database = open_database(url)
+    schema.upgrade(database, "0009")
+    VersionBefore(database).store(change())
+    for _ in range(2):
+        schema.upgrade(database)
+        with database.write() as connection:
+            connection.exec_driver_sql("UPDATE alembic_version SET version_num = '0009'")
+    schema.upgrade(database)
+    assert len(send_all(Queue(database))) == 1
+    database.close()
+
+
+# ---------------------------------------------------------------- into the register
+
+
+@pytest.fixture
+def before(database_url: str) -> Iterator[VersionBefore]:
+    """A database of the version without a register, and that version at work on it."""
+    database = open_database(database_url)
+    schema.upgrade(database, "0009")
+    yield VersionBefore(database)
+    database.close()
+
+
+def test_what_was_delivered_or_discarded_is_not_sent_and_what_waits_is_sent_once(before: VersionBefore) -> None:
+    before.store(*(change(f"{name}@example.com") for name in ("delivered", "dead", "discarded", "waiting")))
+    before.deliver(1)
+    before.give_up(2)
+    before.discard(3)
+    schema.upgrade(before.database)
+    queue = Queue(before.database, clock=Clock())
+    assert addresses(send_all(queue)) == ["waiting@example.com"]
+    assert send_all(queue) == []
+    assert states(before.database) == [State.DELIVERED, State.DEAD, State.DISCARDED, State.DELIVERED]
+
+
+def test_an_older_change_than_what_was_delivered_is_not_sent_after_the_migration(before: VersionBefore) -> None:
+    before.store(change(ago=10), change("joe@example.com", ago=10), change("joe@example.com", ago=30))
+    before.deliver(1)
+    before.give_up(2)
+    schema.upgrade(before.database)
+    queue = Queue(before.database, clock=Clock())
+    add(Intake(before.database, clock=Clock()), change(ago=20, action=Action.OPT_IN))
+    assert send_all(queue) == []
+    assert states(before.database) == [State.DELIVERED, State.DEAD, State.SUPERSEDED, State.SUPERSEDED]
+
+
+def test_while_a_worker_of_the_version_before_is_sending_nobody_else_does(before: VersionBefore) -> None:
+    """It may hold the older change of somebody whose newer one is in the register: that would be overtaken."""
+    before.store(change(ago=20), change("joe@example.com"))
+    before.claim(1)
+    schema.upgrade(before.database)
+    clock = Clock()
+    queue = Queue(before.database, clock=clock)
+    add(Intake(before.database, clock=clock), change(ago=10, action=Action.OPT_IN))
+    assert queue.claim(10) == []
+    before.deliver(1)
+    assert addresses(send_all(queue)) == ["joe@example.com", "jane@example.com"]
+    assert [row.told_version == row.version for row in register(before.database)] == [True, True]
+
+
+@pytest.mark.parametrize("ending", ["fails", "dies"])
+def test_what_a_worker_of_the_version_before_did_not_bring_to_an_end_is_taken_over(
+    ending: str, before: VersionBefore
+) -> None:
+    before.store(change())
+    before.claim(1)
+    schema.upgrade(before.database)
+    clock = Clock()
+    if ending == "fails":
+        before.fail(1)
+    else:
+        clock.go(21)
+    assert len(send_all(Queue(before.database, clock=clock))) == 1
+    assert states(before.database) == [State.DELIVERED]
+
+
+def test_what_processes_of_the_version_before_do_after_the_migration_counts(before: VersionBefore) -> None:
+    before.store(change("joe@example.com"))
+    schema.upgrade(before.database)
+    assert before.store(change("jane@example.com"), change("joe@example.com")) == 1
+    # Its workers find nothing any more, or the change would be sent twice.
+    assert before.claim(10, until=0) == [1]
+    queue = Queue(before.database, clock=Clock())
+    before.store(change("no@example.com"))
+    before.discard(rows(before.database)[-1].id)
+    assert sorted(addresses(send_all(queue))) == ["jane@example.com", "joe@example.com"]
+    assert states(before.database)[-1] == State.DISCARDED
 
 
 def _version(database: Database) -> str:

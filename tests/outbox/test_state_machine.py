@@ -17,22 +17,31 @@ from hypothesis.stateful import (
 )
 from sqlalchemy import delete
 
-from tests.outbox.world import Clock, change, ending, rows
+from tests.outbox.world import Clock, change, ending, register, rows, states
 from webhook_app.consent import Action
 from webhook_app.outbox import Claimed, Database, Intake, Queue, State
 from webhook_app.outbox.maintenance import Maintenance
-from webhook_app.outbox.queue import LEASE
-from webhook_app.outbox.tables import attempts, events
+from webhook_app.outbox.queue import LEASE, REPEAT_AFTER
+from webhook_app.outbox.tables import attempts, consents, events
 
 PEOPLE = st.sampled_from(["jane@example.com", "Joe@example.com", "ann@example.com"])
 ACTIONS = st.sampled_from(list(Action))
 AGES = st.integers(min_value=-5, max_value=5)  # seconds before the start; negative ones have not come yet
+SECTIONS = ("uk", "app")
+CONCERNED = st.sampled_from([("uk",), ("app",), SECTIONS])
 KEEP = timedelta(hours=1)
+
+#: A person's hash and a section: a row of the register.
+Row = tuple[str, str]
+
+
+def row_of(claimed: Claimed) -> Row:
+    return claimed.pseudonym, claimed.section
 
 
 @dataclass
 class Held:
-    """What a worker holds, and until when."""
+    """Whom a worker holds, and until when."""
 
     claimed: Claimed
     until: float
@@ -42,15 +51,17 @@ class Held:
 class Model:
     #: Person, action, time: what was accepted, each once.
     accepted: set[tuple[str, Action, int]] = field(default_factory=set)
-    #: Numbers that were sent, in order.
-    sent: list[int] = field(default_factory=list)
-    #: Numbers that were replayed since they were last finished.
-    replayed: set[int] = field(default_factory=set)
-    finished: set[int] = field(default_factory=set)
+    #: Version and event that were sent, in order.
+    wire: dict[Row, list[tuple[int, int]]] = field(default_factory=dict)
+    #: Delivered or dead, and nobody has asked for it again.
+    finished: set[tuple[Row, int]] = field(default_factory=set)
+    #: Whose requests may take effect late: what was told may have to be told again.
+    in_doubt: set[Row] = field(default_factory=set)
+    told: dict[Row, int] = field(default_factory=dict)
 
 
 class OutboxMachine(RuleBasedStateMachine):
-    """Two workers that may crash, a receiver, a person at the console, and a clock."""
+    """Workers of two sections that may crash, a receiver, a person at the console, and a clock."""
 
     database: Database  # set by the test
 
@@ -59,80 +70,87 @@ class OutboxMachine(RuleBasedStateMachine):
     @initialize()
     def begin(self) -> None:
         with self.database.write() as connection:
-            connection.execute(delete(attempts))
-            connection.execute(delete(events))
+            for table in (attempts, consents, events):
+                connection.execute(delete(table))
         self.clock = Clock()
-        self.intake = Intake(self.database, clock=self.clock)
+        conditions = {name: lambda raw, *_, name=name: name.encode() in raw for name in SECTIONS}
+        self.intake = Intake(self.database, sections=conditions, clock=self.clock)
         self.queue = Queue(self.database, clock=self.clock)
         self.maintenance = Maintenance(self.database, self.clock)
         self.model = Model()
-        self.leases: dict[int, Held] = {}
+        self.leases: dict[Row, Held] = {}
 
     # ------------------------------------------------------------ what may happen
 
-    @rule(person=PEOPLE, action=ACTIONS, ago=AGES)
-    def receive(self, person: str, action: Action, ago: int) -> None:
+    @rule(person=PEOPLE, action=ACTIONS, ago=AGES, concerned=CONCERNED)
+    def receive(self, person: str, action: Action, ago: int, concerned: tuple[str, ...]) -> None:
         key = (person, action, ago)
         new = key not in self.model.accepted
-        added = self.intake.add("sendgrid", changes=[(change(person, ago=ago, action=action), b"{}")])
+        raw = " ".join(concerned).encode()
+        added = self.intake.add("sendgrid", changes=[(change(person, ago=ago, action=action), raw)])
         assert (added.accepted, added.duplicates) == (int(new), int(not new))
         self.model.accepted.add(key)
 
-    @rule(target=held, limit=st.integers(min_value=1, max_value=4))
-    def claim(self, limit: int) -> object:
-        claimed = [Held(one, self.clock.now + LEASE) for one in self.queue.claim(limit)]
+    @rule(target=held, section=st.sampled_from(SECTIONS), limit=st.integers(min_value=1, max_value=4))
+    def claim(self, section: str, limit: int) -> object:
+        claimed = [Held(one, self.clock.now + LEASE) for one in self.queue.claim(limit, section=section)]
         for one in claimed:
-            before = self.leases.get(one.claimed.id)
-            # If this failed, two workers would be sending the same change.
+            assert one.claimed.section == section
+            before = self.leases.get(row_of(one.claimed))
+            # If this failed, two workers would be telling one person's section at a time.
             assert before is None or before.until <= self.clock.now
-            self.leases[one.claimed.id] = one
-        people = [one.claimed.pseudonym for one in self.alive()]
-        # If this failed, an older change of a person could arrive after a newer one.
-        assert len(people) == len(set(people))
+            self.leases[row_of(one.claimed)] = one
         return multiple(*claimed)
 
     @rule(one=held)
     def renew(self, one: Held) -> None:
         kept = self.queue.renew([one.claimed])
-        assert bool(kept) is (one in self.alive())
+        assert bool(kept) is self.is_live(one)
         if kept:
             one.until = self.clock.now + LEASE
 
-    @rule(one=consumes(held), how=st.sampled_from(["delivered", "dead", "again", "misconfigured", "crash", "release"]))
+    @rule(
+        one=consumes(held),
+        how=st.sampled_from(["delivered", "dead", "lost", "busy", "misconfigured", "crash", "release"]),
+    )
     def end(self, one: Held, how: str) -> None:
-        mine = one in self.alive()
-        number = one.claimed.id
-        if mine and how in ("delivered", "dead", "again", "misconfigured"):
-            self.sends(number)
+        mine = self.leases.get(row_of(one.claimed)) is one
+        if self.is_live(one) and how in ("delivered", "dead", "lost", "busy", "misconfigured"):
+            self.sends(one.claimed)
+        if how == "lost" or (how == "delivered" and not mine):
+            self.model.in_doubt.add(row_of(one.claimed))
+        later = self.clock.now + 3
         if how == "release":
             self.queue.release([one.claimed])
         elif how == "delivered":
             self.queue.settle([ending(one.claimed)])
         elif how == "dead":
-            self.queue.settle([ending(one.claimed, State.DEAD)])
+            self.queue.settle([ending(one.claimed, State.DEAD, status=422)])
         elif how != "crash":
-            later = self.clock.now + 3
-            counts = how == "again"
-            self.queue.settle([ending(one.claimed, State.PENDING, due_at=later, counts=counts)])
+            more = {"counts": how != "misconfigured", "lost": how == "lost"}
+            self.queue.settle([ending(one.claimed, State.PENDING, due_at=later, **more)])
         if mine and how != "crash":
-            del self.leases[number]
+            del self.leases[row_of(one.claimed)]
             if how in ("delivered", "dead"):
-                self.model.finished.add(number)
-                self.model.replayed.discard(number)
+                self.model.finished.add((row_of(one.claimed), one.claimed.version))
 
-    @rule(seconds=st.sampled_from([1.0, 5.0, LEASE, 2 * KEEP.total_seconds()]))
+    @rule(seconds=st.sampled_from([1.0, 5.0, LEASE, REPEAT_AFTER, 2 * KEEP.total_seconds()]))
     def time_passes(self, seconds: float) -> None:
         self.clock.go(seconds)
 
     @rule()
     def replay_all(self) -> None:
-        before = {row.id: row.state for row in rows(self.database)}
         self.maintenance.replay(events.c.id > 0)
-        for row in rows(self.database):
-            if row.state != before[row.id]:
-                assert row.state == State.PENDING
-                self.model.replayed.add(row.id)
-                self.model.finished.discard(row.id)
+        self.model.finished.clear()
+
+    @rule(which=st.integers(min_value=0, max_value=5))
+    def discard_one(self, which: int) -> None:
+        found = rows(self.database)
+        if which < len(found) and self.maintenance.discard([found[which].id]):
+            # The one before counts again, and is told again where what was discarded may have been taken.
+            person = found[which].identity_hash.hex()
+            self.model.finished = {one for one in self.model.finished if one[0][0] != person}
+            self.leases = {row: held for row, held in self.leases.items() if row[0] != person or self.is_live(held)}
 
     @rule()
     def prune(self) -> None:
@@ -142,38 +160,53 @@ class OutboxMachine(RuleBasedStateMachine):
     def a_healthy_worker_sends_everything(self) -> None:
         self.clock.go(2 * LEASE)
         for _ in range(1000):
-            batch = self.queue.claim(2)
-            if not batch:
-                break
+            batch = [one for section in SECTIONS for one in self.queue.claim(2, section=section)]
             for one in batch:
-                self.sends(one.id)
-                self.model.finished.add(one.id)
+                self.sends(one)
+                self.model.finished.add((row_of(one), one.version))
             self.queue.settle([ending(one) for one in batch])
+            self.clock.go(REPEAT_AFTER)
+            if not batch and not [row for row in register(self.database) if row.due_at is not None]:
+                break
         self.leases.clear()
         # If this failed, an accepted change would have been left lying.
-        assert not [row for row in rows(self.database) if row.state == State.PENDING]
+        assert State.PENDING not in states(self.database)
+        self.what_was_told_never_goes_back()
+        for row in register(self.database):
+            key = row.identity_hash.hex(), row.section
+            assert row.version == self.newest(*key)
+            if row.dead_at is None:
+                # If this failed, the last that Dynamic Yield has heard of somebody would not be what they want.
+                assert row.told_version == row.version == self.on_the_wire(key)[-1]
 
     # ------------------------------------------------------------ what must hold
 
-    def alive(self) -> list[Held]:
-        return [one for one in self.leases.values() if one.until > self.clock.now]
+    def is_live(self, one: Held) -> bool:
+        return self.leases.get(row_of(one.claimed)) is one and one.until > self.clock.now
 
-    def sends(self, number: int) -> None:
-        """The request to Dynamic Yield leaves."""
-        # If this failed, something finished would have been sent again without anybody asking for it.
-        assert number not in self.model.finished
-        by_number = {row.id: row for row in rows(self.database)}
-        mine = by_number[number]
-        newer = [
-            by_number[one]
-            for one in self.model.sent
-            if by_number[one].identity_hash == mine.identity_hash
-            and (by_number[one].version, one) > (mine.version, number)
-            and by_number[one].state in (State.DELIVERED, State.PENDING, State.DEAD)
+    def newest(self, person: str, section: str) -> int:
+        """The version of the newest change that counts, or was told."""
+        counting = [
+            int(row.version)
+            for row in rows(self.database)
+            if row.identity_hash.hex() == person and section in row.sections and row.state == State.PENDING
         ]
+        return max(self.model.told.get((person, section), 0), *counting)
+
+    def on_the_wire(self, row: Row) -> list[int]:
+        """The versions that were sent, but for those that somebody has discarded before it was known to be taken."""
+        gone = {one.id for one in rows(self.database) if one.state == State.DISCARDED}
+        told = self.model.told.get(row)
+        return [version for version, number in self.model.wire.get(row, []) if number not in gone or version == told]
+
+    def sends(self, claimed: Claimed) -> None:
+        """The request to Dynamic Yield leaves."""
+        row = row_of(claimed)
+        # If this failed, something finished would have been sent again without anybody asking for it.
+        assert (row, claimed.version) not in self.model.finished or row in self.model.in_doubt
         # If this failed, a newer change would be undone on the wire by an older one.
-        assert not newer
-        self.model.sent.append(number)
+        assert all(version <= claimed.version for version in self.on_the_wire(row))
+        self.model.wire.setdefault(row, []).append((claimed.version, claimed.id))
 
     @invariant()
     def nothing_accepted_is_missing(self) -> None:
@@ -181,25 +214,36 @@ class OutboxMachine(RuleBasedStateMachine):
             assert len(rows(self.database)) == len(self.model.accepted)
 
     @invariant()
-    def only_what_is_pending_has_a_time_and_perhaps_a_lease(self) -> None:
-        for row in rows(self.database):
-            assert (row.due_at is not None) is (row.state == State.PENDING)
-            assert (row.settled_at is None) is (row.state == State.PENDING)
-            assert row.lease is None or row.state == State.PENDING
+    def each_person_has_one_row_in_each_section_and_what_it_wants_was_accepted(self) -> None:
+        found = [(row.identity_hash, row.section) for row in register(self.database)]
+        assert len(found) == len(set(found))
+        wanted = {(row.identity_hash, row.version) for row in rows(self.database)}
+        for row in register(self.database):
+            assert (row.identity_hash, row.version) in wanted
+            # A delivered version is one that was wanted.
+            assert row.told_version is None or (row.identity_hash, row.told_version) in wanted
+
+    @invariant()
+    def what_was_told_never_goes_back(self) -> None:
+        for row in register(self.database):
+            key = row.identity_hash.hex(), row.section
+            if row.told_version is not None:
+                assert row.told_version >= self.model.told.get(key, row.told_version)
+                assert row.told_version <= row.version
+                self.model.told[key] = row.told_version
+
+    @invariant()
+    def only_what_is_due_has_a_lease_and_only_what_is_not_is_dead(self) -> None:
+        for row in register(self.database):
+            assert row.lease is None or row.due_at is not None
+            assert row.dead_at is None or row.due_at is None
 
     @invariant()
     def only_what_is_finished_is_emptied(self) -> None:
-        for row in rows(self.database):
-            assert row.identity_value is not None or row.state in (State.DELIVERED, State.SUPERSEDED)
+        for row, state in zip(rows(self.database), states(self.database), strict=True):
+            finished = state in (State.DELIVERED, State.SUPERSEDED, State.DISCARDED)
+            assert row.identity_value is not None or finished
             assert row.identity_hash is not None
-
-    @invariant()
-    def what_is_superseded_has_a_newer_change_of_the_same_person(self) -> None:
-        found = rows(self.database)
-        for row in found:
-            if row.state == State.SUPERSEDED:
-                same = [one for one in found if one.identity_hash == row.identity_hash]
-                assert max(same, key=lambda one: (one.version, one.id)).id != row.id
 
 
 def test_the_promises_hold_whatever_happens(database: Database) -> None:

@@ -5,11 +5,13 @@ from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
-from sqlalchemy import select
+from sqlalchemy import select, update
 
 from webhook_app.consent import Action, ConsentChange, Identity, IdentityKind
 from webhook_app.outbox import Claimed, Database, Intake, Queue, Settlement, State
-from webhook_app.outbox.tables import attempts, events
+from webhook_app.outbox.queries import Event, Filter, stream
+from webhook_app.outbox.states import fates
+from webhook_app.outbox.tables import attempts, consents, events
 
 START = 1_750_000_000.0  # seconds since 1970; any moment that is over does
 
@@ -68,8 +70,29 @@ def rows(database: Database) -> list[Any]:
         return list(connection.execute(select(events).order_by(events.c.id)).all())
 
 
+def register(database: Database) -> list[Any]:
+    """The rows of the register, in the order of the events that they want."""
+    with database.read() as connection:
+        return list(connection.execute(select(consents).order_by(consents.c.event_id, consents.c.section)).all())
+
+
+def seen(database: Database) -> list[Event]:
+    """Each event with what became of it, as a person sees it."""
+    return [event for batch in stream(database, Filter()) for event in batch]
+
+
 def states(database: Database) -> list[str]:
-    return [row.state for row in rows(database)]
+    """What became of each event."""
+    with database.read() as connection:
+        found = connection.execute(select(events).order_by(events.c.id)).all()
+        return [fate.state for fate in fates(connection, found)]
+
+
+def give_all_up(database: Database, error: str = "refused") -> None:
+    """Whatever waits is dead, as if it had failed for too long."""
+    with database.write() as connection:
+        waiting = update(consents).where(consents.c.due_at.is_not(None))
+        connection.execute(waiting.values(due_at=None, lease=None, dead_at=1, error=error))
 
 
 def outcomes(database: Database) -> list[str]:

@@ -254,7 +254,7 @@ def _store_aloud(
     imports.begin(record, provider)
 
     def make_room() -> None:
-        while ahead and is_backlog_over(database, ahead) and is_being_worked_off(database, time.time()):
+        while ahead and is_backlog_over(database, ahead) and is_being_worked_off(database):
             time.sleep(AHEAD_WAIT)
 
     with click.progressbar(length=found.good + found.rejected, label="Importing") as bar:

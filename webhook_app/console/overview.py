@@ -89,7 +89,7 @@ def look(database: Database, providers: Mapping[str, Provider], *, range_name: s
     """Raises `OutboxUnavailable`."""
     open_esps = [one.name for one in providers.values() if one.scheme]
     verdict = findings(database, open_esps=open_esps, clock=now.timestamp)
-    current = status(database, now.timestamp())
+    current = status(database)
     reconciliations = Reconciliations(database).all()
     found = counted(database)
     return Overview(

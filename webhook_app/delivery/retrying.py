@@ -48,4 +48,5 @@ def decide(claimed: Claimed, answer: Answer, *, started_at: float, duration: flo
         message=message,
         trace_id=answer.trace_id,
         warnings=answer.warnings,
+        lost=answer.lost,
     )

@@ -142,7 +142,7 @@ class Worker:
         for sender in self._senders:
             if room := sender.room():
                 held_until = time.monotonic() + LEASE
-                claimed = self._queue.claim(room, lease=LEASE)
+                claimed = self._queue.claim(room, section=sender.section.name, lease=LEASE)
                 sender.take(claimed, held_until)
                 found = found or bool(claimed)
         if found:
@@ -196,9 +196,7 @@ class Worker:
             return
         since_1970 = self._clock() - time.monotonic()
         self._queue.report(
-            self.name,
-            paused_reason="; ".join(reasons.values()) or None,
-            paused_until=max((since_1970 + pause.until for pause in pauses.values()), default=None),
+            self.name, pauses={name: (one.reason, since_1970 + one.until) for name, one in pauses.items()}
         )
         for name in reasons.keys() - self._paused.keys():
             seconds = round(max(0.0, pauses[name].until - time.monotonic()))

@@ -76,7 +76,7 @@ def findings(
         return unready
     now = clock()
     try:
-        current = status(database, now)
+        current = status(database)
         counts = count_by_state(database, (State.DEAD, State.QUARANTINED))
         esps = [*_of_esps(database, open_esps, datetime.fromtimestamp(now, UTC)), *_of_reconciliations(database)]
     except OutboxUnavailable as error:

@@ -4,7 +4,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any, Protocol
 
-from sqlalchemy import ColumnElement, Connection
+from sqlalchemy import Connection
 from sqlalchemy.exc import DBAPIError, SQLAlchemyError
 
 LOCK_TIMEOUT = 5.0  # seconds to wait for another writer
@@ -26,10 +26,6 @@ class Database(Protocol):
     @property
     def dialect(self) -> str: ...
 
-    @property
-    def now(self) -> ColumnElement[int]:
-        """The database's own time when the statement comes to it, in microseconds since 1970."""
-
     def write(self) -> Any:
         """A transaction that may change rows, as a context manager; committed to disk when it ends well.
 
@@ -48,8 +44,8 @@ class Database(Protocol):
         On PostgreSQL it is in no transaction yet. Raises `OutboxUnavailable`.
         """
 
-    def lock_claims(self, connection: Connection) -> None:
-        """Let no other worker claim until this transaction ends."""
+    def prepare_claim(self, connection: Connection) -> None:
+        """Whatever makes a claim cheap, until this transaction ends."""
 
     def announce(self, connection: Connection) -> None:
         """Tell the waiting workers, when this transaction commits, that there is something to do."""

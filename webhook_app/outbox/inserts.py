@@ -11,6 +11,7 @@ from typing import Any
 from sqlalchemy import Connection
 
 from webhook_app.outbox.database import CHANNEL
+from webhook_app.outbox.register import wanting
 from webhook_app.outbox.rows import NewRow
 from webhook_app.outbox.tables import events
 
@@ -20,28 +21,37 @@ AT_ONCE = 100
 _TYPES = {bytes: "bytea", str: "text", int: "bigint"}
 
 
-def insert_events(connection: Connection, rows: Sequence[NewRow]) -> list[bool]:
-    """Store the rows in the transaction of `connection`, and tell the waiting workers; for each, whether it was new."""
+def insert_events(connection: Connection, rows: Sequence[NewRow], *, due_at: str) -> list[bool]:
+    """Store the rows in the transaction of `connection`, log and register, and tell the waiting workers; for each,
+    whether it was new.
+
+    What is new is due at `due_at`, an expression over the columns of `events`.
+    """
     if not rows:
         return []
     if connection.dialect.name == "postgresql":
         # By way of SQLAlchemy: it notices when the connection is good for nothing any more.
-        return _new_ones(rows, connection.exec_driver_sql(*_for_postgresql(rows)))
+        return _new_ones(rows, connection.exec_driver_sql(*_for_postgresql(rows, due_at)))
     cursor = connection.connection.cursor()
     try:
-        portions = (rows[start : start + AT_ONCE] for start in range(0, len(rows), AT_ONCE))
-        return [was_new for portion in portions for was_new in _insert_into_sqlite(cursor, portion)]
+        return _insert_into_sqlite(cursor, rows, due_at)
     finally:
         cursor.close()
 
 
-def _insert_into_sqlite(cursor: Any, rows: Sequence[NewRow]) -> list[bool]:
-    cursor.execute(*_for_sqlite(rows))
-    if cursor.rowcount in (0, len(rows)):
-        return [cursor.rowcount > 0] * len(rows)
-    # Nobody else writes meanwhile: what is new has the numbers that end with the last one.
-    known_before = cursor.lastrowid - cursor.rowcount
-    return _new_ones(rows, cursor.execute("SELECT dedupe_key FROM events WHERE id > ?", (known_before,)).fetchall())
+def _insert_into_sqlite(cursor: Any, rows: Sequence[NewRow], due_at: str) -> list[bool]:
+    # Nobody else writes meanwhile: what is new has the numbers after this one.
+    (before,) = cursor.execute("SELECT coalesce(max(id), 0) FROM events").fetchone()
+    stored = 0
+    for start in range(0, len(rows), AT_ONCE):
+        stored += cursor.execute(*_for_sqlite(rows[start : start + AT_ONCE])).rowcount
+    if not stored:
+        return [False] * len(rows)
+    several = any(row.sections for row in rows)
+    cursor.execute(wanting("sqlite", "events", "events.id > ?", due_at=due_at, sections=several), (before,))
+    if stored == len(rows):
+        return [True] * len(rows)
+    return _new_ones(rows, cursor.execute("SELECT dedupe_key FROM events WHERE id > ?", (before,)).fetchall())
 
 
 def _for_sqlite(rows: Sequence[NewRow]) -> tuple[str, list[Any]]:
@@ -63,23 +73,27 @@ def _insertion_into_sqlite(given: tuple[bool, ...], count: int) -> str:
     return f"INSERT INTO events ({', '.join(columns)}) VALUES {', '.join([row] * count)} {_IGNORE}"  # noqa: S608
 
 
-def _for_postgresql(rows: Sequence[NewRow]) -> tuple[str, tuple[Any, ...]]:
+def _for_postgresql(rows: Sequence[NewRow], due_at: str) -> tuple[str, tuple[Any, ...]]:
     # Sorted: two transactions with the same events wait for each other in one direction, never in a ring.
     columns = [list(column) for column in zip(*sorted(rows, key=_dedupe_key), strict=True)]
     given = _given(rows)
-    return _insertion_into_postgresql(given), tuple(compress(columns, given))
+    return _insertion_into_postgresql(given, due_at), tuple(compress(columns, given))
 
 
 @lru_cache
-def _insertion_into_postgresql(given: tuple[bool, ...]) -> str:
-    """Stores and announces in one message. Without new rows there is nothing to announce.
+def _insertion_into_postgresql(given: tuple[bool, ...], due_at: str) -> str:
+    """Stores, wants and announces in one message. Without new rows there is nothing to announce.
 
     A column is an array, in binary form: one parameter instead of one for each row, and one way there and back.
     """
     columns = list(compress(NewRow._fields, given))
     arrays = ", ".join(f"%b::{_TYPES[events.c[name].type.python_type]}[]" for name in columns)
     insert = f"INSERT INTO events ({', '.join(columns)}) SELECT * FROM unnest({arrays}) {_IGNORE}"  # noqa: S608
-    return f"WITH stored AS ({insert} RETURNING dedupe_key) SELECT dedupe_key, pg_notify('{CHANNEL}', '') FROM stored"  # noqa: S608
+    want = wanting("postgresql", "stored", due_at=due_at, sections="sections" in columns)
+    return (
+        f"WITH stored AS ({insert} RETURNING *), wanted AS ({want})"  # noqa: S608
+        f" SELECT dedupe_key, pg_notify('{CHANNEL}', '') FROM stored"
+    )
 
 
 def _given(rows: Sequence[NewRow]) -> tuple[bool, ...]:

@@ -1,8 +1,8 @@
 """Storing what a webhook said, before it is answered."""
 
 import time
-from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass, replace
 from typing import Any
 
 from sqlalchemy import Connection, Insert, Table, select
@@ -14,9 +14,10 @@ from webhook_app.outbox.database import LOCK_TIMEOUT, Database, OutboxUnavailabl
 from webhook_app.outbox.group_commit import GroupCommit
 from webhook_app.outbox.hashing import Hasher, load_hasher
 from webhook_app.outbox.inserts import insert_events
-from webhook_app.outbox.rows import NewRow, row_of_change, row_of_quarantined
+from webhook_app.outbox.routing import Condition, rows_of
+from webhook_app.outbox.rows import NewRow
 from webhook_app.outbox.tables import State, one_time_tokens
-from webhook_app.outbox.times import seconds_to_micros
+from webhook_app.outbox.times import SERVER_TIME, seconds_to_micros
 
 
 class TokenReused(Exception):
@@ -30,6 +31,8 @@ class Added:
     accepted: int
     duplicates: int
     quarantined: int
+    #: Changes that concern no section: not stored.
+    no_section: int = 0
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -41,12 +44,21 @@ class _Webhook:
 class Intake:
     """Raises `OutboxUnavailable` where the database cannot be used; nothing of a webhook is stored then.
 
-    `clock` gives seconds since 1970.
+    `sections` are the conditions of the configured ones by name; without any, all is for the default section. `clock`
+    gives seconds since 1970, for tests.
     """
 
-    def __init__(self, database: Database, *, clock: Callable[[], float] = time.time) -> None:
+    def __init__(
+        self,
+        database: Database,
+        *,
+        sections: Mapping[str, Condition] | None = None,
+        clock: Callable[[], float] | None = None,
+    ) -> None:
         self._database = database
-        self._clock = clock
+        self._sections = sections or {}
+        self._clock = clock or time.time
+        self._due_at = due_when_stored(database, clock)
         self._knows_tables = False
         self._hasher: Hasher | None = None
         self._commit: GroupCommit[_Webhook, Added | TokenReused] = GroupCommit(self._store, timeout=2 * LOCK_TIMEOUT)
@@ -70,14 +82,13 @@ class Intake:
         """
         hasher = self._hasher or self._begin()
         now = seconds_to_micros(self._clock())
-        rows = [row_of_change(provider, change, raw, hasher, now) for change, raw in changes]
-        rows += [row_of_quarantined(provider, reason, raw, hasher, now) for reason, raw in quarantined]
+        rows, no_section = rows_of(provider, changes, quarantined, sections=self._sections, hasher=hasher, now=now)
         token = None
         if one_time_token is not None:
             token_hash, body_hash = hasher.token(provider, one_time_token), hasher.body(body)
             token = {"token_hash": token_hash, "body_hash": body_hash, "seen_at": now}
         if not rows and token is None:
-            return Added(accepted=0, duplicates=0, quarantined=0)
+            return Added(accepted=0, duplicates=0, quarantined=0, no_section=no_section)
         try:
             added = self._commit(_Webhook(rows, token))
         except TimeoutError:
@@ -88,7 +99,7 @@ class Intake:
             raise
         if isinstance(added, TokenReused):
             raise added
-        return added
+        return replace(added, no_section=no_section) if no_section else added
 
     def _begin(self) -> Hasher:
         # Once: who serves already goes on while the next release migrates, for a migration never breaks the version
@@ -104,7 +115,9 @@ class Intake:
         with self._database.write() if signed else self._database.write_at_once() as connection:
             reused = self._with_reused_tokens(connection, signed)
             good = [webhook for webhook in webhooks if webhook not in reused]
-            were_new = iter(insert_events(connection, [row for webhook in good for row in webhook.rows]))
+            were_new = iter(
+                insert_events(connection, [row for webhook in good for row in webhook.rows], due_at=self._due_at)
+            )
         return [TokenReused() if webhook in reused else _added(webhook.rows, were_new) for webhook in webhooks]
 
     def _with_reused_tokens(
@@ -134,6 +147,11 @@ def _added(rows: list[NewRow], were_new: Iterator[bool]) -> Added:
         else:
             accepted += 1
     return Added(accepted=accepted, duplicates=duplicates, quarantined=quarantined)
+
+
+def due_when_stored(database: Database, clock: Callable[[], float] | None) -> str:
+    """When a new change is due: by the server's clock where there is one, for it is the one that workers claim by."""
+    return SERVER_TIME if clock is None and database.dialect == "postgresql" else "received_at"
 
 
 def insert_or_ignore(dialect: str, table: Table, key: str) -> Insert:

@@ -10,7 +10,7 @@ from webhook_app.consent import Action, Identity
 from webhook_app.outbox.database import Database
 from webhook_app.outbox.hashing import Hasher
 from webhook_app.outbox.status import status
-from webhook_app.outbox.tables import State, events, is_about
+from webhook_app.outbox.tables import State, consents, events
 from webhook_app.outbox.times import from_micros
 
 #: In these states a row says nothing about a real person.
@@ -47,7 +47,7 @@ def newest_changes(database: Database, hasher: Hasher, identities: Iterable[Iden
         return {}
     newest = (
         select(events.c.identity_hash, func.max(events.c.version).label("version"))
-        .where(is_about(keys), events.c.state.not_in(NOBODY))
+        .where(events.c.identity_hash.in_(list(keys)), events.c.state.not_in(NOBODY))
         .group_by(events.c.identity_hash)
     )
     with database.read() as connection:
@@ -70,12 +70,12 @@ def newest_test(database: Database, provider: str) -> int:
 
 def is_backlog_over(database: Database, limit: int) -> bool:
     """Whether more than `limit` changes wait to be sent. Costs no more than the limit. Raises `OutboxUnavailable`."""
-    waiting = select(events.c.id).where(events.c.state == State.PENDING).limit(limit + 1)
+    waiting = select(consents.c.event_id).where(consents.c.due_at.is_not(None)).limit(limit + 1)
     with database.read() as connection:
         return int(connection.execute(select(func.count()).select_from(waiting.subquery())).scalar_one()) > limit
 
 
-def is_being_worked_off(database: Database, now: float) -> bool:
-    """Whether some worker sends. `now` is seconds since 1970. Raises `OutboxUnavailable`."""
-    current = status(database, now)
+def is_being_worked_off(database: Database) -> bool:
+    """Whether some worker sends. Raises `OutboxUnavailable`."""
+    current = status(database)
     return current.workers_alive > 0 and not current.paused

@@ -1,7 +1,7 @@
 """What was not understood at first, and is after a mapping was mended."""
 
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 
 from sqlalchemy import select, update
 
@@ -9,7 +9,8 @@ from webhook_app.consent import ConsentChange
 from webhook_app.outbox.database import Database
 from webhook_app.outbox.hashing import load_hasher
 from webhook_app.outbox.inserts import insert_events
-from webhook_app.outbox.rows import row_of_change, row_of_quarantined
+from webhook_app.outbox.intake import due_when_stored
+from webhook_app.outbox.routing import Condition, rows_of
 from webhook_app.outbox.tables import State, events, key_once_set_aside
 from webhook_app.outbox.times import seconds_to_micros
 
@@ -18,11 +19,19 @@ NAMED = 5
 
 
 class Quarantine:
-    """Raises `OutboxUnavailable` where the database cannot be used. `clock` gives seconds since 1970."""
+    """Raises `OutboxUnavailable` where the database cannot be used. `sections` and `clock` are as those of `Intake`."""
 
-    def __init__(self, database: Database, *, clock: Callable[[], float] = time.time) -> None:
+    def __init__(
+        self,
+        database: Database,
+        *,
+        sections: Mapping[str, Condition] | None = None,
+        clock: Callable[[], float] | None = None,
+    ) -> None:
         self._database = database
-        self._clock = clock
+        self._sections = sections or {}
+        self._clock = clock or time.time
+        self._due_at = due_when_stored(database, clock)
 
     def release(
         self,
@@ -38,8 +47,7 @@ class Quarantine:
         """
         hasher = load_hasher(self._database)
         now = seconds_to_micros(self._clock())
-        rows = [row_of_change(provider, change, raw, hasher, now) for change, raw in changes]
-        rows += [row_of_quarantined(provider, reason, raw, hasher, now) for reason, raw in quarantined]
+        rows, _ = rows_of(provider, changes, quarantined, sections=self._sections, hasher=hasher, now=now)
         mine = (events.c.id == number) & (events.c.state == State.QUARANTINED)
         new_key = key_once_set_aside(self._database.dialect)
         aside = update(events).where(mine).values(state=State.DISCARDED, settled_at=now, dedupe_key=new_key)
@@ -48,7 +56,7 @@ class Quarantine:
                 return False
             note = "read again: it says nothing about consent"
             if rows:
-                insert_events(connection, rows)
+                insert_events(connection, rows, due_at=self._due_at)
                 keys = [row.dedupe_key for row in rows[:NAMED]]
                 found = connection.execute(select(events.c.id).where(events.c.dedupe_key.in_(keys))).scalars()
                 named = ", ".join(f"#{one}" for one in sorted(found))

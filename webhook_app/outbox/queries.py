@@ -5,7 +5,7 @@ what the first one does.
 """
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
@@ -17,9 +17,10 @@ from sqlalchemy import ColumnElement, Connection, Select, and_, func, literal, o
 from webhook_app.consent import Action, ConsentChange, Identity, IdentityKind
 from webhook_app.outbox.database import Database
 from webhook_app.outbox.hashing import HASH_BYTES, load_hasher
-from webhook_app.outbox.rows import change_of_row
-from webhook_app.outbox.tables import State, attempts, events, is_about
-from webhook_app.outbox.times import from_micros, to_micros
+from webhook_app.outbox.rows import Sent, change_of_row
+from webhook_app.outbox.states import DEAD, IN_STATE, WAITING, Fate, fates, tries
+from webhook_app.outbox.tables import DEFAULT_SECTION, State, attempts, events
+from webhook_app.outbox.times import from_micros, maybe_from_micros, to_micros
 
 PAGE = 50  # rows
 BATCH = 1000  # rows
@@ -45,7 +46,7 @@ class Sort(StrEnum):
 _SORT_KEYS: dict[Sort, ColumnElement[Any]] = {
     Sort.RECEIVED: events.c.id,
     Sort.OCCURRED: func.coalesce(events.c.occurred_at, events.c.received_at),
-    Sort.ATTEMPTS: events.c.attempts,
+    Sort.ATTEMPTS: tries,
 }
 
 
@@ -105,6 +106,9 @@ class Attempt:
     message: str
     trace_id: str
     warnings: tuple[str, ...]
+    section: str
+    #: What was really sent, without the key; None where nothing was, or nothing was kept.
+    sent: Sent | None = field(repr=False)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -155,14 +159,14 @@ def search(
             here, edge = tuple_(key, events.c.id), tuple_(*(literal(number) for number in place))
             query = query.where(here > edge if upwards else here < edge)
         rows = list(connection.execute(query.order_by(*order).limit(limit + 1)).all())
-    more = len(rows) > limit
-    rows = rows[:limit]
-    if backwards:
-        rows.reverse()
+        more, rows = len(rows) > limit, rows[:limit]
+        if backwards:
+            rows.reverse()
+        found = _events(connection, rows)
     first = _cursor(rows[0]) if rows else None
     last = _cursor(rows[-1]) if rows else None
     return Page(
-        events=[_event(row) for row in rows],
+        events=found,
         next=last if more or backwards else None,
         previous=first if (backwards and more) or (place is not None and not backwards) else None,
     )
@@ -178,22 +182,23 @@ def show(database: Database, number: int) -> Life | None:
             return None
         tried = connection.execute(select(attempts).where(attempts.c.event_id == number).order_by(attempts.c.id)).all()
         person = [] if row.identity_hash is None else [row.identity_hash]
-        others = connection.execute(
+        newer_first = connection.execute(
             _columns()
-            .where(is_about(person), events.c.id != number)
+            .where(events.c.identity_hash.in_(person), events.c.id != number)
             .order_by(events.c.version.desc(), events.c.id.desc())
             .limit(PAGE)
         ).all()
+        event, *others = _events(connection, [row, *newer_first])
     try:
         change = change_of_row(row._mapping)
     except (ValueError, TypeError):
         change = None
     return Life(
-        event=_event(row),
+        event=event,
         attempts=tuple(_attempt(one) for one in tried),
         raw=row.raw,
         change=change,
-        others=tuple(_event(one) for one in others),
+        others=tuple(others),
     )
 
 
@@ -211,12 +216,15 @@ def newest_number(database: Database) -> int:
         return int(connection.execute(select(func.max(events.c.id))).scalar() or 0)
 
 
+_COUNTED = {State.PENDING: WAITING, State.DEAD: DEAD}
+
+
 def count_by_state(database: Database, states: tuple[State, ...], *, limit: int = COUNT_LIMIT) -> dict[State, int]:
     """How many are in each state; counting stops at `limit`. Raises `OutboxUnavailable`."""
     found = {}
     with database.read() as connection:
         for state in states:
-            some = select(events.c.id).where(events.c.state == state).limit(limit).subquery()
+            some = _COUNTED.get(state, select(events.c.id).where(IN_STATE[state])).limit(limit).subquery()
             found[state] = int(connection.execute(select(func.count()).select_from(some)).scalar_one())
     return found
 
@@ -245,9 +253,10 @@ def stream(
         with database.read() as connection:
             query = _columns().where(conditions, also, events.c.id > last, events.c.id <= newest)
             rows = connection.execute(query.order_by(events.c.id).limit(batch)).all()
+            found = _events(connection, rows)
         if not rows:
             return
-        yield [_event(row) for row in rows]
+        yield found
         last = rows[-1].id
 
 
@@ -261,18 +270,18 @@ def _conditions(database: Database, connection: Connection, which: Filter) -> Co
     if person := which.person.strip():
         conditions.append(_is_person(database, person))
     if which.state is not None:
-        conditions.append(events.c.state == which.state)
+        conditions.append(IN_STATE[which.state])
     if which.provider:
         conditions.append(events.c.provider == which.provider)
     if which.since is not None:
         conditions += [
             events.c.received_at >= to_micros(which.since),
-            events.c.id >= _first_since(connection, to_micros(which.since) - SKEW),
+            events.c.id >= first_since(connection, to_micros(which.since) - SKEW),
         ]
     if which.until is not None:
         conditions += [
             events.c.received_at < to_micros(which.until),
-            events.c.id < _first_since(connection, to_micros(which.until) + SKEW),
+            events.c.id < first_since(connection, to_micros(which.until) + SKEW),
         ]
     return and_(*conditions)
 
@@ -284,7 +293,7 @@ def pseudonyms(database: Database, person: str) -> str:
     """
     hashes, number = _hashes_of(database, person), _number_of(person)
     with database.read() as connection:
-        query = select(events.c.identity_hash).where(is_about(hashes)).distinct()
+        query = select(events.c.identity_hash).where(events.c.identity_hash.in_(hashes)).distinct()
         known = sorted(hashed.hex() for hashed in connection.execute(query).scalars())
         if known or number is None:
             return _BETWEEN.join(known) or bytes(HASH_BYTES).hex()
@@ -293,7 +302,7 @@ def pseudonyms(database: Database, person: str) -> str:
 
 def _is_person(database: Database, person: str) -> ColumnElement[bool]:
     """By keyed hash, so that it finds people after retention has emptied their rows, and needs no address on disk."""
-    about, number = is_about(_hashes_of(database, person)), _number_of(person)
+    about, number = events.c.identity_hash.in_(_hashes_of(database, person)), _number_of(person)
     return about if number is None else or_(about, events.c.id == number)
 
 
@@ -317,7 +326,7 @@ def _number_of(person: str) -> int | None:
     return None
 
 
-def _first_since(connection: Connection, moment: int) -> int:
+def first_since(connection: Connection, moment: int) -> int:
     """The number from which on rows were received at `moment` or later, found by halving.
 
     Rows are numbered as they come in, so the primary key serves as an index of time, and the hot path need not keep
@@ -349,11 +358,15 @@ def _parse_cursor(text: str) -> tuple[int, int] | None:
     return place if all(-_LARGEST <= part <= _LARGEST for part in place) else None
 
 
-def _event(row: Any) -> Event:
+def _events(connection: Connection, rows: Sequence[Any]) -> list[Event]:
+    return [_event(row, fate) for row, fate in zip(rows, fates(connection, rows), strict=True)]
+
+
+def _event(row: Any, fate: Fate) -> Event:
     return Event(
         id=row.id,
         provider=row.provider,
-        state=State(row.state),
+        state=fate.state,
         action=None if row.action is None else Action(row.action),
         reason=row.reason or "",
         identity_kind=None if row.identity_kind is None else IdentityKind(row.identity_kind),
@@ -361,13 +374,13 @@ def _event(row: Any) -> Event:
         pseudonym="" if row.identity_hash is None else row.identity_hash.hex(),
         esp_event_id=row.esp_event_id or "",
         esp_message_id=row.esp_message_id or "",
-        occurred_at=_moment(row.occurred_at),
+        occurred_at=maybe_from_micros(row.occurred_at),
         received_at=from_micros(row.received_at),
-        due_at=_moment(row.due_at),
-        settled_at=_moment(row.settled_at),
-        in_flight=row.lease is not None,
-        attempts=row.attempts,
-        error=row.error or "",
+        due_at=maybe_from_micros(fate.due_at),
+        settled_at=maybe_from_micros(fate.settled_at),
+        in_flight=fate.in_flight,
+        attempts=fate.tries,
+        error=fate.error or "",
     )
 
 
@@ -380,8 +393,6 @@ def _attempt(row: Any) -> Attempt:
         message=row.message or "",
         trace_id=row.trace_id or "",
         warnings=tuple(json.loads(row.warnings)) if row.warnings else (),
+        section=row.section or DEFAULT_SECTION,
+        sent=None if row.body is None else Sent(row.method, row.url, row.body),
     )
-
-
-def _moment(micros: int | None) -> datetime | None:
-    return None if micros is None else from_micros(micros)

@@ -1,29 +1,41 @@
-"""Claiming changes, and settling what became of them."""
+"""Claiming people, and settling what they were told."""
 
 import json
-import time
 import uuid
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from operator import itemgetter
 from typing import Any
 
-from sqlalchemy import Executable, bindparam, delete, exists, func, insert, select, text, tuple_, update
+import structlog
+from sqlalchemy import (
+    Connection,
+    and_,
+    bindparam,
+    case,
+    delete,
+    func,
+    insert,
+    select,
+    tuple_,
+    update,
+)
 
 from webhook_app.outbox.database import Database
-from webhook_app.outbox.rows import Claimed, claimed_of_row
-from webhook_app.outbox.tables import State, attempts, events, in_states, is_one_of, workers
-from webhook_app.outbox.times import seconds_to_micros
+from webhook_app.outbox.handover import take_over
+from webhook_app.outbox.rows import Claimed, Sent, claimed_of_rows
+from webhook_app.outbox.tables import DEFAULT_SECTION, State, attempts, consents, events, workers
+from webhook_app.outbox.times import Time, seconds_to_micros
 
-LEASE = 20.0  # seconds for which a claimed change belongs to its worker, unless it is renewed
+LEASE = 20.0  # seconds for which a claimed person belongs to their worker, unless it is renewed
+#: When a lost request of the opposite action might still undo what was told, it is told again after so long.
+REPEAT_AFTER = 30.0  # seconds
 
-#: A change is never sent once a newer one of the same person is in one of these states: it would undo that one.
-OUTRANKING = (State.PENDING, State.DELIVERED, State.DEAD)
+log = structlog.get_logger()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Settlement:
-    """How one attempt ended, and what that makes of the change. Times are seconds since 1970."""
+    """How one attempt ended, and what that makes of the person's row. Times are seconds since 1970."""
 
     claimed: Claimed
     #: `delivered`, `dead`, or `pending` for another try at `due_at`.
@@ -39,186 +51,190 @@ class Settlement:
     message: str = ""
     trace_id: str = ""
     warnings: Sequence[str] = ()
+    #: The answer got lost: Dynamic Yield may have the request all the same, and take it late.
+    lost: bool = False
+    #: The request as it left; None where none did.
+    sent: Sent | None = None
 
 
-_other = events.alias("other")
+#: Section → why nothing is sent there, and until when in seconds since 1970.
+Pauses = Mapping[str, tuple[str, float]]
 
-_person_is_in_flight = exists().where(_other.c.identity_hash == events.c.identity_hash, _other.c.lease.is_not(None))
-
-_is_outranked = exists().where(
-    _other.c.identity_hash == events.c.identity_hash,
-    in_states(OUTRANKING, _other),
-    tuple_(_other.c.version, _other.c.id) > tuple_(events.c.version, events.c.id),
+_one = and_(
+    consents.c.identity_hash == bindparam("person"),
+    consents.c.section == bindparam("of_section"),
 )
-
-#: What dead workers held can be claimed again.
-_RECLAIM: Mapping[str, Executable] = {
-    "postgresql": update(events)
-    .where(events.c.lease.is_not(None), events.c.due_at <= bindparam("now"))
-    .values(lease=None),
-    # SQLite must be told by which index: statistics from a moment when nothing was leased, which is usual, make it
-    # look at all that waits.
-    "sqlite": text(
-        "UPDATE events INDEXED BY events_leased SET lease = NULL WHERE lease IS NOT NULL AND due_at <= :now"
-    ),
-}
-
-#: Only what is pending is due at any time. Asked for by its state as well, it would be looked up by that, and sorted.
-_DUE = (
-    select(events.c.id)
-    .where(events.c.due_at <= bindparam("now"), ~_person_is_in_flight)
-    .order_by(events.c.due_at, events.c.id)
-    .limit(bindparam("limit"))
-    # From here on they are ours. What a replay or a discard holds just now is left for the next claim.
-    .with_for_update(skip_locked=True)
-)
-
-#: Of two changes of one person that are due, one outranks the other: what is left is one of each person.
-_supersede = (
-    update(events)
-    .where(is_one_of("ids"))
-    .values(state=State.SUPERSEDED, due_at=None, settled_at=bindparam("now"))
-    .returning(events.c.id)
-)
-_SUPERSEDE: Mapping[str, Sequence[Executable]] = {
-    "postgresql": [_supersede.where(_is_outranked)],
-    # By what waits, and by what has ended: two statements, as SQLite has two indexes of people.
-    "sqlite": [
-        _supersede.where(_is_outranked.where(_other.c.due_at.is_not(None))),
-        _supersede.where(_is_outranked.where(_other.c.due_at.is_(None))),
-    ],
-}
-
-_LEASE = (
-    update(events)
-    .where(is_one_of("ids"))
-    .values(lease=bindparam("token"), due_at=bindparam("until"))
-    .returning(*(column for column in events.c if column.name != "raw"))
-)
-
-#: A lease that has run out is not renewed, even if nobody has taken over yet: somebody may be about to.
-_RENEW = (
-    update(events)
-    .where(is_one_of("ids"), events.c.lease == bindparam("token"), events.c.due_at > bindparam("now"))
-    .values(due_at=bindparam("until"))
-    .returning(events.c.id)
-)
-
-_RELEASE = (
-    update(events)
-    .where(is_one_of("ids"), events.c.lease == bindparam("token"))
-    .values(due_at=bindparam("now"), lease=None)
-)
-
-# Nobody updated by these two: this worker's lease ran out and the change was taken from it. What becomes of the
-# change is the other's business; ours is one attempt more.
-_DELIVER = (
-    update(events)
-    .where(is_one_of("ids"), events.c.lease == bindparam("token"))
-    .values(state=State.DELIVERED, lease=None, due_at=None, settled_at=bindparam("now"), error=None)
-)
-_FAIL = (
-    update(events)
-    .where(events.c.id == bindparam("event"), events.c.lease == bindparam("token"))
-    .values(
-        state=bindparam("new_state"),
-        lease=None,
-        due_at=bindparam("due"),
-        attempts=events.c.attempts + bindparam("burnt"),
-        retrying_since=func.coalesce(events.c.retrying_since, bindparam("failed_at")),
-        settled_at=bindparam("settled"),
-        error=bindparam("why"),
-    )
-)
+_held = and_(_one, consents.c.lease == bindparam("token"))
+#: Somebody changed their mind while they were being told the version before.
+_moved_on = consents.c.version > bindparam("sent_version")
+#: The version's last bit is the action: see `in_doubt`.
+_opposite_in_doubt = consents.c.in_doubt.op("&")(bindparam("opposite")) != 0
 
 
 class Queue:
-    """Raises `OutboxUnavailable` where the database cannot be used; nothing is half done then.
+    """The worker's side. Raises `OutboxUnavailable` where the database cannot be used; nothing is half done then.
 
-    `clock` gives seconds since 1970.
+    Leases and due times are by the clock of the database's server, where there is one; `clock` gives seconds since
+    1970 instead, for tests.
     """
 
-    def __init__(self, database: Database, *, clock: Callable[[], float] = time.time) -> None:
+    def __init__(self, database: Database, *, clock: Callable[[], float] | None = None) -> None:
         self._database = database
-        self._clock = clock
+        self._time = Time(database, clock)
+        self._taken_over = False
+        now = self._time.now
+        due = (
+            select(consents.c.identity_hash, consents.c.section)
+            .where(consents.c.section == bindparam("of_section"), consents.c.due_at <= now)
+            .order_by(consents.c.due_at)
+            .limit(bindparam("limit"))
+            # From here on they are ours. Whom an intake or a person holds just now is left for the next claim.
+            .with_for_update(skip_locked=True)
+            .cte("due")
+        )
+        self._claim = (
+            update(consents)
+            .where(_key_in(select(due)))
+            .values(lease=bindparam("token"), due_at=now + bindparam("lease_for"))
+            .returning(consents)
+        )
+        # A lease that has run out is not renewed, even if nobody has taken over yet: somebody may be about to.
+        self._renew = (
+            update(consents)
+            .where(_key_in(_locked(consents.c.due_at > now)))
+            .values(due_at=now + bindparam("lease_for"))
+            .returning(consents.c.identity_hash)
+        )
+        self._release = update(consents).where(_key_in(_locked())).values(due_at=now, lease=None)
+        self._deliver = (
+            update(consents)
+            .where(_held)
+            .values(
+                lease=None,
+                told_version=bindparam("sent_version"),
+                told_action=bindparam("sent_action"),
+                told_at=now,
+                told_trace=bindparam("trace"),
+                due_at=case(
+                    (_moved_on, now),
+                    (_opposite_in_doubt, now + seconds_to_micros(REPEAT_AFTER)),
+                ),
+                in_doubt=case((_moved_on, consents.c.in_doubt), else_=consents.c.in_doubt.op("&")(bindparam("same"))),
+                retrying_since=None,
+                dead_at=None,
+                error=None,
+            )
+        )
+        # What failed was another version: the newer one has tries of its own.
+        self._fail = (
+            update(consents)
+            .where(_held)
+            .values(
+                lease=None,
+                due_at=case((_moved_on, now), else_=now + bindparam("due_in")),
+                in_doubt=consents.c.in_doubt.op("|")(bindparam("doubt")),
+                tries=consents.c.tries + case((_moved_on, 0), else_=bindparam("burnt")),
+                retrying_since=case(
+                    (_moved_on, None), else_=func.coalesce(consents.c.retrying_since, now + bindparam("failed_in"))
+                ),
+                dead_at=case((_moved_on, None), else_=now + bindparam("dead_in")),
+                error=case((_moved_on, consents.c.error), else_=bindparam("why")),
+            )
+        )
+        # Somebody else holds the person, or has told them something by now, while our request was under way.
+        told_otherwise = and_(consents.c.due_at.is_(None), consents.c.told_version % 2 != bindparam("sent_version") % 2)
+        self._stray = (
+            update(consents)
+            .where(_one)
+            .values(
+                in_doubt=consents.c.in_doubt.op("|")(bindparam("same")),
+                due_at=case((told_otherwise, now), else_=consents.c.due_at),
+            )
+        )
+        self._attempt = insert(attempts).values(started_at=now + bindparam("started_in"))
 
-    def claim(self, limit: int, *, lease: float = LEASE) -> list[Claimed]:
-        """Up to `limit` due changes, oldest due first, no two of one person, each leased for `lease` seconds.
-
-        What lost to a newer change of the same person is superseded on the way.
-        """
-        # More than once only where all that was due had lost to other changes. Each time in a transaction of its own:
-        # somebody who changed their mind a million times must not lock out everybody else.
-        while (claimed := self._claim_some(limit, lease)) is not None:
-            if claimed:
-                return claimed
-        return []
-
-    def _claim_some(self, limit: int, lease: float) -> list[Claimed] | None:
-        """None where nothing is due; an empty list where all of it was superseded, and there may be more."""
+    def claim(self, limit: int, *, section: str = DEFAULT_SECTION, lease: float = LEASE) -> list[Claimed]:
+        """Up to `limit` people who have something to be told, longest due first, each leased for `lease` seconds."""
+        self._taken_over = self._taken_over or take_over(self._database, self._time)
+        if not self._taken_over:
+            return []
+        values = {
+            "of_section": section,
+            "limit": limit,
+            "token": uuid.uuid4().hex,
+            "lease_for": seconds_to_micros(lease),
+        }
         with self._database.write() as connection:
-            self._database.lock_claims(connection)
-            # Only now: while we waited for the lock, more has come due.
-            now = seconds_to_micros(self._clock())
-            token, until = uuid.uuid4().hex, now + seconds_to_micros(lease)
-            connection.execute(_RECLAIM[self._database.dialect], {"now": now})
-            ids = set(connection.execute(_DUE, {"now": now, "limit": limit}).scalars())
-            if not ids:
-                return None
-            for supersede in _SUPERSEDE[self._database.dialect]:
-                ids -= set(connection.execute(supersede, {"ids": list(ids), "now": now}).scalars())
-            if not ids:
-                return []
-            rows = connection.execute(_LEASE, {"ids": list(ids), "token": token, "until": until}).mappings().all()
-        return [claimed_of_row(row) for row in sorted(rows, key=itemgetter("id"))]
+            self._database.prepare_claim(connection)
+            people = connection.execute(self._claim, values).mappings().all()
+            numbers = [person["event_id"] for person in people]
+            found = {event["id"]: event for event in connection.execute(_EVENTS, {"ids": numbers}).mappings()}
+        claimed = [claimed_of_rows(person, found.get(person["event_id"])) for person in people]
+        return sorted(claimed, key=lambda one: one.id)
 
     def renew(self, claimed: Iterable[Claimed], *, lease: float = LEASE) -> set[Claimed]:
-        """Keep changes whose sending is slow for another `lease` seconds; returns those that are still ours.
+        """Keep people whose telling is slow for another `lease` seconds; returns those that are still ours.
 
-        The others' leases ran out. Somebody else may be sending them: they must not be begun any more.
+        The others' leases ran out. Somebody else may be sending: they must not be begun any more.
         """
-        now = seconds_to_micros(self._clock())
-        until = now + seconds_to_micros(lease)
         kept: set[Claimed] = set()
-        by_token = _by_token(claimed)
-        if by_token:
+        by_claim = _by_claim(claimed)
+        if by_claim:
             with self._database.write() as connection:
-                for token, changes in by_token.items():
-                    values = {"ids": list(changes), "token": token, "now": now, "until": until}
-                    kept.update(changes[number] for number in connection.execute(_RENEW, values).scalars())
+                for values, people in by_claim:
+                    values["lease_for"] = seconds_to_micros(lease)
+                    kept.update(people[bytes(one)] for one in connection.execute(self._renew, values).scalars())
         return kept
 
     def release(self, claimed: Iterable[Claimed]) -> None:
-        """Hand back changes that were claimed and not sent, as if nothing had happened."""
-        now = seconds_to_micros(self._clock())
-        by_token = _by_token(claimed)
-        if by_token:
+        """Hand back people who were claimed and told nothing, as if nothing had happened."""
+        by_claim = _by_claim(claimed)
+        if by_claim:
             with self._database.write() as connection:
-                for token, changes in by_token.items():
-                    connection.execute(_RELEASE, {"ids": list(changes), "token": token, "now": now})
+                for values, _ in by_claim:
+                    connection.execute(self._release, values)
 
     def settle(self, settlements: Sequence[Settlement]) -> None:
-        """Write down how attempts ended, all in one commit."""
+        """Write down how attempts ended, all in one commit.
+
+        Where a row is gone, or another worker's by now, that costs only this one settlement.
+        """
         if not settlements:
             return
-        now = seconds_to_micros(self._clock())
-        delivered = _by_token(one.claimed for one in settlements if one.state is State.DELIVERED)
-        failed = [_failure(one, now) for one in settlements if one.state is not State.DELIVERED]
-        with self._database.write() as connection:
-            for token, changes in delivered.items():
-                connection.execute(_DELIVER, {"ids": list(changes), "token": token, "now": now})
-            if failed:
-                connection.execute(_FAIL, failed)
-            connection.execute(insert(attempts), [_attempt(settlement) for settlement in settlements])
+        # In order: two transactions that take the same people in two orders would wait for each other.
+        in_order = sorted(settlements, key=lambda one: (one.claimed.pseudonym, one.claimed.section))
+        try:
+            with self._database.write() as connection:
+                for statement, kind in ((self._deliver, True), (self._fail, False)):
+                    some = [one for one in in_order if (one.state is State.DELIVERED) is kind]
+                    if some and connection.execute(statement, [self._values(one) for one in some]).rowcount < len(some):
+                        raise _NotAllOurs
+                connection.execute(self._attempt, [self._record(one) for one in in_order])
+        except _NotAllOurs:
+            with self._database.write() as connection:
+                for one in in_order:
+                    self._settle_one(connection, one)
 
-    def report(self, worker: str, *, paused_reason: str | None = None, paused_until: float | None = None) -> None:
-        """Say that a worker is alive, and why it sends nothing if it does not. A worker not heard of is dead."""
-        now = seconds_to_micros(self._clock())
-        state = {
-            "seen_at": now,
-            "paused_reason": paused_reason,
-            "paused_until": None if paused_until is None else seconds_to_micros(paused_until),
-        }
+    def _settle_one(self, connection: Connection, one: Settlement) -> None:
+        values = self._values(one)
+        statement = self._deliver if one.state is State.DELIVERED else self._fail
+        connection.execute(self._attempt, self._record(one))
+        if connection.execute(statement, values).rowcount:
+            return
+        # Nobody updated: our lease ran out, and what becomes of the person is another worker's business. But what we
+        # sent may have come after what that one sent.
+        if one.state is State.DELIVERED or one.lost:
+            if connection.execute(self._stray, values).rowcount:
+                return
+        elif connection.execute(select(consents.c.version).where(_one), values).first():
+            return
+        log.warning("settled_row_is_gone", event_id=one.claimed.id, section=one.claimed.section)
+
+    def report(self, worker: str, *, pauses: Pauses | None = None) -> None:
+        """Say that a worker is alive, and where it sends nothing and why. A worker not heard of is dead."""
+        now = self._time.now
+        written = {section: (reason, self._time.until(until)) for section, (reason, until) in (pauses or {}).items()}
+        state = {"seen_at": now, "pauses": json.dumps(written) if written else None}
         with self._database.write() as connection:
             known = connection.execute(update(workers).where(workers.c.id == worker).values(state)).rowcount
             if not known:
@@ -233,36 +249,92 @@ class Queue:
         """Return when something was stored, or after `timeout` seconds."""
         self._database.wait(timeout)
 
+    def _values(self, one: Settlement) -> dict[str, Any]:
+        """What the statements of a settlement say about this one."""
+        claimed, opted_out = one.claimed, one.claimed.version % 2
+        values: dict[str, Any] = {
+            "person": bytes.fromhex(claimed.pseudonym),
+            "of_section": claimed.section,
+            "token": claimed.lease,
+            "sent_version": claimed.version,
+            "same": 2 if opted_out else 1,
+        }
+        if one.state is State.DELIVERED:
+            return values | {
+                "sent_action": "opt_out" if opted_out else "opt_in",
+                "opposite": 1 if opted_out else 2,
+                "trace": _text(one.trace_id),
+            }
+        return values | {
+            "due_in": None if one.due_at is None else self._time.until(one.due_at),
+            "doubt": values["same"] if one.lost else 0,
+            "burnt": int(one.counts),
+            "failed_in": self._time.until(one.started_at) if one.counts else None,
+            "dead_in": 0 if one.state is State.DEAD else None,
+            "why": _text(one.message),
+        }
 
-def _by_token(claimed: Iterable[Claimed]) -> dict[str, dict[int, Claimed]]:
-    """Changes by the claim they came from, then by number: one statement does for all of a claim."""
-    by_token: dict[str, dict[int, Claimed]] = {}
-    for change in claimed:
-        by_token.setdefault(change.lease, {})[change.id] = change
-    return by_token
+    def _record(self, one: Settlement) -> dict[str, Any]:
+        method, url, body = one.sent or (None, None, None)
+        return {
+            "event_id": one.claimed.id,
+            "identity_hash": bytes.fromhex(one.claimed.pseudonym),
+            "section": one.claimed.section,
+            "version": one.claimed.version,
+            "started_in": self._time.until(one.started_at),
+            "duration": seconds_to_micros(one.duration),
+            "outcome": one.outcome,
+            "status": one.status,
+            "message": _text(one.message),
+            "trace_id": _text(one.trace_id),
+            "warnings": json.dumps(one.warnings) if one.warnings else None,
+            "method": method,
+            "url": url,
+            "body": body,
+        }
 
 
-def _failure(settlement: Settlement, now: int) -> dict[str, Any]:
-    return {
-        "event": settlement.claimed.id,
-        "token": settlement.claimed.lease,
-        "new_state": settlement.state,
-        "due": None if settlement.due_at is None else seconds_to_micros(settlement.due_at),
-        "burnt": int(settlement.counts),
-        "failed_at": seconds_to_micros(settlement.started_at) if settlement.counts else None,
-        "settled": None if settlement.state is State.PENDING else now,
-        "why": settlement.message,
-    }
+class _NotAllOurs(Exception):
+    """Some of the rows of a settlement are gone, or another worker's by now."""
 
 
-def _attempt(settlement: Settlement) -> dict[str, Any]:
-    return {
-        "event_id": settlement.claimed.id,
-        "started_at": seconds_to_micros(settlement.started_at),
-        "duration": seconds_to_micros(settlement.duration),
-        "outcome": settlement.outcome,
-        "status": settlement.status,
-        "message": settlement.message or None,
-        "trace_id": settlement.trace_id or None,
-        "warnings": json.dumps(settlement.warnings) if settlement.warnings else None,
-    }
+_EVENTS = select(*(column for column in events.c if column.name != "raw")).where(
+    events.c.id.in_(bindparam("ids", expanding=True))
+)
+
+
+def _key_in(chosen: Any) -> Any:
+    return tuple_(consents.c.identity_hash, consents.c.section).in_(chosen)
+
+
+def _locked(*more: Any) -> Any:
+    """Those of a claim that are still held under it, locked in the order in which an intake takes them."""
+    held = (
+        select(consents.c.identity_hash, consents.c.section)
+        .where(
+            consents.c.identity_hash.in_(bindparam("people", expanding=True)),
+            consents.c.section == bindparam("of_section"),
+            consents.c.lease == bindparam("token"),
+            *more,
+        )
+        .order_by(consents.c.identity_hash)
+        .with_for_update()
+        .cte("held")
+    )
+    return select(held)
+
+
+def _by_claim(claimed: Iterable[Claimed]) -> list[tuple[dict[str, Any], dict[bytes, Claimed]]]:
+    """For each claim what its statement says, and its people: one statement does for all of them."""
+    by_token: dict[str, dict[bytes, Claimed]] = {}
+    for one in claimed:
+        by_token.setdefault(one.lease, {})[bytes.fromhex(one.pseudonym)] = one
+    return [
+        ({"people": list(people), "of_section": next(iter(people.values())).section, "token": token}, people)
+        for token, people in by_token.items()
+    ]
+
+
+def _text(value: str) -> str | None:
+    """What an answer said, as every database can hold it."""
+    return value.encode(errors="replace").decode().replace("\0", "\N{REPLACEMENT CHARACTER}") or None

@@ -14,7 +14,7 @@ from sqlalchemy import and_, case, or_, select, true, update
 from webhook_app.outbox.database import Database
 from webhook_app.outbox.intake import insert_or_ignore
 from webhook_app.outbox.tables import reconciliations
-from webhook_app.outbox.times import from_micros, seconds_to_micros, to_micros
+from webhook_app.outbox.times import maybe_from_micros, seconds_to_micros, to_micros
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -85,8 +85,8 @@ class Reconciliations:
             Reconciliation(
                 name=row.provider,
                 scope=row.scope or "",
-                started_at=_moment(row.started_at),
-                finished_at=_moment(row.finished_at),
+                started_at=maybe_from_micros(row.started_at),
+                finished_at=maybe_from_micros(row.finished_at),
                 error=row.error or "",
                 result=Reconciled(
                     checked=row.checked or 0,
@@ -94,8 +94,8 @@ class Reconciliations:
                     outranked=row.outranked or 0,
                     unreadable=row.unreadable or 0,
                 ),
-                covered_until=_moment(row.covered_until),
-                complete_at=_moment(row.complete_at),
+                covered_until=maybe_from_micros(row.covered_until),
+                complete_at=maybe_from_micros(row.complete_at),
                 drift_total=row.drift_total,
             )
             for row in rows
@@ -160,7 +160,3 @@ class Reconciliations:
 
     def _now(self) -> int:
         return seconds_to_micros(self._clock())
-
-
-def _moment(micros: int | None) -> datetime | None:
-    return None if micros is None else from_micros(micros)

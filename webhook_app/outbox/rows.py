@@ -8,8 +8,8 @@ from typing import Any, NamedTuple
 
 from webhook_app.consent import NO_VISITOR, Action, ConsentChange, Identity, IdentityKind, PushChannel, Visitor
 from webhook_app.outbox.hashing import Hasher
-from webhook_app.outbox.tables import State
-from webhook_app.outbox.times import from_micros, to_micros
+from webhook_app.outbox.tables import DEFAULT_SECTION, State
+from webhook_app.outbox.times import from_micros, maybe_from_micros, to_micros
 
 _TEST, _PENDING = str(State.TEST), str(State.PENDING)
 
@@ -36,16 +36,27 @@ class NewRow(NamedTuple):
     esp_message_id: str | None = None
     occurred_at: int | None = None
     version: int | None = None
-    due_at: int | None = None
+    sections: str | None = None
     settled_at: int | None = None
     error: str | None = None
 
 
+class Sent(NamedTuple):
+    """A request as it was really sent, without the key."""
+
+    method: str
+    url: str
+    body: bytes
+
+
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class Claimed:
-    """A change that one worker may send until its lease runs out."""
+    """What one worker may tell Dynamic Yield about a person until its lease runs out."""
 
+    #: The event's number.
     id: int
+    section: str = DEFAULT_SECTION
+    version: int = 0
     lease: str = field(repr=False)
     provider: str
     #: None for a row that cannot be read any more; `unreadable` says why.
@@ -60,8 +71,10 @@ class Claimed:
     retrying_since: datetime | None
 
 
-def row_of_change(provider: str, change: ConsentChange, raw: bytes, hasher: Hasher, now: int) -> NewRow:
-    """`now` is the time of receipt, in microseconds."""
+def row_of_change(
+    provider: str, change: ConsentChange, raw: bytes, hasher: Hasher, now: int, *, sections: str | None = None
+) -> NewRow:
+    """`now` is the time of receipt, in microseconds; `sections` a JSON list of names, None for the default one."""
     # A time that has not come yet would win over every later change: it counts as now.
     occurred_at = now if change.occurred_at is None else min(to_micros(change.occurred_at), now)
     return NewRow(
@@ -81,7 +94,7 @@ def row_of_change(provider: str, change: ConsentChange, raw: bytes, hasher: Hash
         esp_message_id=change.message_id or None,
         occurred_at=occurred_at,
         version=occurred_at * 2 + (change.action is Action.OPT_OUT),
-        due_at=None if change.is_test else now,
+        sections=sections,
         settled_at=now if change.is_test else None,
     )
 
@@ -97,23 +110,28 @@ def row_of_quarantined(provider: str, reason: str, raw: bytes, hasher: Hasher, n
     )
 
 
-def claimed_of_row(row: Mapping[str, Any]) -> Claimed:
+def claimed_of_rows(person: Mapping[str, Any], event: Mapping[str, Any] | None) -> Claimed:
+    """A claimed row of the register and the event of the log that it comes from; None where that is gone."""
     change, unreadable = None, ""
     try:
-        change = change_of_row(row)
+        if event is None:
+            raise LookupError("the event is gone")
+        change = change_of_row(event)
     except Exception as error:
         # Whatever a damaged row holds, it must not stop its neighbours. The error's text may hold the address.
         unreadable = f"the stored change cannot be read: {type(error).__name__}"
     return Claimed(
-        id=row["id"],
-        lease=row["lease"],
-        provider=row["provider"],
+        id=person["event_id"],
+        section=person["section"],
+        version=person["version"],
+        lease=person["lease"],
+        provider=event["provider"] if event else "",
         change=change,
         unreadable=unreadable,
-        pseudonym=(row["identity_hash"] or b"").hex(),
-        attempts=row["attempts"],
-        received_at=from_micros(row["received_at"]),
-        retrying_since=None if row["retrying_since"] is None else from_micros(row["retrying_since"]),
+        pseudonym=bytes(person["identity_hash"]).hex(),
+        attempts=person["tries"],
+        received_at=from_micros(event["received_at"] if event else person["version"] // 2),
+        retrying_since=maybe_from_micros(person["retrying_since"]),
     )
 
 

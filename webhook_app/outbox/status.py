@@ -1,13 +1,15 @@
 """How the outbox is doing, at a glance."""
 
+import json
+from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import datetime
 
 from sqlalchemy import select
 
 from webhook_app.outbox.database import Database
-from webhook_app.outbox.tables import State, attempts, events, workers
-from webhook_app.outbox.times import from_micros, seconds_to_micros
+from webhook_app.outbox.tables import DEFAULT_SECTION, State, attempts, consents, events, workers
+from webhook_app.outbox.times import Time, maybe_from_micros, seconds_to_micros
 
 WORKER_SILENCE = 30.0  # seconds after which a worker that has not reported is dead
 LAST_ATTEMPTS = 20
@@ -19,28 +21,42 @@ class Status:
     #: When the oldest change that still waits was received.
     oldest_waiting: datetime | None
     workers_alive: int
-    #: Why workers send nothing, each reason once.
+    #: Why workers send nothing, each reason once; with the section's name where it is not the default one.
     paused: tuple[str, ...]
     #: How many attempts there were lately, at most `LAST_ATTEMPTS`, and how many did not end in a delivery.
     last_attempts: int
     last_failed: int
 
 
-def status(database: Database, now: float) -> Status:
-    """`now` is seconds since 1970. Costs the same however many rows there are. Raises `OutboxUnavailable`."""
-    heard_of = seconds_to_micros(now - WORKER_SILENCE)
-    oldest = select(events.c.received_at).where(events.c.state == State.PENDING).order_by(events.c.id).limit(1)
-    alive = select(workers.c.paused_reason).where(workers.c.seen_at >= heard_of)
-    lately = attempts.c.started_at >= seconds_to_micros(now - ATTEMPT_FORGOTTEN)
+def status(database: Database, clock: Callable[[], float] | None = None) -> Status:
+    """Costs the same however many rows there are. `clock` gives seconds since 1970, for tests.
+
+    Raises `OutboxUnavailable`.
+    """
+    now = Time(database, clock).now
+    # In the order of the index, and with the row of the log: one that is gone has nothing to tell.
+    oldest = (
+        select(events.c.received_at)
+        .join_from(consents, events, events.c.id == consents.c.event_id)
+        .where(consents.c.due_at.is_not(None))
+        .order_by(consents.c.event_id)
+        .limit(1)
+    )
+    alive = select(workers.c.pauses).where(workers.c.seen_at >= now - seconds_to_micros(WORKER_SILENCE))
+    lately = attempts.c.started_at >= now - seconds_to_micros(ATTEMPT_FORGOTTEN)
     newest = select(attempts.c.outcome, lately.label("lately")).order_by(attempts.c.id.desc()).limit(LAST_ATTEMPTS)
     with database.read() as connection:
         received_at = connection.execute(oldest).scalar()
-        reasons = connection.execute(alive).scalars().all()
+        reported = [json.loads(pauses or "{}") for pauses in connection.execute(alive).scalars()]
         outcomes = [row.outcome for row in connection.execute(newest) if row.lately]
     return Status(
-        oldest_waiting=None if received_at is None else from_micros(received_at),
-        workers_alive=len(reasons),
-        paused=tuple(sorted({reason for reason in reasons if reason})),
+        oldest_waiting=maybe_from_micros(received_at),
+        workers_alive=len(reported),
+        paused=tuple(sorted({_named(section, why) for one in reported for section, (why, _) in one.items()})),
         last_attempts=len(outcomes),
         last_failed=sum(outcome != State.DELIVERED for outcome in outcomes),
     )
+
+
+def _named(section: str, reason: str) -> str:
+    return reason if section == DEFAULT_SECTION else f"section {section}: {reason}"

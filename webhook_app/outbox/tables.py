@@ -3,19 +3,13 @@
 Times are whole microseconds since 1970 in UTC: one form for both engines, ordered, never ambiguous.
 """
 
-import json
-from collections.abc import Iterable
 from enum import StrEnum
-from typing import Any
 
 from sqlalchemy import (
     BigInteger,
     Boolean,
     Column,
     ColumnElement,
-    Dialect,
-    ForeignKey,
-    FromClause,
     Index,
     Integer,
     LargeBinary,
@@ -23,21 +17,16 @@ from sqlalchemy import (
     SmallInteger,
     Table,
     Text,
-    bindparam,
     case,
     func,
     literal_column,
-    select,
     text,
-    union_all,
 )
-from sqlalchemy.dialects import postgresql
-from sqlalchemy.ext.compiler import compiles
-from sqlalchemy.sql.functions import FunctionElement
-from sqlalchemy.types import TypeDecorator, TypeEngine
 
 
 class State(StrEnum):
+    """What became of an event; all but the last three are derived from the register and the attempts."""
+
     #: Waiting to be sent, being sent, or waiting for the next try.
     PENDING = "pending"
     #: Dynamic Yield has taken it.
@@ -54,19 +43,25 @@ class State(StrEnum):
     TEST = "test"
 
 
-#: Nothing is left to do about these, and retention empties them.
-FINISHED = (State.DELIVERED, State.SUPERSEDED, State.DISCARDED, State.TEST)
+#: What the log itself knows. In every other state an event counts, and the register says what becomes of it.
+SET_ASIDE = (State.QUARANTINED, State.DISCARDED, State.TEST)
 
+_SET_ASIDE = "state IN ('quarantined', 'discarded', 'test')"
 
-#: As the indexes' conditions have them.
-_FINISHED = ", ".join(f"'{state}'" for state in FINISHED)
-
+#: The section where no others are configured.
+DEFAULT_SECTION = "default"
 
 metadata = MetaData()
 
 #: SQLite counts rows by itself only for a primary key of the type INTEGER.
 _Id = BigInteger().with_variant(Integer, "sqlite")
 
+
+def _index_where(name: str, *columns: str, where: str, unique: bool = False) -> Index:
+    return Index(name, *columns, unique=unique, sqlite_where=text(where), postgresql_where=text(where))
+
+
+#: The log: what ESPs said, as it came and as it was read. It knows no delivery.
 events = Table(
     "events",
     metadata,
@@ -74,6 +69,7 @@ events = Table(
     #: Keyed hash of the natural key; whatever an ESP sends twice has the same.
     Column("dedupe_key", LargeBinary, nullable=False),
     Column("provider", Text, nullable=False),
+    #: `quarantined`, `discarded` or `test`; anything else means that it counts. New events that count say `pending`.
     Column("state", Text, nullable=False),
     Column("action", Text),
     Column("identity_kind", Text),
@@ -91,66 +87,81 @@ events = Table(
     Column("occurred_at", BigInteger),
     #: Which of a person's changes is the newer: the time, and in a tie the opt-out.
     Column("version", BigInteger),
+    #: The sections that it concerns, as a JSON list; NULL for the default one alone.
+    Column("sections", Text),
     Column("received_at", BigInteger, nullable=False),
-    #: When it may be claimed; while it is claimed, when the lease runs out. NULL unless pending.
-    Column("due_at", BigInteger),
-    #: Who claimed it: a new token for each claim. NULL unless pending and claimed.
-    Column("lease", Text),
-    Column("attempts", Integer, nullable=False, server_default=text("0")),
-    #: When the first attempt failed.
-    Column("retrying_since", BigInteger),
+    #: When it was set aside.
     Column("settled_at", BigInteger),
-    #: Why it is quarantined or dead, or why the last attempt failed.
+    #: Why it is quarantined, or what it was read as later.
     Column("error", Text),
     #: The event as the ESP sent it; emptied by retention.
     Column("raw", LargeBinary),
+    # Where versions without a register kept what became of an event. Nothing is written to these any more; what they
+    # still hold is taken into the register, see `handover`. A later release drops them.
+    Column("due_at", BigInteger),
+    Column("lease", Text),
+    Column("attempts", Integer, nullable=False, server_default=text("0")),
+    Column("retrying_since", BigInteger),
+    _index_where("events_waiting", "due_at", "id", where="due_at IS NOT NULL"),
+    _index_where("events_leased", "due_at", where="lease IS NOT NULL"),
+    _index_where("events_in_flight", "identity_hash", where="lease IS NOT NULL", unique=True),
     # Nothing is stored twice, whoever races: insert-or-ignore leans on this.
     Index("events_dedupe_key", "dedupe_key", unique=True),
-    # Claiming costs the same however many finished rows there are.
-    Index(
-        "events_waiting",
-        "due_at",
-        "id",
-        sqlite_where=text("due_at IS NOT NULL"),
-        postgresql_where=text("due_at IS NOT NULL"),
-    ),
-    # Is there a newer change of this person? SQLite has an index of what has ended and one of what waits: a new change
-    # goes into the one that is as small as the queue, not into one as large as all of history.
-    Index("events_person", "identity_hash", "state", "version", "id", sqlite_where=text("due_at IS NULL")),
-    Index(
-        "events_person_waiting", "identity_hash", "state", "version", "id", sqlite_where=text("due_at IS NOT NULL")
-    ).ddl_if(dialect="sqlite"),
-    # Whose worker has died?
-    Index(
-        "events_leased",
-        "due_at",
-        sqlite_where=text("lease IS NOT NULL"),
-        postgresql_where=text("lease IS NOT NULL"),
-    ),
-    # No two changes of one person are in flight together, whatever the claim does.
-    Index(
-        "events_in_flight",
-        "identity_hash",
-        unique=True,
-        sqlite_where=text("lease IS NOT NULL"),
-        postgresql_where=text("lease IS NOT NULL"),
-    ),
-    # The console's lists, and counting what is pending, dead or quarantined.
-    Index("events_state", "state", "id"),
+    # What is known of a person.
+    Index("events_of_person", "identity_hash", "version"),
+    # The quarantine, and what somebody has decided about.
+    _index_where("events_set_aside", "state", "id", where=_SET_ASIDE),
     # What retention still has to empty.
-    Index(
-        "events_retention",
-        "settled_at",
-        sqlite_where=text(f"raw IS NOT NULL AND state IN ({_FINISHED})"),
-        postgresql_where=text(f"raw IS NOT NULL AND state IN ({_FINISHED})"),
-    ),
+    _index_where("events_not_emptied", "id", where="raw IS NOT NULL"),
 )
 
+#: The register: what Dynamic Yield must know of a person, a row for each person and section.
+consents = Table(
+    "consents",
+    metadata,
+    # At most one row a person and section, and so never two of their changes in flight together.
+    Column("identity_hash", LargeBinary, primary_key=True),
+    Column("section", Text, primary_key=True),
+    #: What is wanted: the newest change that counts, and the event it comes from.
+    Column("version", BigInteger, nullable=False),
+    Column("action", Text, nullable=False),
+    Column("event_id", BigInteger, nullable=False),
+    #: What Dynamic Yield was last told, when, and by which request; NULL before the first time.
+    Column("told_version", BigInteger),
+    Column("told_action", Text),
+    Column("told_at", BigInteger),
+    Column("told_trace", Text),
+    #: When it may be claimed; while it is claimed, when the lease runs out. NULL where there is nothing to tell.
+    Column("due_at", BigInteger),
+    #: Who claimed it: a new token for each claim.
+    Column("lease", Text),
+    #: Failed tries of what is wanted, and when the first of them was.
+    Column("tries", Integer, nullable=False, server_default=text("0")),
+    Column("retrying_since", BigInteger),
+    #: When it was given up; NULL while it is not.
+    Column("dead_at", BigInteger),
+    #: Why it was given up, or why the last try failed.
+    Column("error", Text),
+    #: Requests whose answer got lost, and which may still take effect: 1 an opt-in, 2 an opt-out, 3 both.
+    Column("in_doubt", SmallInteger, nullable=False, server_default=text("0")),
+    # Claiming costs the same however many people there are.
+    _index_where("consents_due", "section", "due_at", where="due_at IS NOT NULL"),
+    # What waits, oldest first.
+    _index_where("consents_waiting", "event_id", where="due_at IS NOT NULL"),
+    _index_where("consents_dead", "event_id", where="dead_at IS NOT NULL"),
+    sqlite_with_rowid=False,
+)
+
+#: Each request that was made. A row of the log or the register may go, what was sent stays.
 attempts = Table(
     "attempts",
     metadata,
     Column("id", _Id, primary_key=True),
-    Column("event_id", BigInteger, ForeignKey("events.id"), nullable=False),
+    Column("event_id", BigInteger, nullable=False),
+    #: For whom and for which section; NULL in what a version without a register has written.
+    Column("identity_hash", LargeBinary),
+    Column("section", Text),
+    Column("version", BigInteger),
     Column("started_at", BigInteger, nullable=False),
     #: Microseconds.
     Column("duration", BigInteger, nullable=False),
@@ -162,6 +173,10 @@ attempts = Table(
     Column("trace_id", Text),
     #: A JSON list.
     Column("warnings", Text),
+    #: What was really sent, without the key; the body is emptied by retention. NULL where nothing was.
+    Column("method", Text),
+    Column("url", Text),
+    Column("body", LargeBinary),
     Index("attempts_event", "event_id"),
 )
 
@@ -180,7 +195,9 @@ workers = Table(
     Column("id", Text, primary_key=True),
     Column("started_at", BigInteger, nullable=False),
     Column("seen_at", BigInteger, nullable=False),
-    #: Why it sends nothing for now, and until when.
+    #: Section → why it sends nothing there for now, and until when; a JSON object. NULL where it pauses nowhere.
+    Column("pauses", Text),
+    # What versions without sections wrote instead. A later release drops them.
     Column("paused_reason", Text),
     Column("paused_until", BigInteger),
 )
@@ -331,14 +348,17 @@ recent_webhooks = Table(
 )
 
 
-def in_states(states: Iterable[State], table: FromClause = events) -> ColumnElement[bool]:
-    """Whether a row is in one of these states.
+def set_aside() -> ColumnElement[bool]:
+    """Whether an event of the log is in one of the states that the log itself knows.
 
-    Written out instead of bound: a partial index is used only where the statement itself says what the index holds.
+    Written out: SQLite uses a partial index only where the statement itself says what the index holds.
     """
-    written: list[ColumnElement[str]] = [literal_column(f"'{state}'") for state in states]
-    column: ColumnElement[str] = table.c.state
-    return column == written[0] if len(written) == 1 else column.in_(written)
+    return events.c.state.in_([literal_column(f"'{state}'") for state in SET_ASIDE])
+
+
+def counts() -> ColumnElement[bool]:
+    """Whether an event of the log counts: it is not set aside."""
+    return ~set_aside()
 
 
 def key_once_set_aside(dialect: str) -> ColumnElement[bytes]:
@@ -350,52 +370,3 @@ def key_once_set_aside(dialect: str) -> ColumnElement[bytes]:
     mine: ColumnElement[bytes] = events.c.dedupe_key
     nobodys = func.randomblob(20) if dialect == "sqlite" else func.uuid_send(func.gen_random_uuid())
     return case((events.c.state == State.QUARANTINED, nobodys), else_=mine)
-
-
-def is_about(people: Iterable[bytes]) -> ColumnElement[bool]:
-    """Whether an event is about one of these people, by their keyed hashes.
-
-    Asked for in two parts, as SQLite has two indexes of people.
-    """
-    one = events.alias("about")
-    of_them = select(one.c.id).where(one.c.identity_hash.in_(list(people)))
-    return events.c.id.in_(union_all(of_them.where(one.c.due_at.is_(None)), of_them.where(one.c.due_at.is_not(None))))
-
-
-class _Numbers(TypeDecorator[list[int]]):
-    """A list of row numbers as one value, so that a statement is the same whatever their number."""
-
-    impl = Text
-    cache_ok = True
-
-    def load_dialect_impl(self, dialect: Dialect) -> TypeEngine[Any]:
-        return dialect.type_descriptor(postgresql.ARRAY(BigInteger) if dialect.name == "postgresql" else Text())
-
-    def process_bind_param(self, value: list[int] | None, dialect: Dialect) -> Any:
-        return value if dialect.name == "postgresql" else json.dumps(value)
-
-
-class _IsListed(FunctionElement[bool]):
-    inherit_cache = True
-    type = Boolean()
-
-    def self_group(self, against: Any = None) -> "_IsListed":
-        # For SQLite, "= 1" would be added, and no index used.
-        return self
-
-
-@compiles(_IsListed, "postgresql")
-def _(element: _IsListed, compiler: Any, **kw: Any) -> str:
-    column, numbers = (compiler.process(clause, **kw) for clause in element.clauses)
-    return f"{column} = ANY ({numbers})"
-
-
-@compiles(_IsListed, "sqlite")
-def _(element: _IsListed, compiler: Any, **kw: Any) -> str:
-    column, numbers = (compiler.process(clause, **kw) for clause in element.clauses)
-    return f"{column} IN (SELECT value FROM json_each({numbers}))"  # noqa: S608 (our own names only)
-
-
-def is_one_of(name: str) -> ColumnElement[bool]:
-    """Whether an event's number is in the list that is bound to `name`."""
-    return _IsListed(events.c.id, bindparam(name, type_=_Numbers))

@@ -1,9 +1,18 @@
 """Whole microseconds since 1970 in UTC, and back. Integers, because floats lose the last digits."""
 
+import time
+from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
+
+from sqlalchemy import BigInteger, ColumnElement, bindparam, literal_column
+
+from webhook_app.outbox.database import Database
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _MICROSECOND = timedelta(microseconds=1)
+
+#: When the statement began, by the clock of the server.
+SERVER_TIME = "CAST(extract(epoch FROM statement_timestamp()) * 1000000 AS bigint)"
 
 
 def to_micros(moment: datetime) -> int:
@@ -14,5 +23,33 @@ def from_micros(micros: int) -> datetime:
     return _EPOCH + timedelta(microseconds=micros)
 
 
+def maybe_from_micros(micros: int | None) -> datetime | None:
+    return None if micros is None else from_micros(micros)
+
+
 def seconds_to_micros(seconds: float) -> int:
     return round(seconds * 1_000_000)
+
+
+class Time:
+    """What time it is, to a statement: the server's on PostgreSQL, or the clocks of two machines could tell two times.
+
+    `clock` gives seconds since 1970 and counts instead of the server's, for tests.
+    """
+
+    def __init__(self, database: Database, clock: Callable[[], float] | None = None) -> None:
+        self._clock = clock or time.time
+        by_server = clock is None and database.dialect == "postgresql"
+        self.now: ColumnElement[int] = (
+            literal_column(SERVER_TIME, BigInteger())
+            if by_server
+            else bindparam("now", callable_=self.micros, type_=BigInteger)
+        )
+
+    def micros(self) -> int:
+        """By this machine's clock: only good for durations."""
+        return seconds_to_micros(self._clock())
+
+    def until(self, moment: float) -> int:
+        """Microseconds from now to a moment that this machine's clock has shown or will show, in seconds since 1970."""
+        return seconds_to_micros(moment) - self.micros()

@@ -12,7 +12,7 @@ from contextlib import contextmanager
 from typing import Any
 
 import psycopg
-from sqlalchemy import BigInteger, ColumnElement, Connection, ExceptionContext, cast, create_engine, event, func
+from sqlalchemy import Connection, ExceptionContext, create_engine, event
 from sqlalchemy.exc import InvalidatePoolError
 from sqlalchemy.pool import ConnectionPoolEntry
 
@@ -43,11 +43,7 @@ class PostgreSQL:
 
     dialect = "postgresql"
 
-    #: Not `now()`, which is when the transaction began: it may have waited for a lock.
-    now: ColumnElement[int] = cast(func.extract("epoch", func.clock_timestamp()) * 1_000_000, BigInteger)
-
-    #: Any number does, as long as every worker takes the same.
-    CLAIM_LOCK = 0x6F7574626F78
+    #: Any number does, as long as everybody takes the same.
     ALTER_LOCK = 0x6D6967726174
 
     def __init__(self, url: str) -> None:
@@ -124,15 +120,10 @@ class PostgreSQL:
         )
         return bool(connection.exec_driver_sql(f"SELECT pg_try_advisory_xact_lock({self.ALTER_LOCK})").scalar())
 
-    def lock_claims(self, connection: Connection) -> None:
-        # Without it, two workers could each take one of Jane's two changes: neither sees the other's lease before
-        # it is committed. The unique index would stop the second, at the price of its whole claim.
-        #
-        # And no sorting: of rows that came within the last minute PostgreSQL's statistics know nothing. It takes a
-        # burst for a handful, and would sort all of it for each claim instead of walking the index.
-        connection.exec_driver_sql(
-            f"SELECT pg_advisory_xact_lock({self.CLAIM_LOCK}), set_config('enable_sort', 'off', true)"
-        )
+    def prepare_claim(self, connection: Connection) -> None:
+        # No sorting: of rows that came within the last minute PostgreSQL's statistics know nothing. It takes a burst
+        # for a handful, and would sort all of it for each claim instead of walking the index.
+        connection.exec_driver_sql("SELECT set_config('enable_sort', 'off', true)")
 
     def announce(self, connection: Connection) -> None:
         connection.exec_driver_sql(f"NOTIFY {CHANNEL}")

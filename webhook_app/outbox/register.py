@@ -1,0 +1,76 @@
+"""From the log into the register: what is wanted of each person, in each section that an event concerns."""
+
+import json
+from collections.abc import Mapping
+from functools import cache
+from typing import Any
+
+from sqlalchemy import ColumnElement, Connection, and_, delete, or_, select, update
+
+from webhook_app.outbox.tables import DEFAULT_SECTION, SET_ASIDE, consents, counts, events
+
+_ALONE = f"'{DEFAULT_SECTION}' AS section", ""
+_EACH = {
+    "sqlite": ("named.value AS section", ", json_each(coalesce(sections, '[\"default\"]')) AS named"),
+    "postgresql": (
+        "named.value AS section",
+        ", json_array_elements_text(coalesce(sections, '[\"default\"]')::json) AS named(value)",
+    ),
+}
+_COUNTS = f"state NOT IN ({', '.join(repr(state.value) for state in SET_ASIDE)})"
+
+
+@cache
+def wanting(dialect: str, source: str, where: str = "true", *, due_at: str, sections: bool = True) -> str:
+    """The statement that puts changes of `source`, a table with the columns of `events`, into the register.
+
+    The newest change of a person wins, whatever the order in which they come. Without `sections`, every change is for
+    the default section alone.
+    """
+    section, named = _EACH[dialect] if sections else _ALONE
+    # PostgreSQL refuses to change a row twice in one statement. In the order of the hash: two statements with the same
+    # people wait for each other in one direction, never in a ring.
+    newest = "DISTINCT ON (identity_hash, section)" if dialect == "postgresql" else ""
+    return f"""
+        INSERT INTO consents (identity_hash, section, version, action, event_id, due_at)
+        SELECT {newest} identity_hash, section, version, action, id, due FROM (
+            SELECT identity_hash, {section}, version, action, {source}.id, {due_at} AS due FROM {source}{named}
+            WHERE {where} AND {_COUNTS} AND identity_hash IS NOT NULL AND version IS NOT NULL
+        ) AS wanted WHERE true ORDER BY identity_hash, section, version DESC, id
+        ON CONFLICT (identity_hash, section) DO UPDATE SET
+            version = excluded.version, action = excluded.action, event_id = excluded.event_id,
+            tries = 0, retrying_since = NULL, dead_at = NULL, error = NULL,
+            due_at = CASE WHEN consents.lease IS NULL THEN excluded.due_at ELSE consents.due_at END
+        WHERE excluded.version > consents.version
+    """  # noqa: S608 (our own names only)
+
+
+def want_another(connection: Connection, row: Mapping[str, Any], now: ColumnElement[int]) -> None:
+    """What a row of the register wants was set aside: the newest of the person's other changes counts again.
+
+    Never one that is older than what Dynamic Yield was told.
+    """
+    mine = and_(consents.c.identity_hash == row["identity_hash"], consents.c.section == row["section"])
+    has_address = events.c.identity_value.is_not(None)
+    others = and_(events.c.identity_hash == row["identity_hash"], counts(), has_address, concerns(row["section"]))
+    newest = select(events.c.id, events.c.version, events.c.action).where(others)
+    other = connection.execute(newest.order_by(events.c.version.desc(), events.c.id).limit(1)).first()
+    told = row["told_version"]
+    if other is None and told is None:
+        connection.execute(delete(consents).where(mine))
+        return
+    wanted = {"version": told, "action": row["told_action"]}
+    if other and (told is None or other.version >= told):
+        wanted = {"version": other.version, "action": other.action, "event_id": other.id}
+    # What was set aside may have been sent, its answer lost.
+    undone = row["in_doubt"] & (1 if wanted["version"] % 2 else 2)
+    is_news = told is None or wanted["version"] > told or undone
+    afresh = {"lease": None, "tries": 0, "retrying_since": None, "dead_at": None, "error": None}
+    due = {"due_at": now if is_news else None}
+    connection.execute(update(consents).where(mine).values(wanted | afresh | due))
+
+
+def concerns(section: str) -> ColumnElement[bool]:
+    """Whether an event of the log concerns a section."""
+    named = events.c.sections.contains(json.dumps(section), autoescape=True)
+    return or_(events.c.sections.is_(None), named) if section == DEFAULT_SECTION else named

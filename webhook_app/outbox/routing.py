@@ -1,0 +1,62 @@
+"""Which sections of Dynamic Yield an event concerns, decided once, when it is stored."""
+
+import json
+from collections.abc import Callable, Iterable, Mapping
+from functools import cache
+
+from webhook_app.consent import Action, ConsentChange, IdentityKind
+from webhook_app.outbox.hashing import Hasher
+from webhook_app.outbox.rows import NewRow, row_of_change, row_of_quarantined
+from webhook_app.outbox.tables import DEFAULT_SECTION
+
+#: Whether a raw event of a provider, an action and a kind of identity concerns a section. May raise whatever it likes.
+Condition = Callable[[bytes, str, Action, IdentityKind], bool]
+
+
+class ConditionFailed(Exception):
+    """The condition of a section makes no sense of an event."""
+
+
+def rows_of(
+    provider: str,
+    changes: Iterable[tuple[ConsentChange, bytes]],
+    quarantined: Iterable[tuple[str, bytes]],
+    *,
+    sections: Mapping[str, Condition],
+    hasher: Hasher,
+    now: int,
+) -> tuple[list[NewRow], int]:
+    """The rows of the log for what a webhook said, and how many changes concern no section and have none."""
+    rows, unconcerned = [], 0
+    for change, raw in changes:
+        try:
+            names = _concerned(sections, provider, change, raw)
+        except ConditionFailed as error:
+            rows.append(row_of_quarantined(provider, str(error), raw, hasher, now))
+            continue
+        if names:
+            rows.append(row_of_change(provider, change, raw, hasher, now, sections=_written(names)))
+        else:
+            unconcerned += 1
+    rows += [row_of_quarantined(provider, reason, raw, hasher, now) for reason, raw in quarantined]
+    return rows, unconcerned
+
+
+def _concerned(sections: Mapping[str, Condition], provider: str, change: ConsentChange, raw: bytes) -> tuple[str, ...]:
+    # What a test button made up is sent nowhere, and shown all the same.
+    if not sections or change.is_test:
+        return (DEFAULT_SECTION,)
+    names = []
+    for name, condition in sections.items():
+        try:
+            if condition(raw, provider, change.action, change.identity.kind):
+                names.append(name)
+        except Exception as error:
+            # Its type only: the text may hold the address.
+            raise ConditionFailed(f"the condition of section {name} failed: {type(error).__name__}") from None
+    return tuple(names)
+
+
+@cache
+def _written(names: tuple[str, ...]) -> str | None:
+    return None if names == (DEFAULT_SECTION,) else json.dumps(names)
