@@ -159,6 +159,16 @@ def test_a_real_key_goes_to_the_real_dynamic_yield_and_is_said(env_file: str, sa
         assert bool(program.descendants("flask sandbox")) is not bool(env_file)
 
 
+def test_sections_of_a_file_are_told_and_need_no_sandbox(tmp_path: Path) -> None:
+    (tmp_path / "sections.toml").write_text('[uk]\napi_key = "UK_KEY"\nregion = "eu"\n[us]\napi_key = "US_KEY"\n')
+    env = environment(PORT=str(free_port()), UK_KEY="a-key", US_KEY="another")
+    with running(RUN, cwd=checkout(tmp_path), env=env) as program:
+        program.wait_for("try it")
+        assert "forwards to  https://dy-api.eu (the real Dynamic Yield" in program.output()
+        assert "forwards to  https://dy-api.com (the real Dynamic Yield" in program.output()
+        assert program.descendants("flask sandbox") == []
+
+
 def test_a_variable_that_is_almost_ours_is_told_although_the_right_one_was_made_up(tmp_path: Path) -> None:
     (tmp_path / ".env").write_text("SENDGRID_VERIFICATION_KEY=MFkw\n")
     folder = checkout(tmp_path)

@@ -5,11 +5,14 @@ import os
 import socket
 import sys
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import closing
 from pathlib import Path
 from urllib.parse import urlsplit
 
+from webhook_app.delivery.sections import DEFAULT_FILE as SECTIONS_FILE
+from webhook_app.delivery.sections import Section
+from webhook_app.delivery.sections import build as build_sections
 from webhook_app.dev import marker
 from webhook_app.dev.environment import DEV_ENV, environment, make_up
 from webhook_app.dev.programs import POLL, Programs
@@ -29,9 +32,10 @@ def main() -> None:
     try:
         settings = Settings.from_environment(environ)
         providers = registry.build(settings, environ)
+        sections = build_sections(settings, environ)
     except ConfigurationError as error:
         sys.exit(f"Cannot start, please mend:\n{error}")
-    if not settings.events_api_key:
+    if not all(section.api_key for section in sections.values()):
         sys.exit("Cannot start: EVENTS_API_KEY is not set, and EVENTS_API_URL is not on this machine")
     if not _is_free(settings.port):
         sys.exit(f"Cannot start: PORT {settings.port} is in use; try PORT={_free_port(settings.port + 1)} make run")
@@ -39,8 +43,14 @@ def main() -> None:
     if sys.stdout.isatty() and "NO_COLOR" not in environ:
         environ["FORCE_COLOR"] = "1"
     mistyped = near_misses(environ, registry.variables(providers.values()))
-    lines = _banner(settings, providers.values(), made_up, mistyped, with_sandbox=bool(sandbox))
-    sys.exit(_run(environ, settings.port, sandbox, lines))
+    lines = [
+        *_esps_and_sections(settings, providers.values(), sections.values(), with_sandbox=bool(sandbox)),
+        ("console", f"http://localhost:{settings.port}/console/ (CONSOLE_PASSWORD in your environment or {DEV_ENV})"),
+        ("try it", "flask simulate sendgrid, in a second terminal (after . .venv/bin/activate)"),
+        *([("made up", f"{', '.join(made_up)}: for development only, kept in {DEV_ENV}")] if made_up else []),
+        *(("unknown", f"{given}: did you mean {ours}?") for given, ours in mistyped.items()),
+    ]
+    sys.exit(_run(environ, settings.port, sandbox, [f"  {name:<12} {text}" for name, text in lines]))
 
 
 def procfile(path: Path = Path("Procfile")) -> dict[str, str]:
@@ -51,7 +61,7 @@ def procfile(path: Path = Path("Procfile")) -> dict[str, str]:
 
 def _sandbox(environ: Mapping[str, str]) -> dict[str, str]:
     """Where the sandbox will be; nothing where there shall be none, as somebody has named the real destination."""
-    if environ.keys() & {"EVENTS_API_URL", "EVENTS_API_KEY"}:
+    if environ.keys() & {"EVENTS_API_URL", "EVENTS_API_KEY", "SECTIONS_FILE"} or SECTIONS_FILE.exists():
         return {}
     return {"EVENTS_API_URL": f"http://127.0.0.1:{_free_port(SANDBOX_PORT)}", "EVENTS_API_KEY": "development"}
 
@@ -82,28 +92,17 @@ def _run(environ: Mapping[str, str], port: int, sandbox: Mapping[str, str], bann
     return 0
 
 
-def _banner(
-    settings: Settings,
-    providers: Iterable[Provider],
-    made_up: list[str],
-    mistyped: Mapping[str, str],
-    *,
-    with_sandbox: bool,
-) -> list[str]:
-    url = f"http://localhost:{settings.port}"
-    lines = [(provider.title, f"{url}/webhooks/{provider.name}") for provider in providers if provider.scheme]
-    base = settings.events_api_base
-    local = is_loopback(urlsplit(base).hostname or "")
-    what = "the sandbox" if with_sandbox else "on this machine" if local else "the real Dynamic Yield: real people!"
-    lines += [
-        ("forwards to", f"{base} ({what})"),
-        ("console", f"{url}/console/ (password: CONSOLE_PASSWORD in your environment or {DEV_ENV})"),
-        ("try it", "flask simulate sendgrid, in a second terminal (after . .venv/bin/activate)"),
-    ]
-    if made_up:
-        lines.append(("made up", f"{', '.join(made_up)}: for development only, kept in {DEV_ENV}"))
-    lines += [("unknown", f"{given}: did you mean {ours}?") for given, ours in mistyped.items()]
-    return [f"  {name:<12} {text}" for name, text in lines]
+def _esps_and_sections(
+    settings: Settings, providers: Iterable[Provider], sections: Iterable[Section], *, with_sandbox: bool
+) -> Iterator[tuple[str, str]]:
+    for provider in providers:
+        if provider.scheme:
+            yield provider.title, f"http://localhost:{settings.port}/webhooks/{provider.name}"
+    for section in sections:
+        what = "the real Dynamic Yield: real people!"
+        if is_loopback(urlsplit(section.base).hostname or ""):
+            what = "the sandbox" if with_sandbox else "on this machine"
+        yield "forwards to", f"{section.base} ({what})"
 
 
 def _answers(port: int) -> bool:

@@ -114,13 +114,13 @@ def _of_delivery(current: Status, now: float) -> Iterator[Finding]:
             sentence="no live worker: nothing is forwarded",
             mend="start `flask forward` (on Heroku: `heroku ps:scale worker=1`)",
         )
-    for reason in current.paused:
+    if current.paused:
         yield Finding(
             slug="paused",
             severity=Severity.CRITICAL,
             sentence="the destination is paused because of Dynamic Yield's answers",
             mend="the console and `flask check` have the reason; look at EVENTS_API_KEY and EVENTS_API_REGION",
-            detail=reason,
+            detail="; ".join(current.paused),
         )
     if current.oldest_waiting is None:
         return  # all that was taken has been delivered or given up: failures of before are over
