@@ -123,6 +123,7 @@ def test_whoever_types_what_the_message_says_imports_exactly_those_who_opted_out
         ('email,Status\na@b.de,"Left, by mail"\nc@d.de,subscribed\n', "The column Status says:"),
         ("email,reason\na@b.de,UNSUBSCRIBE\nc@d.de,HARD_BOUNCE\n", '--only "reason=UNSUBSCRIBE"'),
         ("email,plan,city,age,score\na@b.de,gold,Berlin,41,7\n", "looks like a list of contacts (plan, city, age)"),
+        ("email,status\na@b.de,\x1b[2Junsubscribed\nc@d.de,x\n", "The column status says: ?[2Junsubscribed 1, x 1."),
         ("email,consent\na@b.de,2026-01-01\n", "looks like a list of contacts (consent)"),
         ("email,Sign-up source,Lifecycle Stage\na@b.de,web,lead\n", "looks like a list of contacts"),
     ],
@@ -322,3 +323,12 @@ def test_an_address_is_read_out_of_what_stands_around_it_or_rejected_with_the_re
     assert sorted(found) == sorted(["max@example.com", *([address] if address else [])])
     if address is None:
         assert ",3,email: " in path.with_suffix(".rejects.csv").read_text()
+
+
+@pytest.mark.parametrize("arguments", [("--email", "Mail"), ("--only", "Mail=1")])
+def test_a_first_line_that_is_no_header_is_not_shown(arguments: tuple[str, str], run: Run, tmp_path: Path) -> None:
+    path = tmp_path / "list.csv"
+    path.write_text("email,a@example.com,Jane\n" if "--only" in arguments else "a@example.com,Jane\n")
+    result = run(path, "--yes", *arguments)
+    assert "there is no column Mail; there are: " in result.output
+    assert "@" not in result.output

@@ -137,7 +137,7 @@ class Column:
 
     @property
     def has_categories(self) -> bool:
-        """Whether its values are few, and can be shown: an address is none of them."""
+        """Whether its values are few, and no addresses."""
         return not (self.overflown or self.is_time or any("@" in value for value in self.values))
 
     @property
@@ -189,7 +189,7 @@ def parse_only(given: str, header: Sequence[str]) -> Only:
     title, equals, listed = given.partition("=")
     places = [place for place, cell in enumerate(header) if plain(cell) == plain(title)]
     if len(places) != 1:
-        raise CannotImport(f"--only: there is no column {title.strip()}; there are: {', '.join(header)}")
+        raise CannotImport(f"--only: there is no column {title.strip()}; there are: {shown(header)}")
     values = frozenset(value.strip().casefold() for value in next(csv.reader([listed]), []))
     return Only(header[places[0]], places[0], values if equals else frozenset())
 
@@ -272,7 +272,9 @@ def counts(column: Column) -> str:
 
 def _counts(column: Column) -> Iterator[str]:
     if column.has_categories:
-        yield from (f"{value[:40]} {count:,}" for value, count in column.values.most_common(8))
+        for value, count in column.values.most_common(8):
+            # What a terminal would obey is not shown.
+            yield f"{''.join(letter if letter.isprintable() else '?' for letter in value[:40])} {count:,}"
         if len(column.values) > 8:
             yield "…"
     else:
@@ -283,16 +285,26 @@ def _counts(column: Column) -> Iterator[str]:
 
 def _what_to_type(column: Column) -> str:
     if not column.has_categories:
-        return f"To take the rows in which it is filled, say --only {_typed(column.title)}"
+        return f"To take the rows in which it is filled, say --only {typed(column.title)}"
     # A reason of which nothing is known is one to opt out for: only bounces and the like are none.
     meant = (Said.OUT, Said.UNKNOWN) if column.is_reason else (Said.OUT,)
-    out = [f'"{value}"' if "," in value else value for value in column.values if column.says(value) in meant]
+    wanted = [value for value in column.values if value.isprintable() and column.says(value) in meant]
+    out = [f'"{value}"' if "," in value else value for value in wanted]
     if not out:
-        return f"If one of them means opted out, say --only {_typed(column.title + '=VALUE')}"
+        return f"If one of them means opted out, say --only {typed(column.title + '=VALUE')}"
     note = f" ({_NOT_ASKED_NOTE})" if Said.NOT_ASKED in column.said else ""
-    return f"To take those who did, say --only {_typed(column.title + '=' + ','.join(out))}{note}"
+    return f"To take those who did, say --only {typed(column.title + '=' + ','.join(out))}{note}"
 
 
-def _typed(text: str) -> str:
+def shown(header: Sequence[str]) -> str:
+    """The titles of columns; what may be somebody's address, in a file without a header, is left out."""
+    return ", ".join(title if _can_be_shown(title) else "…" for title in header)
+
+
+def _can_be_shown(text: str) -> bool:
+    return "@" not in text and text.isprintable()
+
+
+def typed(text: str) -> str:
     """As a shell takes it."""
     return shlex.quote(text) if any(letter in text for letter in '"$`\\!') else f'"{text}"'

@@ -13,7 +13,7 @@ from marshmallow import EXCLUDE, Schema, ValidationError
 from webhook_app.consent import Action, ConsentChange, Identity, IdentityKind
 from webhook_app.providers.fields import Address, Text
 from webhook_app.sync import times
-from webhook_app.sync.consent_columns import Column, Only
+from webhook_app.sync.consent_columns import Column, Only, shown, typed
 from webhook_app.sync.csv_file import CannotImport, CsvFile, NotCsv, Row, rows
 from webhook_app.sync.known_exports import Export, plain, recognise
 from webhook_app.sync.times import PastTime
@@ -109,7 +109,7 @@ def _place(name: str, header: list[str], names: Mapping[str, str], export: Expor
     wanted = {plain(chosen)} if chosen else _usual_names(name, export)
     found = [place for place, cell in enumerate(header) if plain(cell) in wanted]
     if chosen and not found:
-        raise CannotImport(f"there is no column {chosen}; there are: {', '.join(header)}")
+        raise CannotImport(f"there is no column {chosen}; there are: {shown(header)}")
     if len(found) > 1:
         both = " and ".join(header[place] for place in found)
         raise CannotImport(f"{both} could each be the {name}: name one with --{name.replace('_', '-')}")
@@ -207,7 +207,7 @@ def settle_time(layout: Layout, seen: Survey, *, has_contacts: bool, is_named: b
     asked = telling or candidates or [column for column in seen.columns if column.place == place]
     titles = ", ".join(column.title for column in asked[:5])
     raise CannotImport(
-        f"is one of these columns when the person opted out: {titles}? Say --time {json.dumps(asked[0].title)}, or "
+        f"is one of these columns when the person opted out: {titles}? Say --time {typed(asked[0].title)}, or "
         "--no-time if none is"
     )
 
