@@ -283,7 +283,7 @@ def test_two_files_put_together_are_refused_where_their_columns_differ(run: Run,
     path.write_text("email,name\na@example.com,Jane\nemail,name\nb@example.com,Max\n")
     assert "1  row: is the header again" in run(path, "--yes").output
     assert len(stored(app)) == 2
-    path.write_text("email,name\nc@example.com,Jane\nname,email\nd@example.com,Max\n")
+    path.write_text("email,name\nc@example.com,Jane\nname,email\nMax,d@example.com\n")
     result = run(path, "--yes")
     assert "list.csv changes its columns in line 3: import the two parts as files of their own" in result.output
     assert len(stored(app)) == 2
@@ -332,3 +332,16 @@ def test_a_first_line_that_is_no_header_is_not_shown(arguments: tuple[str, str],
     result = run(path, "--yes", *arguments)
     assert "there is no column Mail; there are: " in result.output
     assert "@" not in result.output
+
+
+def test_a_cell_that_says_email_is_no_second_header(run: Run, app: Flask, tmp_path: Path) -> None:
+    path = tmp_path / "list.csv"
+    path.write_text("reason,email\nemail,a@example.com\nEmail,b@example.com\n")
+    assert run(path, "--yes").exit_code == 0
+    assert len(stored(app)) == 2
+
+
+def test_a_date_that_a_spreadsheet_made_a_number_is_not_left_out_silently(run: Run, tmp_path: Path) -> None:
+    path = tmp_path / "list.csv"
+    path.write_text("email,opt_out_date\na@example.com,46027\n")
+    assert "the times in opt_out_date are written like 46027" in run(path, "--yes").output

@@ -21,7 +21,7 @@ MOST_VALUES = 50
 #: More columns than this that no list of opt-outs needs make it a list of contacts.
 MOST_OTHERS = 3
 
-BLANK = frozenset({"", "[]", "null", "none", "nan", "n a", "undefined"})
+_BLANK = frozenset({"", "-", "[]", "null", "none", "nan", "n/a", "undefined"})
 _TRUE = frozenset({"true", "yes", "y", "ja", "j", "oui", "si", "sí", "on", "t", "x", "wahr", "1"})
 _FALSE = frozenset({"false", "no", "n", "nein", "non", "off", "f", "falsch", "0", "2"})
 
@@ -83,6 +83,11 @@ class NotOptOuts(Exception):
     """Not everybody in the file has opted out. The text goes on after its name, and says what to type."""
 
 
+def is_blank(value: str) -> bool:
+    """Whether it says nothing, in whatever way."""
+    return value.casefold() in _BLANK
+
+
 @dataclass(slots=True, kw_only=True)
 class Column:
     """What stands in one column. `values` stop being counted where they are too many to be categories."""
@@ -102,7 +107,7 @@ class Column:
 
     def count(self, cell: str) -> None:
         value = cell.strip()
-        if plain(value) in BLANK:
+        if is_blank(value):
             self.blank += 1
             return
         self.filled += 1
@@ -112,9 +117,9 @@ class Column:
             self.overflown = True
 
     def says(self, value: str) -> Said:
-        text = plain(value)
-        if text in BLANK:
+        if is_blank(value):
             return Said.UNKNOWN
+        text = plain(value)
         for pattern, said in ((_NOT_ASKED, Said.NOT_ASKED), (_OUT, Said.OUT), (_IN, Said.IN)):
             if pattern.fullmatch(text):
                 return said
@@ -181,7 +186,7 @@ class Only:
 
     def holds(self, cells: Sequence[str]) -> bool:
         cell = cells[self.place].strip() if self.place < len(cells) else ""
-        return cell.casefold() in self.values if self.values else plain(cell) not in BLANK
+        return cell.casefold() in self.values if self.values else not is_blank(cell)
 
 
 def parse_only(given: str, header: Sequence[str]) -> Only:
