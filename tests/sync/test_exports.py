@@ -125,6 +125,8 @@ def test_whoever_types_what_the_message_says_imports_exactly_those_who_opted_out
         ("email,plan,city,age,score\na@b.de,gold,Berlin,41,7\n", "looks like a list of contacts (plan, city, age)"),
         ("email,status\na@b.de,\x1b[2Junsubscribed\nc@d.de,x\n", "The column status says: ?[2Junsubscribed 1, x 1."),
         ("email,consent\na@b.de,2026-01-01\n", "looks like a list of contacts (consent)"),
+        ("Email Address,First Name,Tags\na@b.de,Jane,vip\n", "looks like a list of contacts (First Name, Tags)"),
+        ("created,email,reason\n1760000000,a@b.de,Mail domain is unknown\n", "The column reason says:"),
         ("email,Sign-up source,Lifecycle Stage\na@b.de,web,lead\n", "looks like a list of contacts"),
     ],
 )

@@ -39,6 +39,7 @@ _IN = re.compile(
 _NOT_ASKED = re.compile(
     r".*bounce.*|invalid.*|clean(ed)?|undeliver.*|[45] \d+ \d+.*|never ?subscribed|non ?subscribed|not ?subscribed"
     r"|pending|unconfirmed|archived|deleted|transactional|inactive|sms|push|whatsapp"
+    r"|.*(unknown|not exist|not an address|no such|bad domain|mailbox|mail domain).*"
 )
 _NOT_ASKED_NOTE = "bounces and the like are no opt-outs"
 
@@ -60,11 +61,11 @@ _CONTACTS = re.compile(
     r"|subscri(be|ption|bed) date|date subscribed|sign ?up.*|date added|added time|profile created on"
     r"|last (open|click|active|opened|clicked)|lifecycle stage|lead status|contact owner"
     r"|(record|contact|klaviyo|braze) id|marketing contact status|(consent|optin) (time|timestamp|date)"
-    r"|.*consent timestamp|total (orders|spent)"
+    r"|.*consent timestamp|total (orders|spent)|(first|last) ?name|full name|vorname|nachname|tags|alternate emails"
     r"|leid|euid|web id|updated at|modified (at|time|date)|profile updated at|customer lifetime value"
 )
 _HARMLESS = re.compile(
-    r"|(first |last |full )?name|firstname|lastname|nachname|vorname|notes?|comments?|ip|ip address|origin|tags?"
+    r"|name|notes?|comments?|ip|ip address|origin"
     r"|group (id|name)|list( id| name)?|campaign.*|(campaign|template|message|channel|message type) ids?|rejected .*"
 )
 
