@@ -14,10 +14,10 @@ from flask import Flask, Response, g, redirect
 from flask.typing import ResponseReturnValue
 from werkzeug.middleware.dispatcher import DispatcherMiddleware
 
-from webhook_app import cli, receiver, web
+from webhook_app import cli, openapi, receiver, web
 from webhook_app.console import PREFIX, create_console
 from webhook_app.delivery.sections import build as build_sections
-from webhook_app.ops import description, health, logs, metrics
+from webhook_app.ops import health, logs, metrics
 from webhook_app.outbox import Database, Intake, open_database
 from webhook_app.outbox.counters import FLUSH_EVERY, Counters
 from webhook_app.outbox.recent import RecentWebhooks
@@ -82,7 +82,7 @@ def build_app(environ: Mapping[str, str]) -> Flask:
     app.extensions["providers"] = providers
     app.extensions["sections"] = sections
     # By which a change is shown that was not sent yet.
-    app.extensions["form"] = form = next(iter(sections.values())).form
+    app.extensions["form"] = next(iter(sections.values())).form
     app.extensions["near_misses"] = near_misses(environ, provider_variables(providers.values()))
     recent = RecentWebhooks(database)
     app.extensions["counters"] = counters = Counters(database, also=recent.flush)
@@ -91,8 +91,8 @@ def build_app(environ: Mapping[str, str]) -> Flask:
     app.register_blueprint(
         metrics.blueprint(database, [provider.name for provider in providers.values() if provider.scheme])
     )
-    app.register_blueprint(description.blueprint())
-    _mount_console(app, create_console(settings=settings, database=database, providers=providers, form=form))
+    app.register_blueprint(openapi.blueprint(providers, settings))
+    _mount_console(app, create_console(settings=settings, database=database, providers=providers, sections=sections))
     cli.register(app)
     app.after_request(partial(_record, counters, recent))
     return app

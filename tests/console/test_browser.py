@@ -67,10 +67,10 @@ def test_a_person_is_found_and_their_change_replayed(console: Page, post: Post) 
     expect(console.get_by_label("The request", exact=True)).to_contain_text('"plainTextEmail": "jane@example.com"')
 
     console.once("dialog", lambda dialog: dialog.dismiss())
-    console.get_by_role("button", name="Replay").click()
+    console.get_by_role("button", name="Send again").click()
     expect(console.get_by_role("heading", level=1)).to_contain_text("dead")
     console.once("dialog", lambda dialog: dialog.accept())
-    console.get_by_role("button", name="Replay").click()
+    console.get_by_role("button", name="Send again").click()
     expect(console.get_by_role("status")).to_have_text("#1 will be sent again.")
     expect(console.get_by_role("heading", level=1)).to_contain_text("pending")
 

@@ -104,7 +104,7 @@ def test_a_refusal_is_seen_with_its_reason_and_after_mending_the_change_is_repla
 
     requests.delete(f"{product.sandbox}/sandbox/fault", timeout=5).raise_for_status()
     console.once("dialog", lambda dialog: dialog.accept())
-    console.get_by_role("button", name="Replay").click()
+    console.get_by_role("button", name="Send again").click()
     expect(console.get_by_role("status")).to_have_text(re.compile("will be sent again"))
     state_is(console, "delivered")
     arrived = requests.get(f"{product.sandbox}/sandbox/received", timeout=5).json()["received"]

@@ -18,7 +18,7 @@ from werkzeug.middleware.proxy_fix import ProxyFix
 
 from webhook_app.console import access, formatting, pages
 from webhook_app.console.shown import Shown
-from webhook_app.delivery import WireForm
+from webhook_app.delivery.sections import Section
 from webhook_app.outbox import Database, OutboxUnavailable, State
 from webhook_app.providers import Provider
 from webhook_app.settings import Settings
@@ -68,18 +68,30 @@ CONFIG = {
 
 
 def create_console(
-    *, settings: Settings, database: Database, providers: Mapping[str, Provider], form: WireForm
+    *,
+    settings: Settings,
+    database: Database,
+    providers: Mapping[str, Provider],
+    sections: Mapping[str, Section],
 ) -> "WSGIApplication | None":
     """The console as a WSGI application to mount at `PREFIX`; None where nobody could log in."""
     if not (settings.console_password or settings.console_users):
         return None
+    shown = Shown(
+        settings=settings,
+        database=database,
+        providers=providers,
+        # By which a change is shown that was not sent yet.
+        form=next(iter(sections.values())).form,
+        destinations=tuple(section.base for section in sections.values()),
+    )
     console = Flask(__name__)
     console.config |= CONFIG
     console.session_interface = access.Sessions()
     _log_requests(console)
     CSRFProtect(console)
     _admit_only_who_logged_in(console, access.LoginGuard(database, settings))
-    pages.add(console, Shown(settings=settings, database=database, providers=providers, form=form))
+    pages.add(console, shown)
     _add_error_pages(console)
     formatting.add(console)
     # Behind a router that ends TLS, its headers tell the scheme and the caller. Whoever forges them only keeps a cookie

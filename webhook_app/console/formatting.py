@@ -1,24 +1,33 @@
-"""How times and raw events are written for a person."""
+"""How times, sentences and raw events are written for a person."""
 
 import json
+import re
 from datetime import UTC, datetime
 
 from flask import Flask
 from markupsafe import Markup
 
+from webhook_app.console import words
+from webhook_app.outbox.queries import Event
 from webhook_app.providers.kept import kept
+
+#: What stands between backticks in a sentence that a terminal shows too.
+_CODE = re.compile(r"`([^`]*)`")
 
 
 def add(console: Flask) -> None:
-    for template_filter in (ago, exactly, pretty):
+    for template_filter in (ago, exactly, happened, pretty, with_code):
         console.add_template_filter(template_filter, template_filter.__name__)
 
 
-def ago(moment: datetime | None, now: datetime | None = None) -> str:
+def ago(moment: datetime | None, now: datetime | None = None) -> Markup:
     """`3 min ago`: what a person wants to know first."""
     if moment is None:
-        return "never"
-    seconds = ((now or datetime.now(UTC)) - moment).total_seconds()
+        return Markup("never")
+    return _time(moment, _distance(((now or datetime.now(UTC)) - moment).total_seconds()), "relative")
+
+
+def _distance(seconds: float) -> str:
     for length, unit in ((86400, "d"), (3600, "h"), (60, "min")):
         if abs(seconds) >= length:
             text = f"{abs(seconds) / length:.0f} {unit}"
@@ -27,10 +36,26 @@ def ago(moment: datetime | None, now: datetime | None = None) -> str:
 
 
 def exactly(moment: datetime | None) -> Markup:
-    if moment is None:
-        return Markup("—")
-    shown = moment.strftime("%Y-%m-%d %H:%M:%S")
-    return Markup('<time datetime="{}">{}</time>').format(moment.isoformat(timespec="seconds"), shown)
+    """The moment itself. A script writes it in the person's own time zone; UTC stays there to be pointed at."""
+    return Markup("—") if moment is None else _time(moment, f"{moment:%d %b %Y, %H:%M:%S}", "exact")
+
+
+def _time(moment: datetime, text: str, kind: str) -> Markup:
+    written = Markup('<time datetime="{}" title="{:%Y-%m-%d %H:%M:%S} UTC" data-{}>{}</time>')
+    return written.format(moment.isoformat(timespec="seconds"), moment, kind, text)
+
+
+def happened(event: Event) -> Markup:
+    """What the person did, with the ESP's own word to be pointed at."""
+    return Markup('<span title="{}">{}</span>').format(event.reason, words.happened(event.reason, event.action))
+
+
+def with_code(sentence: str) -> Markup:
+    """Commands that stand in backticks, as commands."""
+    parts = _CODE.split(sentence)
+    return Markup("").join(
+        Markup("<code>{}</code>").format(part) if place % 2 else part for place, part in enumerate(parts)
+    )
 
 
 def pretty(raw: bytes | None) -> str:

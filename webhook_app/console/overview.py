@@ -4,7 +4,9 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 
-from webhook_app.ops.status import Severity, findings
+from flask import url_for
+
+from webhook_app.ops.status import Finding, Severity, findings
 from webhook_app.outbox import Database, State
 from webhook_app.outbox.counters import CHARTED, Count, Counted, activity_since, counted
 from webhook_app.outbox.queries import count_by_state
@@ -59,11 +61,21 @@ class Step:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Line:
+    """One thing that is wrong, as the first page says it."""
+
+    sentence: str
+    mend: str
+    #: Where it is mended; empty where that is not in the console.
+    address: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Overview:
     #: Why unsubscribes do not reach Dynamic Yield; empty while they do.
-    broken: tuple[str, ...]
+    broken: tuple[Line, ...]
     #: What a person should look at, though all goes on.
-    attention: tuple[str, ...]
+    attention: tuple[Line, ...]
     counts: Mapping[State, int]
     oldest_waiting: datetime | None
     workers_alive: int
@@ -93,25 +105,52 @@ def look(database: Database, providers: Mapping[str, Provider], *, range_name: s
     reconciliations = Reconciliations(database).all()
     found = counted(database)
     return Overview(
-        broken=tuple(one.text(with_detail=True) for one in verdict if one.severity is Severity.CRITICAL),
+        broken=tuple(_line(one) for one in verdict if one.severity is Severity.CRITICAL),
         attention=(
-            *(one.text(with_detail=True) for one in verdict if one.severity is not Severity.CRITICAL),
+            *(_line(one) for one in verdict if one.severity is not Severity.CRITICAL),
             *_unknown_types(found, now - UNKNOWN_FOR),
         ),
         counts=count_by_state(database, (State.PENDING, State.DEAD, State.QUARANTINED)),
         oldest_waiting=current.oldest_waiting,
         workers_alive=current.workers_alive,
         steps=tuple(_steps(database, range_name, now)),
-        calls=_calls(found),
+        calls=calls(found),
         reconciliations=tuple(reconciliations),
     )
 
 
-def _unknown_types(found: Iterable[Counted], since: datetime) -> Iterable[str]:
+def _line(finding: Finding) -> Line:
+    said = f"{finding.sentence}: {finding.detail}" if finding.detail else finding.sentence
+    return Line(sentence=said, mend=finding.mend, address=_mended_at(finding.slug))
+
+
+def _mended_at(slug: str) -> str:
+    """The page on which a person can do something about a finding."""
+    kind, _, name = slug.partition(":")
+    match kind:
+        case "paused" | "failing" | "near_deadline" | "too_old":
+            return url_for("list_events", state=State.PENDING.value, sort="received", order="asc")
+        case "dead":
+            return url_for("list_events", state=State.DEAD.value)
+        case "quarantined":
+            return url_for("quarantine")
+        case "all_closed":
+            return url_for("esps")
+        case "silent" | "unauthenticated" | "drift" | "not_compared":
+            return url_for("esp", name=name.partition("/")[0])
+        case _:
+            return ""
+
+
+def _unknown_types(found: Iterable[Counted], since: datetime) -> Iterable[Line]:
     for one in found:
         if one.name == Count.UNKNOWN_TYPES and one.last_at >= since:
             number = f"{one.value:,} event{'s' if one.value > 1 else ''}"
-            yield f"{one.provider} has sent {number} of the unknown type {one.label}; see the quarantine."
+            yield Line(
+                sentence=f"{one.provider} has sent {number} of the unknown type {one.label}",
+                mend="see the quarantine",
+                address=url_for("quarantine"),
+            )
 
 
 def _steps(database: Database, range_name: str, now: datetime) -> Iterable[Step]:
@@ -134,7 +173,8 @@ def _floor(moment: datetime, width: timedelta) -> datetime:
     return moment - (moment - epoch) % width
 
 
-def _calls(found: Iterable[Counted]) -> dict[str, Calls]:
+def calls(found: Iterable[Counted]) -> dict[str, Calls]:
+    """By the provider's name."""
     of_provider: dict[str, list[Counted]] = {}
     for one in found:
         if one.provider:

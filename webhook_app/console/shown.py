@@ -2,6 +2,9 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from urllib.parse import urlsplit
+
+from flask import request
 
 from webhook_app.delivery import Call, Undeliverable, WireForm
 from webhook_app.outbox import Database
@@ -11,6 +14,8 @@ from webhook_app.providers import Provider
 from webhook_app.redelivery import Redelivery
 from webhook_app.settings import Settings
 
+LOOPBACK = ("localhost", "127.0.0.1", "::1")
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Shown:
@@ -18,6 +23,8 @@ class Shown:
     database: Database
     providers: Mapping[str, Provider]
     form: WireForm
+    #: The base URLs of all sections of Dynamic Yield.
+    destinations: tuple[str, ...]
 
     @property
     def redelivery(self) -> Redelivery:
@@ -26,6 +33,16 @@ class Shown:
     @property
     def journal(self) -> Journal:
         return Journal(self.database)
+
+    @property
+    def base(self) -> str:
+        """Scheme and host under which ESPs reach this receiver."""
+        return self.settings.public_url or request.host_url.rstrip("/")
+
+    @property
+    def sandbox(self) -> str:
+        """Where changes go while they go to this machine instead of Dynamic Yield; else empty."""
+        return next((base for base in self.destinations if urlsplit(base).hostname in LOOPBACK), "")
 
     def sorted_providers(self) -> list[Provider]:
         return sorted(self.providers.values(), key=lambda provider: provider.title.casefold())

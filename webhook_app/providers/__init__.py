@@ -1,7 +1,7 @@
 """What they said: an ESP's webhook, authenticated and translated into consent changes."""
 
 from collections import Counter
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
@@ -60,6 +60,8 @@ class Provider:
     scheme: Scheme | None
     #: For the person who wonders why it is closed: the variable to set.
     opened_by: str
+    #: The same for a guided set-up: each variable, and by which scheme its secret is checked.
+    ways: Mapping[str, str]
     #: Body → raw events. Raises `Unreadable`.
     events: Callable[[WebhookRequest], Iterable[Any]]
     #: Raw event → what it says, None where it says nothing about consent. Raises `ValidationError`.

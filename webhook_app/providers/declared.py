@@ -176,6 +176,7 @@ def provider(name: str, declared: Declaration, scheme: Scheme | None, *, declare
         title=declared.title or name,
         scheme=scheme,
         opened_by=" or ".join(dict.fromkeys(way.variable for way in declared.auth)),
+        ways={way.variable: way.name for way in declared.auth},
         events=EventReader(declared),
         translate=translator(declared),
         probed_with=declared.probed_with,

@@ -133,6 +133,12 @@ def provider(settings: Settings) -> Provider:
         title="Emarsys",
         scheme=_scheme(settings),
         opened_by="EMARSYS_TOKENS, EMARSYS_BASIC_AUTH, EMARSYS_JWT_SECRETS or EMARSYS_URL_SECRETS",
+        ways={
+            "EMARSYS_TOKENS": "token",
+            "EMARSYS_BASIC_AUTH": "basic",
+            "EMARSYS_JWT_SECRETS": "jwt",
+            "EMARSYS_URL_SECRETS": "url_secret",
+        },
         events=json_events,
         translate=Translator(
             keys=keys,

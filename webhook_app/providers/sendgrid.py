@@ -132,6 +132,7 @@ def provider(settings: Settings) -> Provider:
         title="SendGrid",
         scheme=SendGridSignature(keys=keys, tolerance=tolerance) if keys else None,
         opened_by="SENDGRID_VERIFICATION_KEYS",
+        ways={"SENDGRID_VERIFICATION_KEYS": "sendgrid"},
         events=json_events,
         translate=Translator(
             events=frozenset(settings.sendgrid_events) | {"group_resubscribe"},

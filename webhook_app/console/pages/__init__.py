@@ -2,7 +2,7 @@
 
 from flask import Flask
 
-from webhook_app.console.pages import events, home, journal, orders, quarantine
+from webhook_app.console.pages import esps, events, home, journal, orders, quarantine
 from webhook_app.console.shown import Shown
 
 
@@ -12,5 +12,9 @@ def add(console: Flask, shown: Shown) -> None:
         """The ESP's own name; a provider that is gone keeps the one it had in the URL."""
         return shown.providers[name].title if name in shown.providers else name
 
-    for page in (home, events, quarantine, orders, journal):
+    @console.context_processor
+    def sandbox() -> dict[str, str]:
+        return {"sandbox": shown.sandbox}
+
+    for page in (home, events, esps, quarantine, orders, journal):
         page.add(console, shown)

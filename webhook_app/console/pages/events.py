@@ -70,7 +70,7 @@ def add(console: Flask, shown: Shown) -> None:
             event=life.event,
             call=call,
             why_none=why_none,
-            base=shown.settings.events_api_base,
+            base=shown.destinations[0],
             can_replay=life.event.state in REPLAYABLE and life.event.identity_value is not None,
             can_discard=life.event.state in DISCARDABLE and not life.event.in_flight,
         )

@@ -33,7 +33,29 @@ async function refresh() {
   }
 }
 
+const EXACT = new Intl.DateTimeFormat("en-GB", {
+  day: "2-digit", month: "short", year: "numeric", hour: "2-digit", minute: "2-digit", second: "2-digit", hourCycle: "h23",
+});
+const ZONE = Intl.DateTimeFormat().resolvedOptions().timeZone;
+
+// Times are served in UTC, and written here as the clock on this wall has them. UTC stays in the title.
+function localise(part) {
+  for (const time of part.querySelectorAll("time[data-exact]")) {
+    time.textContent = EXACT.format(new Date(time.dateTime)).replace(" at ", ", ");
+  }
+}
+
+// A row leads where its first link does. Whoever selects a text in it, or means another link, is left alone.
+function follow(event) {
+  const row = event.target.closest("tr[data-row]");
+  if (!row || event.target.closest("a, button, input, summary") || !document.getSelection().isCollapsed) return;
+  const link = row.querySelector("a");
+  if (event.ctrlKey || event.metaKey) open(link.href, "_blank", "noopener");
+  else link.click();
+}
+
 function prepare(part) {
+  localise(part);
   for (const button of part.querySelectorAll("[data-copy]")) {
     button.hidden = !navigator.clipboard; // there is none on plain http, except on this machine
     button.addEventListener("click", async () => {
@@ -53,5 +75,7 @@ function prepare(part) {
 
 document.addEventListener("DOMContentLoaded", () => {
   prepare(document);
+  document.addEventListener("click", follow);
+  document.getElementById("zone").textContent = `Times are those of ${ZONE}; point at one for UTC.`;
   if (document.querySelector("[data-live]")) setInterval(refresh, REFRESH);
 });

@@ -1,6 +1,7 @@
-"""Tables of the docs that are made from the code: settings, providers, metrics, states.
+"""The tables of the docs that the code knows better: settings, providers, metrics, states.
 
-A table stands between `<!-- name:begin -->` and `<!-- name:end -->` in README.md or under docs/.
+A table stands between `<!-- name:begin -->` and `<!-- name:end -->` in README.md or under docs/. `flask docs` writes
+them, and a test fails while one is stale.
 """
 
 import inspect

@@ -1,0 +1,82 @@
+"""ESPs: what each has called with, and how one more is connected."""
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from flask import Flask, abort, render_template, request
+from flask.typing import ResponseReturnValue
+from markupsafe import Markup
+
+from webhook_app.console import markdown, overview, setup
+from webhook_app.console.shown import Shown
+from webhook_app.outbox import queries
+from webhook_app.outbox.counters import counted
+from webhook_app.outbox.queries import Filter
+from webhook_app.outbox.recent import recent
+from webhook_app.providers import Provider
+
+#: The host in the setup pages.
+EXAMPLE = "https://hooks.example.com"
+#: Up to here a page's first section says what the secret is; what follows is on this page already.
+AFTER_THE_SECRET = re.compile(r"^(Start the receiver|Your webhook URL)", re.MULTILINE)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Guide:
+    """What the setup page of an ESP says to each step."""
+
+    secret: Markup
+    choose: Markup
+    more: Mapping[str, Markup]
+
+
+def read_guide(name: str, base: str) -> Guide:
+    parts = {heading: text.replace(EXAMPLE, base) for heading, text in markdown.sections(name).items()}
+    secret = AFTER_THE_SECRET.split(parts.pop("Open the door", ""))[0]
+    parts.pop("Try it", None)
+    choose = [parts.pop(heading) for heading in list(parts) if heading.startswith("In ")]
+    return Guide(
+        secret=markdown.render(secret),
+        choose=markdown.render("\n\n".join(choose)),
+        more={heading: markdown.render(text) for heading, text in parts.items()},
+    )
+
+
+def add(console: Flask, shown: Shown) -> None:
+    def page(provider: Provider, made: setup.Made | None = None) -> str:
+        events = queries.search(shown.database, Filter(provider=provider.name), limit=1).events
+        return render_template(
+            "esp.html",
+            provider=provider,
+            ways=setup.ways(provider),
+            made=made,
+            url=setup.url_of(provider, shown.base),
+            guide=read_guide(provider.name, shown.base),
+            webhooks=recent(shown.database, provider.name),
+            last=events[0] if events else None,
+        )
+
+    def find(name: str) -> Provider:
+        return shown.providers.get(name) or abort(404)
+
+    @console.get("/esps")
+    def esps() -> str:
+        providers = shown.sorted_providers()
+        return render_template(
+            "esps.html",
+            calls=overview.calls(counted(shown.database)),
+            open_providers=[provider for provider in providers if provider.scheme],
+            closed_providers=[provider for provider in providers if not provider.scheme],
+        )
+
+    @console.get("/esps/<name>")
+    def esp(name: str) -> str:
+        return page(find(name))
+
+    @console.post("/esps/<name>")
+    def make_secret(name: str) -> ResponseReturnValue:
+        # Shown in this answer, and stored nowhere: who loses it makes another.
+        provider = find(name)
+        made = setup.make(provider, request.form.get("variable", ""), shown.base) or abort(400)
+        return page(provider, made)

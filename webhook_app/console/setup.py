@@ -1,0 +1,71 @@
+"""The guided set-up of an ESP: what its secret is, a new one made for it, and the URL that is then its own."""
+
+import secrets
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+from webhook_app.providers import Provider
+
+#: The user's name where the secret is `user:password`.
+USER = "webhooks"
+
+#: Scheme → what its secret is, for the person who sets it.
+MEANING: Mapping[str, str] = {
+    "token": "a token that the ESP sends in a header",
+    "basic": "a user and a password that the ESP sends with each webhook",
+    "url_secret": "a secret at the end of the URL",
+    "jwt": "a secret with which the ESP signs a token",
+    "hmac": "a key with which the ESP signs each webhook; where the ESP shows a key of its own, set that one",
+    "standard_webhooks": "the signing secret that the ESP shows",
+    "sns": "the ARN of your topic at Amazon",
+    "sendgrid": "the Verification Key that SendGrid shows",
+}
+#: Schemes whose secret is the ESP's, or no secret at all.
+GIVEN_BY_ESP = frozenset({"standard_webhooks", "sns", "sendgrid"})
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Way:
+    """One way to let an ESP in."""
+
+    #: The environment variable that is to be set.
+    variable: str
+    scheme: str
+
+    @property
+    def meaning(self) -> str:
+        return MEANING[self.scheme]
+
+    @property
+    def can_be_made(self) -> bool:
+        return self.scheme not in GIVEN_BY_ESP
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Made:
+    """A secret that was made just now. It is shown once, and stands nowhere else."""
+
+    way: Way
+    secret: str = field(repr=False)
+    url: str = field(repr=False)
+
+
+def ways(provider: Provider) -> list[Way]:
+    return [Way(variable=variable, scheme=scheme) for variable, scheme in provider.ways.items()]
+
+
+def url_of(provider: Provider, base: str) -> str:
+    return f"{base}/webhooks/{provider.name}"
+
+
+def make(provider: Provider, variable: str, base: str) -> Made | None:
+    """A new secret for one of the provider's ways in; None where that is not one whose secret we make."""
+    way = next((way for way in ways(provider) if way.variable == variable and way.can_be_made), None)
+    if way is None:
+        return None
+    secret, url = secrets.token_hex(24), url_of(provider, base)
+    if way.scheme == "basic":
+        secret = f"{USER}:{secret}"
+    if way.scheme == "url_secret":
+        url = f"{url}/{secret}"
+    return Made(way=way, secret=secret, url=url)
