@@ -20,8 +20,9 @@ from tests.outbox.world import Clock, add, addresses, change, ending, outcomes, 
 from tests.processes import ROOT
 from webhook_app.consent import Action
 from webhook_app.outbox import Database, Intake, Queue, State, open_database, schema
-from webhook_app.outbox.queue import LEASE, REPEAT_AFTER
+from webhook_app.outbox.queue import LEASE
 from webhook_app.outbox.routing import Condition
+from webhook_app.outbox.settling import REPEAT_AFTER
 from webhook_app.outbox.status import status
 from webhook_app.outbox.tables import consents, events
 

@@ -21,7 +21,8 @@ from tests.outbox.world import Clock, change, ending, register, rows, states
 from webhook_app.consent import Action
 from webhook_app.outbox import Claimed, Database, Intake, Queue, State
 from webhook_app.outbox.maintenance import Maintenance
-from webhook_app.outbox.queue import LEASE, REPEAT_AFTER
+from webhook_app.outbox.queue import LEASE
+from webhook_app.outbox.settling import REPEAT_AFTER
 from webhook_app.outbox.tables import attempts, consents, events
 
 PEOPLE = st.sampled_from(["jane@example.com", "Joe@example.com", "ann@example.com"])

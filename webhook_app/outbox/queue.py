@@ -11,9 +11,7 @@ from sqlalchemy import (
     Connection,
     and_,
     bindparam,
-    case,
     delete,
-    func,
     insert,
     select,
     tuple_,
@@ -23,12 +21,11 @@ from sqlalchemy import (
 from webhook_app.outbox.database import Database
 from webhook_app.outbox.handover import take_over
 from webhook_app.outbox.rows import Claimed, Sent, claimed_of_rows
-from webhook_app.outbox.tables import DEFAULT_SECTION, State, attempts, consents, events, workers
+from webhook_app.outbox.settling import Settling
+from webhook_app.outbox.tables import DEFAULT_SECTION, State, consents, events, workers
 from webhook_app.outbox.times import Time, seconds_to_micros
 
 LEASE = 20.0  # seconds for which a claimed person belongs to their worker, unless it is renewed
-#: When a lost request of the opposite action might still undo what was told, it is told again after so long.
-REPEAT_AFTER = 30.0  # seconds
 
 log = structlog.get_logger()
 
@@ -59,16 +56,6 @@ class Settlement:
 
 #: Section → why nothing is sent there, and until when in seconds since 1970.
 Pauses = Mapping[str, tuple[str, float]]
-
-_one = and_(
-    consents.c.identity_hash == bindparam("person"),
-    consents.c.section == bindparam("of_section"),
-)
-_held = and_(_one, consents.c.lease == bindparam("token"))
-#: Somebody changed their mind while they were being told the version before.
-_moved_on = consents.c.version > bindparam("sent_version")
-#: The version's last bit is the action: see `in_doubt`.
-_opposite_in_doubt = consents.c.in_doubt.op("&")(bindparam("opposite")) != 0
 
 
 class Queue:
@@ -106,52 +93,7 @@ class Queue:
             .returning(consents.c.identity_hash)
         )
         self._release = update(consents).where(_key_in(_locked())).values(due_at=now, lease=None)
-        self._deliver = (
-            update(consents)
-            .where(_held)
-            .values(
-                lease=None,
-                told_version=bindparam("sent_version"),
-                told_action=bindparam("sent_action"),
-                told_at=now,
-                told_trace=bindparam("trace"),
-                due_at=case(
-                    (_moved_on, now),
-                    (_opposite_in_doubt, now + seconds_to_micros(REPEAT_AFTER)),
-                ),
-                in_doubt=case((_moved_on, consents.c.in_doubt), else_=consents.c.in_doubt.op("&")(bindparam("same"))),
-                retrying_since=None,
-                dead_at=None,
-                error=None,
-            )
-        )
-        # What failed was another version: the newer one has tries of its own.
-        self._fail = (
-            update(consents)
-            .where(_held)
-            .values(
-                lease=None,
-                due_at=case((_moved_on, now), else_=now + bindparam("due_in")),
-                in_doubt=consents.c.in_doubt.op("|")(bindparam("doubt")),
-                tries=consents.c.tries + case((_moved_on, 0), else_=bindparam("burnt")),
-                retrying_since=case(
-                    (_moved_on, None), else_=func.coalesce(consents.c.retrying_since, now + bindparam("failed_in"))
-                ),
-                dead_at=case((_moved_on, None), else_=now + bindparam("dead_in")),
-                error=case((_moved_on, consents.c.error), else_=bindparam("why")),
-            )
-        )
-        # Somebody else holds the person, or has told them something by now, while our request was under way.
-        told_otherwise = and_(consents.c.due_at.is_(None), consents.c.told_version % 2 != bindparam("sent_version") % 2)
-        self._stray = (
-            update(consents)
-            .where(_one)
-            .values(
-                in_doubt=consents.c.in_doubt.op("|")(bindparam("same")),
-                due_at=case((told_otherwise, now), else_=consents.c.due_at),
-            )
-        )
-        self._attempt = insert(attempts).values(started_at=now + bindparam("started_in"))
+        self._settling = Settling(database.dialect, now)
 
     def claim(self, limit: int, *, section: str = DEFAULT_SECTION, lease: float = LEASE) -> list[Claimed]:
         """Up to `limit` people who have something to be told, longest due first, each leased for `lease` seconds."""
@@ -203,32 +145,31 @@ class Queue:
             return
         # In order: two transactions that take the same people in two orders would wait for each other.
         in_order = sorted(settlements, key=lambda one: (one.claimed.pseudonym, one.claimed.section))
+        rows = [(one.state is State.DELIVERED, self._values(one)) for one in in_order]
+        delivered, failed = ([row for was, row in rows if was is kind] for kind in (True, False))
         try:
             with self._database.write() as connection:
-                for statement, kind in ((self._deliver, True), (self._fail, False)):
-                    some = [one for one in in_order if (one.state is State.DELIVERED) is kind]
-                    if some and connection.execute(statement, [self._values(one) for one in some]).rowcount < len(some):
-                        raise _NotAllOurs
-                connection.execute(self._attempt, [self._record(one) for one in in_order])
+                held = self._settling.deliver(connection, delivered) + self._settling.fail(connection, failed)
+                if held < len(rows):
+                    raise _NotAllOurs
+                self._settling.record(connection, [row for _, row in rows])
         except _NotAllOurs:
             with self._database.write() as connection:
                 for one in in_order:
                     self._settle_one(connection, one)
 
     def _settle_one(self, connection: Connection, one: Settlement) -> None:
-        values = self._values(one)
-        statement = self._deliver if one.state is State.DELIVERED else self._fail
-        connection.execute(self._attempt, self._record(one))
-        if connection.execute(statement, values).rowcount:
+        row, was_delivered = self._values(one), one.state is State.DELIVERED
+        self._settling.record(connection, [row])
+        settle = self._settling.deliver if was_delivered else self._settling.fail
+        if settle(connection, [row]):
             return
-        # Nobody updated: our lease ran out, and what becomes of the person is another worker's business. But what we
-        # sent may have come after what that one sent.
-        if one.state is State.DELIVERED or one.lost:
-            if connection.execute(self._stray, values).rowcount:
-                return
-        elif connection.execute(select(consents.c.version).where(_one), values).first():
-            return
-        log.warning("settled_row_is_gone", event_id=one.claimed.id, section=one.claimed.section)
+        # Nobody updated: our lease ran out, and what becomes of the person is another worker's business.
+        mine = and_(consents.c.identity_hash == row["person"], consents.c.section == row["of_section"])
+        if connection.execute(select(consents.c.version).where(mine)).first() is None:
+            log.warning("settled_row_is_gone", event_id=one.claimed.id, section=one.claimed.section)
+        elif was_delivered or one.lost:
+            self._settling.stray(connection, row)
 
     def report(self, worker: str, *, pauses: Pauses | None = None) -> None:
         """Say that a worker is alive, and where it sends nothing and why. A worker not heard of is dead."""
@@ -250,43 +191,27 @@ class Queue:
         self._database.wait(timeout)
 
     def _values(self, one: Settlement) -> dict[str, Any]:
-        """What the statements of a settlement say about this one."""
-        claimed, opted_out = one.claimed, one.claimed.version % 2
-        values: dict[str, Any] = {
+        """What the statements say about this one."""
+        claimed = one.claimed
+        method, url, body = one.sent or (None, None, None)
+        started_in = self._time.until(one.started_at)
+        return {
             "person": bytes.fromhex(claimed.pseudonym),
             "of_section": claimed.section,
             "token": claimed.lease,
             "sent_version": claimed.version,
-            "same": 2 if opted_out else 1,
-        }
-        if one.state is State.DELIVERED:
-            return values | {
-                "sent_action": "opt_out" if opted_out else "opt_in",
-                "opposite": 1 if opted_out else 2,
-                "trace": _text(one.trace_id),
-            }
-        return values | {
+            "sent_event": claimed.id,
             "due_in": None if one.due_at is None else self._time.until(one.due_at),
-            "doubt": values["same"] if one.lost else 0,
-            "burnt": int(one.counts),
-            "failed_in": self._time.until(one.started_at) if one.counts else None,
             "dead_in": 0 if one.state is State.DEAD else None,
+            "failed_in": started_in if one.counts else None,
+            "burnt": int(one.counts),
+            "doubt": 1 + claimed.version % 2 if one.lost else 0,
             "why": _text(one.message),
-        }
-
-    def _record(self, one: Settlement) -> dict[str, Any]:
-        method, url, body = one.sent or (None, None, None)
-        return {
-            "event_id": one.claimed.id,
-            "identity_hash": bytes.fromhex(one.claimed.pseudonym),
-            "section": one.claimed.section,
-            "version": one.claimed.version,
-            "started_in": self._time.until(one.started_at),
+            "started_in": started_in,
             "duration": seconds_to_micros(one.duration),
-            "outcome": one.outcome,
+            "outcome": str(one.outcome),
             "status": one.status,
-            "message": _text(one.message),
-            "trace_id": _text(one.trace_id),
+            "trace": _text(one.trace_id),
             "warnings": json.dumps(one.warnings) if one.warnings else None,
             "method": method,
             "url": url,

@@ -1,0 +1,192 @@
+"""The statements by which the end of an attempt is written down, for many attempts at once."""
+
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+from sqlalchemy import (
+    BigInteger,
+    ColumnElement,
+    Connection,
+    CursorResult,
+    Integer,
+    LargeBinary,
+    Text,
+    and_,
+    bindparam,
+    case,
+    column,
+    func,
+    insert,
+    select,
+    update,
+)
+from sqlalchemy.dialects.postgresql import ARRAY
+
+from webhook_app.consent import Action
+from webhook_app.outbox.tables import attempts, consents
+from webhook_app.outbox.times import seconds_to_micros
+
+#: When a lost request of the opposite action might still undo what was told, it is told again after so long.
+REPEAT_AFTER = 30.0  # seconds
+
+#: What each attempt says, by its type. Times are in microseconds from now.
+_TYPES: Mapping[str, Any] = {
+    "person": LargeBinary(),
+    "of_section": Text(),
+    "token": Text(),
+    "sent_version": BigInteger(),
+    "sent_event": BigInteger(),
+    "due_in": BigInteger(),
+    "dead_in": BigInteger(),
+    "failed_in": BigInteger(),
+    "burnt": Integer(),
+    "doubt": Integer(),
+    "why": Text(),
+    "started_in": BigInteger(),
+    "duration": BigInteger(),
+    "outcome": Text(),
+    "status": Integer(),
+    "trace": Text(),
+    "warnings": Text(),
+    "method": Text(),
+    "url": Text(),
+    "body": LargeBinary(),
+}
+_KEY = ("person", "of_section", "token", "sent_version")
+_DELIVERED = (*_KEY, "trace")
+_FAILED = (*_KEY, "due_in", "dead_in", "failed_in", "burnt", "doubt", "why")
+_RECORD = {
+    "event_id": "sent_event",
+    "identity_hash": "person",
+    "section": "of_section",
+    "version": "sent_version",
+    "started_at": "started_in",
+    "duration": "duration",
+    "outcome": "outcome",
+    "status": "status",
+    "message": "why",
+    "trace_id": "trace",
+    "warnings": "warnings",
+    "method": "method",
+    "url": "url",
+    "body": "body",
+}
+
+
+class Settling:
+    """The statements for one engine: SQLite runs one for each attempt, PostgreSQL one for all, which saves messages.
+
+    A version's last bit is the action: `in_doubt` has one bit for each.
+    """
+
+    def __init__(self, dialect: str, now: ColumnElement[int]) -> None:
+        self._at_once = dialect == "postgresql"
+        self._deliver = self._delivering(now)
+        self._fail = self._failing(now)
+        self._stray = self._straying(now)
+        self._attempt = self._recording(now)
+
+    def deliver(self, connection: Connection, rows: Sequence[Mapping[str, Any]]) -> int:
+        """How many of the rows were still held under their lease."""
+        return self._run(connection, self._deliver, _DELIVERED, rows)
+
+    def fail(self, connection: Connection, rows: Sequence[Mapping[str, Any]]) -> int:
+        """The same."""
+        return self._run(connection, self._fail, _FAILED, rows)
+
+    def stray(self, connection: Connection, row: Mapping[str, Any]) -> int:
+        """Our lease ran out, and what we sent may have come after what another worker has sent; 0 for no such row."""
+        return self._run(connection, self._stray, _KEY, [row])
+
+    def record(self, connection: Connection, rows: Sequence[Mapping[str, Any]]) -> None:
+        self._run(connection, self._attempt, tuple(_RECORD.values()), rows)
+
+    def _run(
+        self, connection: Connection, statement: Any, names: Sequence[str], rows: Sequence[Mapping[str, Any]]
+    ) -> int:
+        if not rows:
+            return 0
+        done: CursorResult[Any] = (
+            connection.execute(statement, {name: [row[name] for row in rows] for name in names})
+            if self._at_once
+            else connection.execute(statement, [{name: row[name] for name in names} for row in rows])
+        )
+        return done.rowcount
+
+    def _given(self, names: Iterable[str]) -> Any:
+        """What a statement calls what an attempt says: bound values, or the columns of arrays."""
+        if not self._at_once:
+            return {name: bindparam(name, type_=_TYPES[name]) for name in names}
+        arrays = func.unnest(*(bindparam(name, type_=ARRAY(_TYPES[name])) for name in names))
+        return arrays.table_valued(*(column(name, _TYPES[name]) for name in names), name="given").render_derived().c
+
+    def _delivering(self, now: ColumnElement[int]) -> Any:
+        given = self._given(_DELIVERED)
+        version = given["sent_version"]
+        # Somebody changed their mind while they were being told the version before.
+        moved_on = consents.c.version > version
+        opposite_in_doubt = consents.c.in_doubt.op("&")(2 - version % 2) != 0
+        return (
+            update(consents)
+            .where(*_is_held(given))
+            .values(
+                lease=None,
+                told_version=version,
+                told_action=case((version % 2 == 1, Action.OPT_OUT.value), else_=Action.OPT_IN.value),
+                told_at=now,
+                told_trace=given["trace"],
+                due_at=case((moved_on, now), (opposite_in_doubt, now + seconds_to_micros(REPEAT_AFTER))),
+                in_doubt=case((moved_on, consents.c.in_doubt), else_=consents.c.in_doubt.op("&")(1 + version % 2)),
+                retrying_since=None,
+                dead_at=None,
+                error=None,
+            )
+        )
+
+    def _failing(self, now: ColumnElement[int]) -> Any:
+        given = self._given(_FAILED)
+        # What failed was another version: the newer one has tries of its own.
+        moved_on = consents.c.version > given["sent_version"]
+        first_failure = func.coalesce(consents.c.retrying_since, now + given["failed_in"])
+        return (
+            update(consents)
+            .where(*_is_held(given))
+            .values(
+                lease=None,
+                due_at=case((moved_on, now), else_=now + given["due_in"]),
+                in_doubt=consents.c.in_doubt.op("|")(given["doubt"]),
+                tries=consents.c.tries + case((moved_on, 0), else_=given["burnt"]),
+                retrying_since=case((moved_on, None), else_=first_failure),
+                dead_at=case((moved_on, None), else_=now + given["dead_in"]),
+                error=case((moved_on, consents.c.error), else_=given["why"]),
+            )
+        )
+
+    def _straying(self, now: ColumnElement[int]) -> Any:
+        given = self._given(_KEY)
+        version = given["sent_version"]
+        told_otherwise = and_(consents.c.due_at.is_(None), consents.c.told_version % 2 != version % 2)
+        return (
+            update(consents)
+            .where(consents.c.identity_hash == given["person"], consents.c.section == given["of_section"])
+            .values(
+                in_doubt=consents.c.in_doubt.op("|")(1 + version % 2),
+                due_at=case((told_otherwise, now), else_=consents.c.due_at),
+            )
+        )
+
+    def _recording(self, now: ColumnElement[int]) -> Any:
+        given = self._given(_RECORD.values())
+        values = {name: given[said] for name, said in _RECORD.items()}
+        values["started_at"] = now + given["started_in"]
+        if not self._at_once:
+            return insert(attempts).values(values)
+        return insert(attempts).from_select(list(values), select(*values.values()))
+
+
+def _is_held(given: Any) -> tuple[ColumnElement[bool], ...]:
+    return (
+        consents.c.identity_hash == given["person"],
+        consents.c.section == given["of_section"],
+        consents.c.lease == given["token"],
+    )
