@@ -20,7 +20,7 @@ from sqlalchemy import (
 
 from webhook_app.outbox.database import Database
 from webhook_app.outbox.handover import take_over
-from webhook_app.outbox.rows import Claimed, Sent, claimed_of_rows
+from webhook_app.outbox.rows import EVENT_COLUMNS, PERSON_COLUMNS, Claimed, Sent, claimed_of_rows
 from webhook_app.outbox.settling import Settling
 from webhook_app.outbox.tables import DEFAULT_SECTION, State, consents, events, workers
 from webhook_app.outbox.times import Time, seconds_to_micros
@@ -83,7 +83,7 @@ class Queue:
             update(consents)
             .where(_key_in(select(due)))
             .values(lease=bindparam("token"), due_at=now + bindparam("lease_for"))
-            .returning(consents)
+            .returning(*(consents.c[name] for name in PERSON_COLUMNS))
         )
         # A lease that has run out is not renewed, even if nobody has taken over yet: somebody may be about to.
         self._renew = (
@@ -223,9 +223,7 @@ class _NotAllOurs(Exception):
     """Some of the rows of a settlement are gone, or another worker's by now."""
 
 
-_EVENTS = select(*(column for column in events.c if column.name != "raw")).where(
-    events.c.id.in_(bindparam("ids", expanding=True))
-)
+_EVENTS = select(*(events.c[name] for name in EVENT_COLUMNS)).where(events.c.id.in_(bindparam("ids", expanding=True)))
 
 
 def _key_in(chosen: Any) -> Any:

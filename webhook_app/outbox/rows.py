@@ -110,6 +110,25 @@ def row_of_quarantined(provider: str, reason: str, raw: bytes, hasher: Hasher, n
     )
 
 
+#: Of the register and of the log: what `claimed_of_rows` reads.
+PERSON_COLUMNS = ("identity_hash", "section", "version", "event_id", "lease", "tries", "retrying_since")
+EVENT_COLUMNS = (
+    "id",
+    "provider",
+    "state",
+    "action",
+    "identity_kind",
+    "identity_value",
+    "visitor",
+    "push_channel",
+    "reason",
+    "esp_event_id",
+    "esp_message_id",
+    "occurred_at",
+    "received_at",
+)
+
+
 def claimed_of_rows(person: Mapping[str, Any], event: Mapping[str, Any] | None) -> Claimed:
     """A claimed row of the register and the event of the log that it comes from; None where that is gone."""
     change, unreadable = None, ""

@@ -1,13 +1,12 @@
 """The statements by which the end of an attempt is written down, for many attempts at once."""
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 from sqlalchemy import (
     BigInteger,
     ColumnElement,
     Connection,
-    CursorResult,
     Integer,
     LargeBinary,
     Text,
@@ -20,6 +19,7 @@ from sqlalchemy import (
     select,
     update,
 )
+from sqlalchemy.dialects import sqlite
 from sqlalchemy.dialects.postgresql import ARRAY
 
 from webhook_app.consent import Action
@@ -71,6 +71,11 @@ _RECORD = {
     "url": "url",
     "body": "body",
 }
+#: What one attempt says, by the names above.
+Row = Mapping[str, Any]
+Batch = Callable[[Connection, Sequence[Row]], int]
+
+_NAMED = sqlite.dialect(paramstyle="named")
 
 
 class Settling:
@@ -81,37 +86,45 @@ class Settling:
 
     def __init__(self, dialect: str, now: ColumnElement[int]) -> None:
         self._at_once = dialect == "postgresql"
-        self._deliver = self._delivering(now)
-        self._fail = self._failing(now)
-        self._stray = self._straying(now)
-        self._attempt = self._recording(now)
+        self._deliver = self._batch(self._delivering(now), _DELIVERED)
+        self._fail = self._batch(self._failing(now), _FAILED)
+        self._stray = self._batch(self._straying(now), _KEY)
+        self._attempt = self._batch(self._recording(now), _RECORD.values())
 
-    def deliver(self, connection: Connection, rows: Sequence[Mapping[str, Any]]) -> int:
+    def deliver(self, connection: Connection, rows: Sequence[Row]) -> int:
         """How many of the rows were still held under their lease."""
-        return self._run(connection, self._deliver, _DELIVERED, rows)
+        return self._deliver(connection, rows)
 
-    def fail(self, connection: Connection, rows: Sequence[Mapping[str, Any]]) -> int:
+    def fail(self, connection: Connection, rows: Sequence[Row]) -> int:
         """The same."""
-        return self._run(connection, self._fail, _FAILED, rows)
+        return self._fail(connection, rows)
 
-    def stray(self, connection: Connection, row: Mapping[str, Any]) -> int:
-        """Our lease ran out, and what we sent may have come after what another worker has sent; 0 for no such row."""
-        return self._run(connection, self._stray, _KEY, [row])
+    def stray(self, connection: Connection, row: Row) -> None:
+        """Our lease ran out, and what we sent may have come after what another worker has sent."""
+        self._stray(connection, [row])
 
-    def record(self, connection: Connection, rows: Sequence[Mapping[str, Any]]) -> None:
-        self._run(connection, self._attempt, tuple(_RECORD.values()), rows)
+    def record(self, connection: Connection, rows: Sequence[Row]) -> None:
+        self._attempt(connection, rows)
 
-    def _run(
-        self, connection: Connection, statement: Any, names: Sequence[str], rows: Sequence[Mapping[str, Any]]
-    ) -> int:
-        if not rows:
-            return 0
-        done: CursorResult[Any] = (
-            connection.execute(statement, {name: [row[name] for row in rows] for name in names})
-            if self._at_once
-            else connection.execute(statement, [{name: row[name] for name in names} for row in rows])
-        )
-        return done.rowcount
+    def _batch(self, statement: Any, names: Iterable[str]) -> Batch:
+        """Runs a statement for many rows, which must name all of these; returns how many rows it has changed."""
+        if self._at_once:
+
+            def run(connection: Connection, rows: Sequence[Row]) -> int:
+                arrays = {name: [row[name] for row in rows] for name in names}
+                return connection.execute(statement, arrays).rowcount if rows else 0
+
+            return run
+        # As text: SQLAlchemy would put the parameters of each row together anew, which costs more than the row.
+        compiled = statement.compile(dialect=_NAMED)
+        text = str(compiled)
+
+        def run_each(connection: Connection, rows: Sequence[Row]) -> int:
+            constants = compiled.params
+            each = [constants | {name: row[name] for name in names} for row in rows]
+            return connection.exec_driver_sql(text, each).rowcount if rows else 0
+
+        return run_each
 
     def _given(self, names: Iterable[str]) -> Any:
         """What a statement calls what an attempt says: bound values, or the columns of arrays."""
