@@ -34,7 +34,8 @@ log = structlog.get_logger()
 
 def create_app() -> Flask:
     """The application, as gunicorn and `flask` start it. A mistake in the settings ends the process in clear lines."""
-    logs.configure()
+    # What a command prints may be a CSV file or JSON for a script: its log lines stand beside it.
+    logs.configure(sys.stderr if _is_command() else sys.stdout)
     from_cli = "FLASK_RUN_FROM_CLI" in os.environ
     if from_cli:
         _join_make_run()
@@ -60,6 +61,11 @@ def _join_make_run() -> None:
     if running and marker.STARTED_BY_RUN not in os.environ:
         sys.stderr.write(f"{running.told(os.environ)}\n")
         os.environ |= running.environment(os.environ)
+
+
+def _is_command() -> bool:
+    """Whether somebody has typed a `flask …` that prints a result; the worker and the sandbox serve."""
+    return "FLASK_RUN_FROM_CLI" in os.environ and not {"forward", "sandbox"} & set(sys.argv)
 
 
 def build_app(environ: Mapping[str, str]) -> Flask:

@@ -9,6 +9,7 @@ from webhook_app.cli.docs import docs
 from webhook_app.cli.events import events
 from webhook_app.cli.forward import forward
 from webhook_app.cli.importing import import_file
+from webhook_app.cli.people import people
 from webhook_app.cli.reconcile import reconcile
 from webhook_app.cli.simulate import sandbox, simulate_webhook
 from webhook_app.cli.try_payload import try_payload
@@ -21,6 +22,7 @@ _COMMANDS = (
     try_payload,
     db,
     events,
+    people,
     providers,
     check,
     prune,

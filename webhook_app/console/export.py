@@ -31,10 +31,10 @@ FORMULA = ("=", "+", "-", "@", "\t", "\r", "\n")
 def lines(batches: Iterable[list[Event]]) -> Iterator[str]:
     yield _write([COLUMNS])
     for batch in batches:
-        yield _write([_cell(getattr(event, column)) for column in COLUMNS] for event in batch)
+        yield _write([cell(getattr(event, column)) for column in COLUMNS] for event in batch)
 
 
-def _cell(value: object) -> str:
+def cell(value: object) -> str:
     text = "" if value is None else str(value)
     return f"'{text}" if text.lstrip(" ").startswith(FORMULA) else text
 

@@ -8,7 +8,7 @@ import logging
 import os
 import sys
 from contextlib import suppress
-from typing import Any, BinaryIO
+from typing import Any, BinaryIO, TextIO
 
 import orjson
 import structlog
@@ -33,8 +33,9 @@ class LossyFile:
         """Nothing is held back."""
 
 
-def configure() -> None:
-    """Send structlog's lines, and those of libraries from WARNING on, to standard output."""
+def configure(to: TextIO | None = None) -> None:
+    """Send structlog's lines, and those of libraries from WARNING on, to standard output, or `to` another place."""
+    to = to or sys.stdout
     for_people = os.environ.get("LOG_FORMAT") == "text"
     render = _text if for_people else _json
     common: list[Processor] = [
@@ -45,11 +46,11 @@ def configure() -> None:
     ]
     structlog.configure(
         processors=[*common, render],
-        logger_factory=structlog.BytesLoggerFactory(LossyFile(sys.stdout.buffer)),  # type: ignore[arg-type] # a BinaryIO
+        logger_factory=structlog.BytesLoggerFactory(LossyFile(to.buffer)),  # type: ignore[arg-type] # a BinaryIO
         wrapper_class=structlog.make_filtering_bound_logger(logging.DEBUG),
         cache_logger_on_first_use=True,
     )
-    handler = logging.StreamHandler(sys.stdout)
+    handler = logging.StreamHandler(to)
     handler.setFormatter(
         structlog.stdlib.ProcessorFormatter(
             foreign_pre_chain=[structlog.stdlib.add_logger_name, structlog.stdlib.ExtraAdder(allow=()), *common],

@@ -195,7 +195,7 @@ def show(database: Database, number: int) -> Life | None:
         change = None
     return Life(
         event=event,
-        attempts=tuple(_attempt(one) for one in tried),
+        attempts=tuple(attempt_of(one) for one in tried),
         raw=row.raw,
         change=change,
         others=tuple(others),
@@ -291,7 +291,7 @@ def pseudonyms(database: Database, person: str) -> str:
 
     A router on the way logs URLs, and an address must not stand in anybody's log. Raises `OutboxUnavailable`.
     """
-    hashes, number = _hashes_of(database, person), _number_of(person)
+    hashes, number = hashes_of(database, person), _number_of(person)
     with database.read() as connection:
         query = select(events.c.identity_hash).where(events.c.identity_hash.in_(hashes)).distinct()
         known = sorted(hashed.hex() for hashed in connection.execute(query).scalars())
@@ -302,11 +302,11 @@ def pseudonyms(database: Database, person: str) -> str:
 
 def _is_person(database: Database, person: str) -> ColumnElement[bool]:
     """By keyed hash, so that it finds people after retention has emptied their rows, and needs no address on disk."""
-    about, number = events.c.identity_hash.in_(_hashes_of(database, person)), _number_of(person)
+    about, number = events.c.identity_hash.in_(hashes_of(database, person)), _number_of(person)
     return about if number is None else or_(about, events.c.id == number)
 
 
-def _hashes_of(database: Database, person: str) -> list[bytes]:
+def hashes_of(database: Database, person: str) -> list[bytes]:
     hasher = load_hasher(database)
     hashes = []
     # A lone surrogate: nobody is called so, for it could not have been stored.
@@ -384,7 +384,7 @@ def _event(row: Any, fate: Fate) -> Event:
     )
 
 
-def _attempt(row: Any) -> Attempt:
+def attempt_of(row: Any) -> Attempt:
     return Attempt(
         started_at=from_micros(row.started_at),
         duration=row.duration / 1_000_000,

@@ -1,0 +1,113 @@
+"""`flask people …`: what is known of one person, who is opted out, and how to forget somebody."""
+
+import csv
+import dataclasses
+import hashlib
+import sys
+from typing import Any
+
+import click
+from flask.cli import AppGroup
+
+from webhook_app.cli.shared import as_json, database, one_clear_line, print_json, record
+from webhook_app.console.export import cell
+from webhook_app.outbox.people import Person, erase_person, is_unfinished, opted_out, show_person
+from webhook_app.outbox.queries import pseudonyms
+
+people = AppGroup("people", help="What each person wants, what Dynamic Yield was told, and how to forget somebody.")
+
+
+@people.command("show")
+@click.argument("person")
+@as_json
+@one_clear_line
+def show(person: str, as_json: bool) -> None:
+    """Show what is known of PERSON: an address, an id, or the pseudonym of a log line."""
+    found = _find(person)
+    if as_json:
+        print_json(_plain(found))
+        return
+    for one in found.consents:
+        click.echo(f"section {one.section}: wants {one.wanted} since {_time(one.since)} (event #{one.event})")
+        told = f"{one.told} on {_time(one.told_at)}" if one.told_at else "nothing yet"
+        click.echo(f"  told       {told}" + (f" · trace {one.told_trace}" if one.told_trace else ""))
+        if one.given_up_at:
+            click.echo(f"  given up   {_time(one.given_up_at)}: {one.error}")
+        elif one.due_at:
+            click.echo("  being told" if one.being_told else f"  due        {_time(one.due_at)} {one.error}")
+    for event in found.events:
+        said = f"{event.provider} {event.reason or event.error}"
+        click.echo(f"event #{event.id} {_time(event.received_at)} {said}: {event.state}")
+    for number, attempt in found.attempts:
+        answer = " ".join(filter(None, (attempt.outcome, str(attempt.status or ""), attempt.message)))
+        click.echo(f"attempt {_time(attempt.started_at)} of event #{number}, section {attempt.section}: {answer}")
+        if attempt.sent:
+            method, url, body = attempt.sent
+            click.echo(f"  sent {method} {url}\n  {body.decode(errors='replace')}")
+
+
+@people.command("export")
+@click.option("--hash", "hashed", type=click.Choice(["sha256"]), help="The hash of each identity instead of it.")
+@one_clear_line
+def export(hashed: str | None) -> None:
+    """Write the suppression list as CSV: everybody whose newest wish is to get no messages."""
+    record("people export", hashed=hashed or "no")
+    lines, emptied = csv.writer(sys.stdout), 0
+    lines.writerow(["section", "kind", hashed or "identity", "since", "told_at"])
+    for batch in opted_out(database()):
+        emptied += sum(one.identity is None for one in batch)
+        lines.writerows(
+            [one.section, one.kind, _written(one.identity, hashed), one.since.isoformat(), one.told_at or ""]
+            for one in batch
+            if one.identity is not None
+        )
+    if emptied:
+        click.echo(f"{emptied} people are left out: retention has emptied their addresses.", err=True)
+
+
+@people.command("erase")
+@click.argument("person")
+@click.option("--yes", is_flag=True, help="Do not ask.")
+@click.option("--even-if-unfinished", is_flag=True, help="Also where Dynamic Yield was not told of an opt-out yet.")
+@as_json
+@one_clear_line
+def erase(person: str, yes: bool, even_if_unfinished: bool, as_json: bool) -> None:
+    """Forget PERSON: the register, the log and what was sent. Their opt-out is then known only to Dynamic Yield."""
+    found = _find(person)
+    if is_unfinished(found) and not even_if_unfinished:
+        raise click.ClickException("Dynamic Yield does not know yet what this person wants: it would never be told")
+    if not yes:
+        click.confirm(f"forget this person with {len(found.events)} events?", abort=True, err=True)
+    record("people erase", person=pseudonyms(database(), person))
+    erased = erase_person(database(), person)
+    print_json({"erased": erased}) if as_json else click.echo(f"{erased} events of this person were erased")
+
+
+def _find(person: str) -> Person:
+    found = show_person(database(), person)
+    if found is None:
+        raise click.ClickException("nothing is known of this person")
+    return found
+
+
+def _plain(person: Person) -> dict[str, Any]:
+    attempts = [{"event": number, **dataclasses.asdict(attempt)} for number, attempt in person.attempts]
+    for attempt in attempts:
+        if attempt["sent"]:
+            method, url, body = attempt["sent"]
+            attempt["sent"] = {"method": method, "url": url, "body": body.decode(errors="replace")}
+    return {
+        "register": [dataclasses.asdict(one) for one in person.consents],
+        "events": [dataclasses.asdict(one) for one in person.events],
+        "attempts": attempts,
+    }
+
+
+def _written(identity: str | None, hashed: str | None) -> str:
+    if identity is None or not hashed:
+        return cell(identity)
+    return hashlib.sha256(identity.strip().lower().encode()).hexdigest()
+
+
+def _time(moment: Any) -> str:
+    return f"{moment:%Y-%m-%d %H:%M:%S}"

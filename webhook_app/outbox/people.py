@@ -1,0 +1,157 @@
+"""What is known of one person, who is opted out, and how to forget somebody.
+
+Raises `OutboxUnavailable` where the database cannot be used.
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from datetime import datetime
+from typing import Any
+
+from sqlalchemy import delete, or_, select, tuple_, update
+
+from webhook_app.consent import Action, IdentityKind
+from webhook_app.outbox.database import Database
+from webhook_app.outbox.queries import Attempt, Event, Filter, attempt_of, hashes_of, stream
+from webhook_app.outbox.tables import State, attempts, consents, events, recent_webhooks
+from webhook_app.outbox.times import from_micros, maybe_from_micros
+
+BATCH = 1000  # rows
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Consent:
+    """What one section must know of a person, and what it was told."""
+
+    section: str
+    pseudonym: str
+    wanted: Action
+    #: When the person said so, and the event that says it.
+    since: datetime
+    event: int
+    told: Action | None
+    told_at: datetime | None
+    #: Of the request that told it.
+    told_trace: str
+    #: When it is told next; None where there is nothing to tell.
+    due_at: datetime | None
+    being_told: bool
+    failed_tries: int
+    given_up_at: datetime | None
+    error: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Person:
+    consents: list[Consent]
+    #: Oldest first.
+    events: list[Event]
+    attempts: list[tuple[int, Attempt]]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class OptedOut:
+    """One line of the suppression list. Without an identity once retention has emptied it."""
+
+    section: str
+    kind: IdentityKind
+    identity: str | None = field(repr=False)
+    since: datetime
+    told_at: datetime | None
+
+
+def show_person(database: Database, person: str) -> Person | None:
+    """By address, external or push id or pseudonym; None for somebody who was never heard of."""
+    hashes = hashes_of(database, person)
+    found = [event for batch in stream(database, Filter(), events.c.identity_hash.in_(hashes)) for event in batch]
+    with database.read() as connection:
+        rows = connection.execute(
+            select(consents).where(consents.c.identity_hash.in_(hashes)).order_by(consents.c.section)
+        ).all()
+        numbers = select(events.c.id).where(events.c.identity_hash.in_(hashes))
+        tried = connection.execute(
+            select(attempts).where(attempts.c.event_id.in_(numbers)).order_by(attempts.c.id)
+        ).all()
+    if not rows and not found:
+        return None
+    return Person(
+        consents=[_consent(row) for row in rows],
+        events=found,
+        attempts=[(row.event_id, attempt_of(row)) for row in tried],
+    )
+
+
+def opted_out(database: Database) -> Iterator[list[OptedOut]]:
+    """Everybody whose newest wish is to get no messages, in batches."""
+    key = tuple_(consents.c.identity_hash, consents.c.section)
+    after: tuple[bytes, str] = (b"", "")
+    while True:
+        some = (
+            select(consents, events.c.identity_kind, events.c.identity_value)
+            .join_from(consents, events, events.c.id == consents.c.event_id)
+            .where(key > after, consents.c.action == Action.OPT_OUT.value)
+            .order_by(consents.c.identity_hash, consents.c.section)
+            .limit(BATCH)
+        )
+        with database.read() as connection:
+            rows = connection.execute(some).all()
+        if not rows:
+            return
+        yield [
+            OptedOut(
+                section=row.section,
+                kind=IdentityKind(row.identity_kind),
+                identity=row.identity_value,
+                since=from_micros(row.version // 2),
+                told_at=maybe_from_micros(row.told_at),
+            )
+            for row in rows
+        ]
+        after = bytes(rows[-1].identity_hash), rows[-1].section
+
+
+def is_unfinished(person: Person) -> bool:
+    """Whether Dynamic Yield does not know yet what the person wants."""
+    return any(one.due_at or one.given_up_at for one in person.consents)
+
+
+def erase_person(database: Database, person: str) -> int:
+    """Forget all that is known of somebody; returns how many events that were.
+
+    What was not understood and holds the same text goes too, and what is shown of the last webhooks.
+    """
+    hashes = hashes_of(database, person)
+    said = person.strip().lower().encode(errors="replace")
+    with database.write() as connection:
+        quarantined = connection.execute(
+            select(events.c.id, events.c.raw).where(events.c.state == State.QUARANTINED, events.c.raw.is_not(None))
+        ).all()
+        about = [row.id for row in quarantined if said in row.raw.lower()]
+        mine = or_(events.c.identity_hash.in_(hashes), events.c.id.in_(about))
+        connection.execute(delete(attempts).where(attempts.c.event_id.in_(select(events.c.id).where(mine))))
+        connection.execute(delete(consents).where(consents.c.identity_hash.in_(hashes)))
+        erased = int(connection.execute(delete(events).where(mine)).rowcount)
+        bodies = connection.execute(
+            select(recent_webhooks.c.id, recent_webhooks.c.body).where(recent_webhooks.c.body.is_not(None))
+        ).all()
+        seen = [row.id for row in bodies if said in row.body.lower()]
+        connection.execute(update(recent_webhooks).where(recent_webhooks.c.id.in_(seen)).values(body=None))
+    return erased
+
+
+def _consent(row: Any) -> Consent:
+    return Consent(
+        section=row.section,
+        pseudonym=bytes(row.identity_hash).hex(),
+        wanted=Action(row.action),
+        since=from_micros(row.version // 2),
+        event=row.event_id,
+        told=None if row.told_action is None else Action(row.told_action),
+        told_at=maybe_from_micros(row.told_at),
+        told_trace=row.told_trace or "",
+        due_at=maybe_from_micros(row.due_at),
+        being_told=row.lease is not None,
+        failed_tries=row.tries,
+        given_up_at=maybe_from_micros(row.dead_at),
+        error=row.error or "",
+    )
