@@ -9,6 +9,7 @@ import signal
 import subprocess
 import time
 from collections import Counter
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import IO
@@ -32,11 +33,12 @@ LATENCY = 0.02  # seconds that Dynamic Yield takes, so that a kill meets what is
 class Crew:
     """Several workers. Whoever dies is replaced at once, as Heroku does."""
 
-    def __init__(self, size: int, directory: Path, database_url: str, box: Sandbox) -> None:
+    def __init__(
+        self, size: int, directory: Path, database_url: str, box: Sandbox, settings: Mapping[str, str] = {}
+    ) -> None:
         self._directory = checkout(directory)
-        self._environment = environment(
-            DATABASE_URL=database_url, EVENTS_API_KEY="key", EVENTS_API_URL=box.url, WORKER_CONCURRENCY="8"
-        )
+        defaults = {"DATABASE_URL": database_url, "EVENTS_API_KEY": "key", "EVENTS_API_URL": box.url}
+        self._environment = environment(**{**defaults, "WORKER_CONCURRENCY": "8", **settings})
         self._log: IO[bytes] = (directory / "log").open("ab")
         self._workers = [self._start() for _ in range(size)]
         self.killed = 0
