@@ -17,6 +17,7 @@ from werkzeug.middleware.dispatcher import DispatcherMiddleware
 from webhook_app import cli, openapi, receiver, web
 from webhook_app.console import PREFIX, create_console
 from webhook_app.delivery.sections import build as build_sections
+from webhook_app.delivery.sections import conditions
 from webhook_app.ops import health, logs, metrics
 from webhook_app.outbox import Database, Intake, open_database
 from webhook_app.outbox.counters import FLUSH_EVERY, Counters
@@ -87,12 +88,13 @@ def build_app(environ: Mapping[str, str]) -> Flask:
     app.extensions["database"] = database
     app.extensions["providers"] = providers
     app.extensions["sections"] = sections
+    app.extensions["conditions"] = routed = conditions(sections)
     # By which a change is shown that was not sent yet.
     app.extensions["form"] = next(iter(sections.values())).form
     app.extensions["near_misses"] = near_misses(environ, provider_variables(providers.values()))
     recent = RecentWebhooks(database)
     app.extensions["counters"] = counters = Counters(database, also=recent.flush)
-    app.register_blueprint(receiver.blueprint(providers, Intake(database), settings))
+    app.register_blueprint(receiver.blueprint(providers, Intake(database, sections=routed), settings))
     app.register_blueprint(health.blueprint(database, [one.name for one in providers.values() if one.scheme]))
     app.register_blueprint(
         metrics.blueprint(database, [provider.name for provider in providers.values() if provider.scheme])

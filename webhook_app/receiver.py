@@ -84,7 +84,7 @@ def receive(
         counts={
             "accepted": added.accepted,
             "duplicates": added.duplicates,
-            "ignored": reading.ignored + _tests_among(reading.changes),
+            "ignored": reading.ignored + added.no_section + _tests_among(reading.changes),
             "quarantined": added.quarantined,
         },
     )

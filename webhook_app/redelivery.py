@@ -14,6 +14,7 @@ from webhook_app.outbox import Database, State, queries
 from webhook_app.outbox.maintenance import CAN_DISCARD, CAN_REPLAY, Maintenance
 from webhook_app.outbox.quarantine import Quarantine
 from webhook_app.outbox.queries import Event, Filter
+from webhook_app.outbox.routing import Condition
 from webhook_app.outbox.tables import events
 from webhook_app.providers import Provider, Reading, read
 from webhook_app.providers.kept import kept
@@ -45,8 +46,16 @@ class Progress:
 class Redelivery:
     """Raises `OutboxUnavailable` where the database cannot be used; what was done until then stays done."""
 
-    def __init__(self, database: Database, providers: Mapping[str, Provider], *, forward_opt_ins: bool) -> None:
+    def __init__(
+        self,
+        database: Database,
+        providers: Mapping[str, Provider],
+        *,
+        forward_opt_ins: bool,
+        sections: Mapping[str, Condition] | None = None,
+    ) -> None:
         self._database = database
+        self._sections = sections
         self._providers = providers
         self._forward_opt_ins = forward_opt_ins
 
@@ -80,7 +89,7 @@ class Redelivery:
         life = queries.show(self._database, number)
         if life is None or life.raw is None:
             return False
-        quarantine = Quarantine(self._database)
+        quarantine = Quarantine(self._database, sections=self._sections)
         provider = self._providers.get(life.event.provider)
         if provider is None:
             quarantine.keep(number, f"there is no provider {life.event.provider} any more")

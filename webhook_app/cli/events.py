@@ -126,7 +126,12 @@ def discard(numbers: tuple[int, ...], yes: bool, as_json: bool, **which: Any) ->
 
 
 def _run(verb: Verb, numbers: tuple[int, ...], which: Filter, *, yes: bool, as_json: bool) -> None:
-    redelivery = Redelivery(database(), current_app.extensions["providers"], forward_opt_ins=settings().forward_opt_ins)
+    redelivery = Redelivery(
+        database(),
+        current_app.extensions["providers"],
+        forward_opt_ins=settings().forward_opt_ins,
+        sections=current_app.extensions["conditions"],
+    )
     if bool(numbers) is (which != Filter()):
         raise click.UsageError("name the changes either by their numbers or by filters, like --state dead")
     if numbers:

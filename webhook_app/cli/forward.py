@@ -56,7 +56,7 @@ def forward() -> None:
 
     signal.signal(signal.SIGTERM, stop)
     signal.signal(signal.SIGINT, stop)
-    with scheduled(settings, database), _alerting(settings, database):
+    with scheduled(settings, database, current_app.extensions["conditions"]), _alerting(settings, database):
         finished = worker.run()
     if not finished:
         # What hangs in the system's resolver would keep the process until the platform kills it.

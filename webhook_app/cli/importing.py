@@ -264,6 +264,7 @@ def _store_aloud(
             record,
             database=database,
             imports=imports,
+            sections=current_app.extensions["conditions"],
             make_room=make_room,
             tick=_stepper(bar),
         )

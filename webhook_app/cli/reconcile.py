@@ -5,6 +5,7 @@ from contextlib import suppress
 from datetime import UTC, datetime
 
 import click
+from flask import current_app
 from flask.cli import AppGroup, with_appcontext
 from marshmallow import ValidationError
 
@@ -59,7 +60,12 @@ def _reconcile(provider: str, since: str | None, *, dry_run: bool, **more: str) 
     try:
         if problem := schema.problem(database):
             raise click.ClickException(problem)
-        reconciler = Reconciler(SOURCES[provider](settings, **more), database, every=settings.reconcile_every)
+        reconciler = Reconciler(
+            SOURCES[provider](settings, **more),
+            database,
+            every=settings.reconcile_every,
+            sections=current_app.extensions["conditions"],
+        )
         compare = reconciler.count if dry_run else reconciler.now
         result = compare(_moment(since), _say_progress)
     except ApiError as error:

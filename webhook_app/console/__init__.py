@@ -18,7 +18,7 @@ from werkzeug.middleware.proxy_fix import ProxyFix
 
 from webhook_app.console import access, formatting, pages
 from webhook_app.console.shown import Shown
-from webhook_app.delivery.sections import Section
+from webhook_app.delivery.sections import Section, conditions
 from webhook_app.outbox import Database, OutboxUnavailable, State
 from webhook_app.providers import Provider
 from webhook_app.settings import Settings
@@ -84,6 +84,7 @@ def create_console(
         # By which a change is shown that was not sent yet.
         form=next(iter(sections.values())).form,
         destinations=tuple(section.base for section in sections.values()),
+        conditions=conditions(sections),
     )
     console = Flask(__name__)
     console.config |= CONFIG

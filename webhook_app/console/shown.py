@@ -10,6 +10,7 @@ from webhook_app.delivery import Call, Undeliverable, WireForm
 from webhook_app.outbox import Database
 from webhook_app.outbox.journal import Journal
 from webhook_app.outbox.queries import Life
+from webhook_app.outbox.routing import Condition
 from webhook_app.providers import Provider
 from webhook_app.redelivery import Redelivery
 from webhook_app.settings import Settings
@@ -25,10 +26,17 @@ class Shown:
     form: WireForm
     #: The base URLs of all sections of Dynamic Yield.
     destinations: tuple[str, ...]
+    #: Of the sections of Dynamic Yield.
+    conditions: Mapping[str, Condition]
 
     @property
     def redelivery(self) -> Redelivery:
-        return Redelivery(self.database, self.providers, forward_opt_ins=self.settings.forward_opt_ins)
+        return Redelivery(
+            self.database,
+            self.providers,
+            forward_opt_ins=self.settings.forward_opt_ins,
+            sections=self.conditions,
+        )
 
     @property
     def journal(self) -> Journal:

@@ -5,7 +5,7 @@ from datetime import UTC, datetime, timedelta
 
 from webhook_app.delivery import Answer, Outcome
 from webhook_app.delivery.breaker import PROBE_EVERY
-from webhook_app.outbox import Claimed, Settlement, State
+from webhook_app.outbox import Claimed, Sent, Settlement, State
 
 BACKOFF_BASE = 2.0  # seconds; the first retry comes within this
 BACKOFF_CAP = 600.0  # seconds
@@ -17,7 +17,15 @@ def backoff(attempts: int, rng: random.Random) -> float:
     return rng.uniform(0, min(BACKOFF_CAP, BACKOFF_BASE * 2.0 ** min(attempts, 30)))
 
 
-def decide(claimed: Claimed, answer: Answer, *, started_at: float, duration: float, rng: random.Random) -> Settlement:
+def decide(
+    claimed: Claimed,
+    answer: Answer,
+    *,
+    sent: Sent | None = None,
+    started_at: float,
+    duration: float,
+    rng: random.Random,
+) -> Settlement:
     """Times are seconds since 1970."""
     state, due_at, message = State.PENDING, None, answer.message
     ended_at = started_at + duration
@@ -49,4 +57,5 @@ def decide(claimed: Claimed, answer: Answer, *, started_at: float, duration: flo
         trace_id=answer.trace_id,
         warnings=answer.warnings,
         lost=answer.lost,
+        sent=sent,
     )

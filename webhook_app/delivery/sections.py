@@ -19,6 +19,7 @@ from webhook_app.delivery.client import Client
 from webhook_app.delivery.registry import DESTINATIONS
 from webhook_app.delivery.registry import build as build_form
 from webhook_app.egress import Egress
+from webhook_app.outbox.routing import Condition as RoutingCondition
 from webhook_app.providers import flatten
 from webhook_app.providers.expressions import Condition
 from webhook_app.providers.toml_fields import Made, Table, Variable, condition, one_of
@@ -61,6 +62,13 @@ class Section:
 
     def client(self, egress: Egress) -> Client:
         return Client(self.base, self.api_key, egress=egress)
+
+
+def conditions(sections: Mapping[str, Section]) -> dict[str, RoutingCondition]:
+    """By which the outbox knows which sections an event concerns; none where everything is for the default one."""
+    if list(sections) == [DEFAULT] and sections[DEFAULT].when is None:
+        return {}
+    return {name: section.concerns for name, section in sections.items()}
 
 
 def build(settings: Settings, environ: Mapping[str, str]) -> dict[str, Section]:

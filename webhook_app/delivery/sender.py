@@ -12,7 +12,7 @@ from webhook_app.delivery import Answer, Call, Outcome, Undeliverable
 from webhook_app.delivery.breaker import CircuitBreaker, Pause
 from webhook_app.delivery.pacer import Pacer
 from webhook_app.delivery.sections import Section
-from webhook_app.outbox import Claimed
+from webhook_app.outbox import Claimed, Sent
 
 #: Makes one attempt, and never raises.
 Send = Callable[[Call], Answer]
@@ -36,6 +36,8 @@ class Job:
     #: When the lease runs out, on the monotonic clock.
     held_until: float
     answer: Answer | None = None
+    #: The request as it left, or was about to.
+    sent: Sent | None = None
     #: On the monotonic clock, once it has begun.
     began: float | None = None
     #: Seconds since 1970.
@@ -118,7 +120,7 @@ class Sender:
         try:
             if self._may_begin(job) and not self._stopping.wait(self._pacer.turn()) and self._may_begin(job):
                 job.started_at, job.began = self._clock(), time.monotonic()
-                answer = self._attempt(job.claimed)
+                answer = self._attempt(job)
                 job.answer = self._judge(job, answer, time.monotonic())
             else:
                 with self._lock:
@@ -141,11 +143,14 @@ class Sender:
         with self._lock:
             return self.breaker.judge(job.claimed.id, answer, began=began, now=now)
 
-    def _attempt(self, claimed: Claimed) -> Answer:
+    def _attempt(self, job: Job) -> Answer:
+        claimed = job.claimed
         if claimed.change is None:
             return Answer(outcome=Outcome.REFUSED, message=claimed.unreadable)
         try:
-            return self._send(self.section.form.call(claimed.change, pseudonym=claimed.pseudonym))
+            call = self.section.form.call(claimed.change, pseudonym=claimed.pseudonym)
+            job.sent = Sent(call.method, self.section.base + call.path, call.body)
+            return self._send(call)
         except Undeliverable as error:
             return Answer(outcome=Outcome.REFUSED, message=error.reason)
         except Exception as error:

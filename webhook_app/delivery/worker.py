@@ -174,7 +174,14 @@ class Worker:
         # Step by step: should the database fail in between, nothing is written down twice.
         self._forget(unsent)
         settlements = [
-            decide(job.claimed, answer, started_at=job.started_at, duration=job.duration, rng=self._rng)
+            decide(
+                job.claimed,
+                answer,
+                sent=job.sent,
+                started_at=job.started_at,
+                duration=job.duration,
+                rng=self._rng,
+            )
             for job, answer in answered
         ]
         self._queue.settle(settlements)

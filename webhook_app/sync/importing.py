@@ -16,6 +16,7 @@ from webhook_app.outbox import Database, Intake, OutboxUnavailable
 from webhook_app.outbox.hashing import load_hasher
 from webhook_app.outbox.imports import Import, Imports
 from webhook_app.outbox.lookup import Known, newest_changes
+from webhook_app.outbox.routing import Condition
 from webhook_app.providers import explain
 from webhook_app.sync.csv_file import Row
 from webhook_app.sync.opt_out_list import Reader
@@ -93,6 +94,7 @@ def store(
     *,
     database: Database,
     imports: Imports,
+    sections: Mapping[str, Condition] | None = None,
     make_room: Callable[[], None] = lambda: None,
     tick: Callable[[int], None] = lambda _: None,
     sleep: Callable[[float], None] = time.sleep,
@@ -101,7 +103,7 @@ def store(
 
     `record` says where to go on. `make_room` is called before each batch, `tick` hears how many rows are done.
     """
-    intake, hasher = Intake(database), load_hasher(database)
+    intake, hasher = Intake(database, sections=sections), load_hasher(database)
     batch: list[tuple[ConsentChange, bytes]] = []
     number = 0
 

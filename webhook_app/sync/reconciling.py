@@ -2,7 +2,7 @@
 
 import json
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
@@ -12,6 +12,7 @@ import structlog
 from webhook_app.outbox import Database, Intake, OutboxUnavailable
 from webhook_app.outbox.hashing import load_hasher
 from webhook_app.outbox.reconciliations import Compared, Reconciled, Reconciliation, Reconciliations
+from webhook_app.outbox.routing import Condition
 from webhook_app.settings import Settings
 from webhook_app.sync.api import ApiError
 from webhook_app.sync.comparison import Comparison
@@ -35,11 +36,14 @@ class Stopped(BaseException):
 class Reconciler:
     """Compares when it is due, and writes down what came of it."""
 
-    def __init__(self, source: Source, database: Database, *, every: float) -> None:
+    def __init__(
+        self, source: Source, database: Database, *, every: float, sections: Mapping[str, Condition] | None = None
+    ) -> None:
         """`every` so many seconds it is due; 0 where nobody has said so."""
         self._source = source
         self._database = database
         self._every = every
+        self._sections = sections
         self._records = Reconciliations(database)
 
     def when_due(self, check: Callable[[], None]) -> None:
@@ -112,7 +116,7 @@ class Reconciler:
         return Comparison(
             source=self._source,
             database=self._database,
-            intake=Intake(self._database),
+            intake=Intake(self._database, sections=self._sections),
             hasher=load_hasher(self._database),
             on_page=on_page,
         )
@@ -128,7 +132,9 @@ def _since(last: Reconciliation | None, what: Compared) -> datetime | None:
 
 
 @contextmanager
-def scheduled(settings: Settings, database: Database) -> Iterator[None]:
+def scheduled(
+    settings: Settings, database: Database, sections: Mapping[str, Condition] | None = None
+) -> Iterator[None]:
     """Compare now and then while the block lasts, if `RECONCILE_EVERY` says so: in a thread beside the work."""
     if not settings.reconcile_every:
         yield
@@ -146,7 +152,7 @@ def scheduled(settings: Settings, database: Database) -> Iterator[None]:
     def compare(provider: str) -> None:
         try:
             source = SOURCES[provider](settings, sleep=sleep)
-            Reconciler(source, database, every=settings.reconcile_every).when_due(check)
+            Reconciler(source, database, every=settings.reconcile_every, sections=sections).when_due(check)
         except ApiError as error:
             log.error("reconciliation_failed", provider=provider, reason=error.reason, message=str(error))
         except OutboxUnavailable as error:
