@@ -132,6 +132,8 @@ def _open(file: Path, provider: str, as_of: str | None, how: Mapping[str, Any]) 
 
 def _look_at_columns(reader: Reader, how: Mapping[str, Any]) -> Reader:
     """Make sure that its rows are opt-outs, and find out when they were."""
+    if reader.layout.export:
+        click.echo(f"By its columns: {reader.layout.export.title}.")
     with click.progressbar(length=reader.file.lines, label="Looking  ") as bar:
         seen = survey(reader.file, reader.layout, reader.only, tick=_stepper(bar))
     consent = about_consent(seen.columns)
