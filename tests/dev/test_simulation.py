@@ -13,7 +13,7 @@ from webhook_app.auth import WebhookRequest
 from webhook_app.dev.simulation import SENDGRID_DEV_KEY, CannotSimulate, simulate
 from webhook_app.providers import read
 
-EMAILS = ["jane@example.com", "o'neil+x@example.com", 'quo"te@example.com', "müller@example.com"]
+EMAILS = ["jane@example.com", "o'neil+x@example.com", '"quoted"@example.com', "müller@example.com"]
 
 
 #: Only Amazon can sign for Amazon.
