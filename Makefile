@@ -4,7 +4,7 @@ PYTHON ?= $(shell for python in python3.11 python3.12 python3.13 python3.14 pyth
 	"$$python" -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && echo "$$python" && break; done)
 BIN := .venv/bin
 
-.PHONY: run tunnel test bench check lock
+.PHONY: run tunnel test bench check docs lock
 
 run: .venv/ready
 	@$(BIN)/python -m webhook_app.dev.run
@@ -29,6 +29,11 @@ check: .venv/ready-for-tests
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/mypy
+
+# Writes what is made from the code: tables, the setup pages' events, app.json, the OpenAPI description.
+docs: .venv/ready-for-tests
+	@$(BIN)/python -m docs.builders
+	@$(BIN)/python -m tests.providers.event_table
 
 # Pins what requirements*.in name, with hashes. Needs pip-tools.
 lock:

@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 import requests
 
+from docs.builders.app_json import ASKED
 from tests.processes import (
     ROOT,
     Program,
@@ -26,7 +27,6 @@ from tests.processes import (
 from tests.signing import SendGridSigner
 from webhook_app.dev import sandbox
 from webhook_app.dev.run import procfile
-from webhook_app.heroku import ASKED, app_json, rendered
 from webhook_app.settings import variables
 
 GRACE = 30.0  # seconds from Heroku's SIGTERM to its SIGKILL
@@ -45,12 +45,6 @@ BUILDPACK = {
 def written() -> dict[str, Any]:
     document: dict[str, Any] = json.loads((ROOT / "app.json").read_text("utf-8"))
     return document
-
-
-def test_app_json_is_made_from_the_settings(written: dict[str, Any]) -> None:
-    """If this fails: run `flask docs`."""
-    assert (ROOT / "app.json").read_text("utf-8") == rendered()
-    assert written == app_json()
 
 
 def test_the_buttons_form_has_few_boxes(written: dict[str, Any]) -> None:

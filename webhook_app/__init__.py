@@ -14,11 +14,11 @@ from flask import Flask, Response, g, redirect
 from flask.typing import ResponseReturnValue
 from werkzeug.middleware.dispatcher import DispatcherMiddleware
 
-from webhook_app import cli, openapi, receiver, web
+from webhook_app import cli, receiver, web
 from webhook_app.console import PREFIX, create_console
 from webhook_app.delivery.sections import build as build_sections
 from webhook_app.delivery.sections import conditions
-from webhook_app.ops import health, logs, metrics
+from webhook_app.ops import description, health, logs, metrics
 from webhook_app.outbox import Database, Intake, open_database
 from webhook_app.outbox.counters import FLUSH_EVERY, Counters
 from webhook_app.outbox.recent import RecentWebhooks
@@ -99,7 +99,7 @@ def build_app(environ: Mapping[str, str]) -> Flask:
     app.register_blueprint(
         metrics.blueprint(database, [provider.name for provider in providers.values() if provider.scheme])
     )
-    app.register_blueprint(openapi.blueprint(providers, settings))
+    app.register_blueprint(description.blueprint())
     _mount_console(app, create_console(settings=settings, database=database, providers=providers, sections=sections))
     cli.register(app)
     app.after_request(partial(_record, counters, recent))

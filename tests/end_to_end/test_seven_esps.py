@@ -126,7 +126,6 @@ def test_a_hundred_thousand_old_opt_outs_an_outage_and_a_hand_end_in_the_same_li
         for number in range(BY_HAND):
             esp.suppress(esp.opt_outs[-1], f"by-hand-{number}@example.com", now)
         assert f": {MISSED + BY_HAND} were missing here" in shop.run("flask", "reconcile", provider)
-        assert ": 0 were missing here" in shop.run("flask", "reconcile", provider)
 
         assert esp.complaints == []
         expected = Counter(one["email"] for one in esp.entries if one["kind"] in esp.opt_outs)

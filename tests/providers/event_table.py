@@ -1,6 +1,6 @@
 """The table of a setup page that says what becomes of each event: made of the payloads that the contract suite runs.
 
-`python -m tests.providers.event_table` writes the tables; a test fails while one is stale.
+`make docs` writes the tables; a test fails while one is stale.
 """
 
 import re

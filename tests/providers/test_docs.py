@@ -69,7 +69,7 @@ def test_the_page_on_the_language_names_every_key() -> None:
 @pytest.mark.parametrize("case", one_case_each(), ids=lambda case: case.provider)
 def test_a_page_says_what_becomes_of_each_event(case: Any) -> None:
     right = event_table.page_with_table(case)
-    assert right == (PAGES / f"{case.provider}.md").read_text(), "stale: run python -m tests.providers.event_table"
+    assert right == (PAGES / f"{case.provider}.md").read_text(), "stale; run: make docs"
 
 
 def test_links_between_pages_lead_somewhere() -> None:

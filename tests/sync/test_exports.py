@@ -123,6 +123,7 @@ def test_whoever_types_what_the_message_says_imports_exactly_those_who_opted_out
         ('email,Status\na@b.de,"Left, by mail"\nc@d.de,subscribed\n', "The column Status says:"),
         ("email,reason\na@b.de,UNSUBSCRIBE\nc@d.de,HARD_BOUNCE\n", '--only "reason=UNSUBSCRIBE"'),
         ("email,plan,city,age,score\na@b.de,gold,Berlin,41,7\n", "looks like a list of contacts (plan, city, age)"),
+        ("email,status\na@b.de,\x1b[2Junsubscribed\nc@d.de,x\n", "The column status says: ?[2Junsubscribed 1, x 1."),
         ("email,consent\na@b.de,2026-01-01\n", "looks like a list of contacts (consent)"),
         ("Email Address,First Name,Tags\na@b.de,Jane,vip\n", "looks like a list of contacts (First Name, Tags)"),
         ("created,email,reason\n1760000000,a@b.de,Mail domain is unknown\n", "The column reason says:"),
@@ -284,7 +285,7 @@ def test_two_files_put_together_are_refused_where_their_columns_differ(run: Run,
     path.write_text("email,name\na@example.com,Jane\nemail,name\nb@example.com,Max\n")
     assert "1  row: is the header again" in run(path, "--yes").output
     assert len(stored(app)) == 2
-    path.write_text("email,name\nc@example.com,Jane\nname,email\nd@example.com,Max\n")
+    path.write_text("email,name\nc@example.com,Jane\nname,email\nMax,d@example.com\n")
     result = run(path, "--yes")
     assert "list.csv changes its columns in line 3: import the two parts as files of their own" in result.output
     assert len(stored(app)) == 2
@@ -324,3 +325,25 @@ def test_an_address_is_read_out_of_what_stands_around_it_or_rejected_with_the_re
     assert sorted(found) == sorted(["max@example.com", *([address] if address else [])])
     if address is None:
         assert ",3,email: " in path.with_suffix(".rejects.csv").read_text()
+
+
+@pytest.mark.parametrize("arguments", [("--email", "Mail"), ("--only", "Mail=1")])
+def test_a_first_line_that_is_no_header_is_not_shown(arguments: tuple[str, str], run: Run, tmp_path: Path) -> None:
+    path = tmp_path / "list.csv"
+    path.write_text("email,a@example.com,Jane\n" if "--only" in arguments else "a@example.com,Jane\n")
+    result = run(path, "--yes", *arguments)
+    assert "there is no column Mail; there are: " in result.output
+    assert "@" not in result.output
+
+
+def test_a_cell_that_says_email_is_no_second_header(run: Run, app: Flask, tmp_path: Path) -> None:
+    path = tmp_path / "list.csv"
+    path.write_text("reason,email\nemail,a@example.com\nEmail,b@example.com\n")
+    assert run(path, "--yes").exit_code == 0
+    assert len(stored(app)) == 2
+
+
+def test_a_date_that_a_spreadsheet_made_a_number_is_not_left_out_silently(run: Run, tmp_path: Path) -> None:
+    path = tmp_path / "list.csv"
+    path.write_text("email,opt_out_date\na@example.com,46027\n")
+    assert "the times in opt_out_date are written like 46027" in run(path, "--yes").output

@@ -5,7 +5,6 @@ from flask import Flask
 from webhook_app.cli.check import check, providers, prune
 from webhook_app.cli.connect import connect
 from webhook_app.cli.db import db
-from webhook_app.cli.docs import docs
 from webhook_app.cli.events import events
 from webhook_app.cli.forward import forward
 from webhook_app.cli.importing import import_file
@@ -26,7 +25,6 @@ _COMMANDS = (
     providers,
     check,
     prune,
-    docs,
     connect,
     import_file,
     reconcile,

@@ -15,7 +15,7 @@ from requests.auth import AuthBase
 from webhook_app.egress import DIRECT
 
 TIMEOUT = (5.0, 60.0)  # seconds: to connect, between two pieces of an answer
-LONGEST_ANSWER = 300.0  # seconds
+LONGEST_ANSWER = 120.0  # seconds
 LARGEST_ANSWER = 128 << 20  # bytes; a list that comes whole has a hundred for each person
 PIECE = 1 << 16  # bytes
 TRIES = 5

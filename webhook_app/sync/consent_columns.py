@@ -21,7 +21,7 @@ MOST_VALUES = 50
 #: More columns than this that no list of opt-outs needs make it a list of contacts.
 MOST_OTHERS = 3
 
-BLANK = frozenset({"", "[]", "null", "none", "nan", "n a", "undefined"})
+_BLANK = frozenset({"", "-", "[]", "null", "none", "nan", "n/a", "undefined"})
 _TRUE = frozenset({"true", "yes", "y", "ja", "j", "oui", "si", "sí", "on", "t", "x", "wahr", "1"})
 _FALSE = frozenset({"false", "no", "n", "nein", "non", "off", "f", "falsch", "0", "2"})
 
@@ -84,6 +84,11 @@ class NotOptOuts(Exception):
     """Not everybody in the file has opted out. The text goes on after its name, and says what to type."""
 
 
+def is_blank(value: str) -> bool:
+    """Whether it says nothing, in whatever way."""
+    return value.casefold() in _BLANK
+
+
 @dataclass(slots=True, kw_only=True)
 class Column:
     """What stands in one column. `values` stop being counted where they are too many to be categories."""
@@ -103,7 +108,7 @@ class Column:
 
     def count(self, cell: str) -> None:
         value = cell.strip()
-        if plain(value) in BLANK:
+        if is_blank(value):
             self.blank += 1
             return
         self.filled += 1
@@ -113,9 +118,9 @@ class Column:
             self.overflown = True
 
     def says(self, value: str) -> Said:
-        text = plain(value)
-        if text in BLANK:
+        if is_blank(value):
             return Said.UNKNOWN
+        text = plain(value)
         for pattern, said in ((_NOT_ASKED, Said.NOT_ASKED), (_OUT, Said.OUT), (_IN, Said.IN)):
             if pattern.fullmatch(text):
                 return said
@@ -138,7 +143,7 @@ class Column:
 
     @property
     def has_categories(self) -> bool:
-        """Whether its values are few, and can be shown: an address is none of them."""
+        """Whether its values are few, and no addresses."""
         return not (self.overflown or self.is_time or any("@" in value for value in self.values))
 
     @property
@@ -182,7 +187,7 @@ class Only:
 
     def holds(self, cells: Sequence[str]) -> bool:
         cell = cells[self.place].strip() if self.place < len(cells) else ""
-        return cell.casefold() in self.values if self.values else plain(cell) not in BLANK
+        return cell.casefold() in self.values if self.values else not is_blank(cell)
 
 
 def parse_only(given: str, header: Sequence[str]) -> Only:
@@ -190,7 +195,7 @@ def parse_only(given: str, header: Sequence[str]) -> Only:
     title, equals, listed = given.partition("=")
     places = [place for place, cell in enumerate(header) if plain(cell) == plain(title)]
     if len(places) != 1:
-        raise CannotImport(f"--only: there is no column {title.strip()}; there are: {', '.join(header)}")
+        raise CannotImport(f"--only: there is no column {title.strip()}; there are: {shown(header)}")
     values = frozenset(value.strip().casefold() for value in next(csv.reader([listed]), []))
     return Only(header[places[0]], places[0], values if equals else frozenset())
 
@@ -273,7 +278,9 @@ def counts(column: Column) -> str:
 
 def _counts(column: Column) -> Iterator[str]:
     if column.has_categories:
-        yield from (f"{value[:40]} {count:,}" for value, count in column.values.most_common(8))
+        for value, count in column.values.most_common(8):
+            # What a terminal would obey is not shown.
+            yield f"{''.join(letter if letter.isprintable() else '?' for letter in value[:40])} {count:,}"
         if len(column.values) > 8:
             yield "…"
     else:
@@ -284,16 +291,26 @@ def _counts(column: Column) -> Iterator[str]:
 
 def _what_to_type(column: Column) -> str:
     if not column.has_categories:
-        return f"To take the rows in which it is filled, say --only {_typed(column.title)}"
+        return f"To take the rows in which it is filled, say --only {typed(column.title)}"
     # A reason of which nothing is known is one to opt out for: only bounces and the like are none.
     meant = (Said.OUT, Said.UNKNOWN) if column.is_reason else (Said.OUT,)
-    out = [f'"{value}"' if "," in value else value for value in column.values if column.says(value) in meant]
+    wanted = [value for value in column.values if value.isprintable() and column.says(value) in meant]
+    out = [f'"{value}"' if "," in value else value for value in wanted]
     if not out:
-        return f"If one of them means opted out, say --only {_typed(column.title + '=VALUE')}"
+        return f"If one of them means opted out, say --only {typed(column.title + '=VALUE')}"
     note = f" ({_NOT_ASKED_NOTE})" if Said.NOT_ASKED in column.said else ""
-    return f"To take those who did, say --only {_typed(column.title + '=' + ','.join(out))}{note}"
+    return f"To take those who did, say --only {typed(column.title + '=' + ','.join(out))}{note}"
 
 
-def _typed(text: str) -> str:
+def shown(header: Sequence[str]) -> str:
+    """The titles of columns; what may be somebody's address, in a file without a header, is left out."""
+    return ", ".join(title if _can_be_shown(title) else "…" for title in header)
+
+
+def _can_be_shown(text: str) -> bool:
+    return "@" not in text and text.isprintable()
+
+
+def typed(text: str) -> str:
     """As a shell takes it."""
     return shlex.quote(text) if any(letter in text for letter in '"$`\\!') else f'"{text}"'

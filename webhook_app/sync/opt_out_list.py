@@ -13,7 +13,7 @@ from marshmallow import EXCLUDE, Schema, ValidationError
 from webhook_app.consent import Action, ConsentChange, Identity, IdentityKind
 from webhook_app.providers.fields import Address, Text
 from webhook_app.sync import times
-from webhook_app.sync.consent_columns import Column, Only
+from webhook_app.sync.consent_columns import Column, Only, shown, typed
 from webhook_app.sync.csv_file import CannotImport, CsvFile, NotCsv, Row, rows
 from webhook_app.sync.known_exports import Export, plain, recognise
 from webhook_app.sync.times import PastTime
@@ -33,9 +33,11 @@ COLUMNS = {
 KIND_OF = {"email": IdentityKind.EMAIL, "external_id": IdentityKind.EXTERNAL}
 
 _SHORTENED = re.compile(r"\d+([.,]\d+)?E\+?\d+", re.IGNORECASE)
-#: Names of columns that say when somebody opted out, of those that hold a time, and of those that hold another one.
+#: Names of columns that say when somebody opted out, of those that hold a time for sure, or perhaps, and of those that
+#: hold another one.
 _OPT_OUT_TIME = re.compile(r"unsub|opt(ed)? ?out|suppress|block|black")
-_TIME_NAME = re.compile(r"\b(time|date|timestamp|datum|zeit|zeitpunkt|when|since|at|on)\b")
+_TIME_NAME = re.compile(r"\b(time|date|timestamp|datum|zeit|zeitpunkt)\b")
+_TIME_PERHAPS = re.compile(r"\b(when|since|at|on)\b")
 _OTHER_TIME = re.compile(r"\b(sms|push|whats ?app|phone|mobile|birth ?(day|date)|time ?zone)\b")
 
 
@@ -109,7 +111,7 @@ def _place(name: str, header: list[str], names: Mapping[str, str], export: Expor
     wanted = {plain(chosen)} if chosen else _usual_names(name, export)
     found = [place for place, cell in enumerate(header) if plain(cell) in wanted]
     if chosen and not found:
-        raise CannotImport(f"there is no column {chosen}; there are: {', '.join(header)}")
+        raise CannotImport(f"there is no column {chosen}; there are: {shown(header)}")
     if len(found) > 1:
         both = " and ".join(header[place] for place in found)
         raise CannotImport(f"{both} could each be the {name}: name one with --{name.replace('_', '-')}")
@@ -180,8 +182,10 @@ def _data(file: CsvFile, layout: Layout) -> Iterator[Row]:
 def _is_time(column: Column, texts: list[str]) -> bool:
     if not texts or "@" in texts[0] or _OTHER_TIME.search(column.name):
         return False
-    are_times = sum(map(times.is_time, texts)) > len(texts) // 2
     if _TIME_NAME.search(column.name):
+        return True  # also where nobody can read it: it is asked about then
+    are_times = sum(map(times.is_time, texts)) > len(texts) // 2
+    if _TIME_PERHAPS.search(column.name):
         return are_times or any(times.formats(texts))
     # Numbers alone are no times: an id is one, too.
     return any(not text.replace(".", "").isdecimal() for text in texts) and (are_times or any(times.formats(texts)))
@@ -207,7 +211,7 @@ def settle_time(layout: Layout, seen: Survey, *, has_contacts: bool, is_named: b
     asked = telling or candidates or [column for column in seen.columns if column.place == place]
     titles = ", ".join(column.title for column in asked[:5])
     raise CannotImport(
-        f"is one of these columns when the person opted out: {titles}? Say --time {json.dumps(asked[0].title)}, or "
+        f"is one of these columns when the person opted out: {titles}? Say --time {typed(asked[0].title)}, or "
         "--no-time if none is"
     )
 
@@ -315,9 +319,14 @@ class Reader:
 
     def _check_columns(self, row: Row) -> None:
         """Two files put together: from a second header on, a cell may be another column's."""
-        title = plain(self.layout.header[self.layout.places[self.layout.identity]])
-        if not (self.layout.has_header and any(plain(cell) == title for cell in row.cells)):
+        place = self.layout.places[self.layout.identity]
+        cell = row.cells[place] if place < len(row.cells) else ""
+        if "@" in cell or not self.layout.has_header:
             return
-        if [plain(cell) for cell in row.cells] != [plain(cell) for cell in self.layout.header]:
+        header, cells = [plain(title) for title in self.layout.header], [plain(cell) for cell in row.cells]
+        # Where the address should be stands the title of a column.
+        if plain(cell) not in header or not plain(cell):
+            return
+        if cells != header:
             raise NotCsv(f"changes its columns in line {row.line}: import the two parts as files of their own")
         raise ValidationError("is the header again", "row")

@@ -18,7 +18,7 @@ from webhook_app.sync.api import ApiError
 from webhook_app.sync.comparison import Comparison
 from webhook_app.sync.sources import SOURCES, Source, SuppressionList, configured
 
-LEASE = 600.0  # seconds; longer than any one page takes, with every wait for a rate limit
+LEASE = 1800.0  # seconds; longer than any one page takes, with every try, and every wait for a rate limit
 LOOK_EVERY = 15.0  # seconds between two looks at whether a comparison is due
 RETRY_AFTER = 900.0  # seconds until the next try when one has failed
 #: A scheduled comparison begins so long before the last one, for what the ESP may have shown late.
@@ -149,23 +149,18 @@ def scheduled(
         stopping.wait(seconds)
         check()
 
-    def compare(provider: str) -> None:
-        try:
-            source = SOURCES[provider](settings, sleep=sleep)
-            Reconciler(source, database, every=settings.reconcile_every, sections=sections).when_due(check)
-        except ApiError as error:
-            log.error("reconciliation_failed", provider=provider, reason=error.reason, message=str(error))
-        except OutboxUnavailable as error:
-            log.warning("outbox_unavailable", reason=str(error))
-        except Exception as error:
-            # A bug of ours must not end the schedule. The error's text may hold an address.
-            log.error("reconciliation_failed", provider=provider, error=type(error).__name__)
-
     def look() -> None:
+        reconcilers = dict(_reconcilers(settings, database, sections, sleep))
         with suppress(Stopped):
             while True:
-                for provider in configured(settings):
-                    compare(provider)
+                for provider, reconciler in reconcilers.items():
+                    try:
+                        reconciler.when_due(check)
+                    except OutboxUnavailable as error:
+                        log.warning("outbox_unavailable", reason=str(error))
+                    except Exception as error:
+                        # A bug of ours must not end the schedule. The error's text may hold an address.
+                        log.error("reconciliation_failed", provider=provider, error=type(error).__name__)
                 sleep(LOOK_EVERY)
 
     thread = threading.Thread(target=look, name="reconcile", daemon=True)
@@ -176,3 +171,19 @@ def scheduled(
         stopping.set()
         # A page that is under way may take its time; the lease runs out by itself.
         thread.join(timeout=5)
+
+
+def _reconcilers(
+    settings: Settings,
+    database: Database,
+    sections: Mapping[str, Condition] | None,
+    sleep: Callable[[float], object],
+) -> Iterator[tuple[str, Reconciler]]:
+    """One for every ESP that has a key; a key that cannot be used is said once."""
+    for provider in configured(settings):
+        try:
+            source = SOURCES[provider](settings, sleep=sleep)
+        except ApiError as error:
+            log.error("reconciliation_failed", provider=provider, reason=error.reason, message=str(error))
+        else:
+            yield provider, Reconciler(source, database, every=settings.reconcile_every, sections=sections)

@@ -104,7 +104,7 @@ def sendgrid(settings: Settings, *, account: str = "", **more: Any) -> Source:
             path="/v3/asm/suppressions",
             paging=_SENDGRID_PAGES,
             time=Path("created_at"),
-            where=Condition(f"contains(`{list(groups)}`, group_id)") if groups else None,
+            where=Condition(f"group_id == `null` || contains(`{list(groups)}`, group_id)") if groups else None,
             reason="group_unsubscribes",
         ),
         "spamreport": SuppressionList(

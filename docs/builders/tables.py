@@ -1,7 +1,6 @@
-"""The tables of the docs that the code knows better: settings, providers, metrics, states.
+"""Tables of the docs that are made from the code: settings, providers, metrics, states.
 
-A table stands between `<!-- name:begin -->` and `<!-- name:end -->` in README.md or under docs/. `flask docs` writes
-them, and a test fails while one is stale.
+A table stands between `<!-- name:begin -->` and `<!-- name:end -->` in README.md or under docs/.
 """
 
 import inspect

@@ -1,7 +1,4 @@
-"""`docs/preference-page.md`: the same events as a browser sends them, made from the schemas that we send with.
-
-python -m webhook_app.delivery.preference_page > docs/preference-page.md
-"""
+"""`docs/preference-page.md`: the same events as a browser sends them, made from the schemas that we send with."""
 
 import json
 import re
@@ -24,7 +21,7 @@ HEADINGS = {
 INTRODUCTION = """\
 # Opt-outs on your own preference page
 
-<!-- Made from the schemas by `python -m webhook_app.delivery.preference_page`; a test fails when it is stale. -->
+<!-- Made from the schemas by `make docs`; a test fails when it is stale. -->
 
 This service forwards the unsubscribes that happen inside your ESP. Where people change their mind on a page of your
 own, the Dynamic Yield script is already there and can be told directly. The events are the ones that this service
@@ -58,7 +55,7 @@ USE = """\
 """
 
 
-def render() -> str:
+def rendered() -> str:
     """The whole page, as Markdown."""
     sections = [INTRODUCTION, *_sections(), USE % _indented(_script(Action.OPT_OUT, IdentityKind.EMAIL, "address"))]
     return "\n".join(sections)
@@ -85,7 +82,3 @@ def _script(action: Action, kind: IdentityKind, value: str) -> str:
 
 def _indented(script: str) -> str:
     return "\n".join(f"    {line}" for line in script.splitlines())
-
-
-if __name__ == "__main__":
-    print(render(), end="")  # noqa: T201 - printing is what it is for

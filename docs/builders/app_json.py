@@ -1,4 +1,4 @@
-"""`app.json`: what Heroku's button sets up. Made from the settings by `flask docs`, so that it cannot fall behind.
+"""`app.json`: what Heroku's button sets up. Made from the settings, so that it cannot fall behind.
 
 https://devcenter.heroku.com/articles/app-json-schema
 """
