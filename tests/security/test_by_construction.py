@@ -105,28 +105,25 @@ def test_only_these_modules_open_connections() -> None:
 
 # ---------------------------------------------------------------- rooms
 
-#: Room → the rooms it may import besides itself, as the design has it. Data runs one way: nothing on the right of
-#: receiver → providers → outbox → delivery is known on the left.
-MAY_IMPORT: dict[str, set[str]] = {
-    "consent": set(),
-    "web": {"ops"},
-    "webhook_result": set(),
-    "web_worker": set(),
-    "egress": set(),
-    "auth": {"egress"},
-    # It reads keys, proxies and certificates as those do who use them, so that a mistake in one is told at boot.
-    "settings": {"auth", "egress"},
-    "providers": {"consent", "auth", "settings"},
-    "outbox": {"consent"},
-    # A file of sections is written in the language of a file of providers.
-    "delivery": {"consent", "egress", "outbox", "providers", "settings"},
-    "receiver": {"auth", "consent", "providers", "outbox", "settings", "web", "webhook_result"},
-    "redelivery": {"auth", "outbox", "providers"},
-    "sync": {"auth", "consent", "egress", "providers", "outbox", "settings"},
-    "ops": {"delivery", "egress", "outbox", "web", "webhook_result"},
-}
-#: Wires the others, or is an entrance of its own: nobody of the rooms above imports one of these.
+#: A row of the table of rooms in docs/architecture.md, which is read as the rule: room, and what it may import.
+ROW = re.compile(r"^\| `([a-z_]+)(?:\.py|/)` \|.*\| ([^|]*) \|$", re.MULTILINE)
+#: Wires the others, or is an entrance of its own: nobody else imports one of these.
 ENTRANCES = {"__init__", "cli", "console", "dev"}
+
+
+def table_of_rooms() -> dict[str, set[str] | None]:
+    """Room → the rooms it may import besides itself; None where it may import all of them."""
+    page = (ROOT / "docs" / "architecture.md").read_text("utf-8")
+    rows = ROW.findall(page.partition("## The rooms")[2].partition("\n## ")[0])
+    assert len(rows) == len(dict(rows)), "a room stands there twice"
+    return {room: None if allowed == "everything" else set(re.findall(r"`(\w+)`", allowed)) for room, allowed in rows}
+
+
+def imported_by_room() -> dict[str, set[str]]:
+    used: dict[str, set[str]] = {}
+    for path, tree in modules().items():
+        used.setdefault(own_room(path), set()).update(known_rooms(path, tree))
+    return used
 
 
 def room(module: str) -> str:
@@ -134,25 +131,29 @@ def room(module: str) -> str:
     return module.split(".")[1]
 
 
+def own_room(path: str) -> str:
+    return path.partition("/")[0].removesuffix(".py")
+
+
 def known_rooms(path: str, tree: ast.Module) -> set[str]:
     """The rooms of ours that a module imports, its own left out."""
     found = {name for name in imports(tree) if name.startswith("webhook_app.") and exists(name)}
-    return {room(name) for name in found} - {path.partition("/")[0].removesuffix(".py")}
+    return {room(name) for name in found} - {own_room(path)}
 
 
-@pytest.mark.parametrize("name", MAY_IMPORT)
-def test_a_room_imports_only_what_the_design_allows(name: str) -> None:
-    used = set()
-    for path, tree in modules().items():
-        if path.partition("/")[0].removesuffix(".py") == name:
-            used |= known_rooms(path, tree)
-    assert used <= MAY_IMPORT[name]
+def test_every_room_stands_in_the_architecture_and_none_that_has_gone() -> None:
+    assert table_of_rooms().keys() == imported_by_room().keys()
+
+
+@pytest.mark.parametrize(("name", "allowed"), table_of_rooms().items())
+def test_a_room_imports_what_the_architecture_says(name: str, allowed: set[str] | None) -> None:
+    # Both ways: a permission that nobody uses any more would hide the next one who comes to need it.
+    assert allowed is None or imported_by_room().get(name) == allowed
 
 
 def test_nobody_imports_an_entrance() -> None:
     for path, tree in modules().items():
-        own = path.partition("/")[0].removesuffix(".py")
-        if own not in ENTRANCES:
+        if own_room(path) not in ENTRANCES:
             assert not known_rooms(path, tree) & ENTRANCES, path
 
 
