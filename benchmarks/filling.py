@@ -30,6 +30,12 @@ _ATTEMPTS = """
 INSERT INTO attempts (event_id, started_at, duration, outcome, status)
 SELECT id, received_at, 10000, 'delivered', 204 FROM events WHERE state = 'delivered'
 """
+_REGISTER = """
+INSERT INTO consents
+    (identity_hash, section, version, action, event_id, told_version, told_action, told_at, due_at)
+SELECT identity_hash, 'default', version, action, id, {told}, {due_at} FROM events WHERE state = '{state}'
+ON CONFLICT (identity_hash, section) DO NOTHING
+"""
 
 
 def fill(place: Place, *, delivered: int = 0, pending: int = 0) -> None:
@@ -39,6 +45,9 @@ def fill(place: Place, *, delivered: int = 0, pending: int = 0) -> None:
             _execute(place, _statement(place.engine, state, count))
     if delivered:
         _execute(place, _ATTEMPTS)
+        _execute(place, _REGISTER.format(state="delivered", told="version, action, settled_at", due_at="NULL"))
+    if pending:
+        _execute(place, _REGISTER.format(state="pending", told="NULL, NULL, NULL", due_at="received_at"))
     _execute(place, "ANALYZE")
     # Hundreds of megabytes that the system still has to write would slow down every fsync of what is measured next.
     os.sync()
@@ -67,7 +76,7 @@ def _statement(engine: str, state: str, count: int) -> str:
     sqlite = engine == "sqlite"
     shared = _SHARED.format(
         state=state,
-        due_at="1767607200000000 + i" if state == "pending" else "NULL",
+        due_at="NULL",
         settled_at="NULL" if state == "pending" else "1767607200000000 + i",
         raw="randomblob(120)" if sqlite else "decode(repeat(md5(i::text), 4), 'hex')",
     )

@@ -10,6 +10,7 @@ from webhook_app.cli.forward import forward
 from webhook_app.cli.importing import import_file
 from webhook_app.cli.people import people
 from webhook_app.cli.reconcile import reconcile
+from webhook_app.cli.sections import sections
 from webhook_app.cli.simulate import sandbox, simulate_webhook
 from webhook_app.cli.try_payload import try_payload
 from webhook_app.cli.webhooks import webhooks
@@ -22,6 +23,7 @@ _COMMANDS = (
     db,
     events,
     people,
+    sections,
     providers,
     check,
     prune,

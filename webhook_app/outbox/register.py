@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from functools import cache
 from typing import Any
 
-from sqlalchemy import ColumnElement, Connection, and_, delete, or_, select, update
+from sqlalchemy import ColumnElement, Connection, and_, delete, func, select, update
 
 from webhook_app.outbox.tables import DEFAULT_SECTION, SET_ASIDE, consents, counts, events
 
@@ -72,5 +72,5 @@ def want_another(connection: Connection, row: Mapping[str, Any], now: ColumnElem
 
 def concerns(section: str) -> ColumnElement[bool]:
     """Whether an event of the log concerns a section."""
-    named = events.c.sections.contains(json.dumps(section), autoescape=True)
-    return or_(events.c.sections.is_(None), named) if section == DEFAULT_SECTION else named
+    named: ColumnElement[str] = func.coalesce(events.c.sections, json.dumps([DEFAULT_SECTION]))
+    return named.contains(json.dumps(section), autoescape=True)

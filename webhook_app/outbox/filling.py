@@ -1,0 +1,85 @@
+"""A section that was added later learns what the log knows of everybody."""
+
+import json
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+from sqlalchemy import Connection, bindparam, func, select, text, update
+
+from webhook_app.consent import Action, IdentityKind
+from webhook_app.outbox.database import Database
+from webhook_app.outbox.intake import due_when_stored
+from webhook_app.outbox.register import concerns, wanting
+from webhook_app.outbox.routing import Condition
+from webhook_app.outbox.tables import DEFAULT_SECTION, counts, events
+
+BATCH = 500  # events
+
+
+@dataclass(frozen=True, slots=True)
+class Filled:
+    """Events that were looked at, that concern the section, and of which its condition made no sense."""
+
+    seen: int = 0
+    concerned: int = 0
+    failed: int = 0
+
+
+def number_of_events(database: Database) -> int:
+    """About how many `fill` will look at. Raises `OutboxUnavailable`."""
+    with database.read() as connection:
+        return int(connection.execute(select(func.max(events.c.id))).scalar() or 0)
+
+
+def fill(database: Database, section: str, condition: Condition) -> Iterator[Filled]:
+    """Route every event that still has its address to the section if it concerns it, and tell after each batch.
+
+    The newest first: what is older than what the section wants already is not sent. Raises `OutboxUnavailable`.
+    """
+    before = number_of_events(database) + 1
+    while before > 1:
+        some = (
+            select(events)
+            .where(events.c.id < before, counts(), events.c.raw.is_not(None), ~concerns(section))
+            .order_by(events.c.id.desc())
+            .limit(BATCH)
+        )
+        with database.write() as connection:
+            rows = connection.execute(some).all()
+            if not rows:
+                return
+            found = [(row, _holds(condition, row)) for row in rows]
+            _route(database, connection, section, [row for row, holds in found if holds])
+            database.announce(connection)
+        yield Filled(
+            seen=before - rows[-1].id,
+            concerned=sum(holds is True for _, holds in found),
+            failed=sum(holds is None for _, holds in found),
+        )
+        before = rows[-1].id
+
+
+def _holds(condition: Condition, row: Any) -> bool | None:
+    """None where the condition fails."""
+    try:
+        return bool(condition(row.raw, row.provider, Action(row.action), IdentityKind(row.identity_kind)))
+    except Exception:
+        return None
+
+
+def _route(database: Database, connection: Connection, section: str, rows: list[Any]) -> None:
+    if not rows:
+        return
+    connection.execute(
+        update(events).where(events.c.id == bindparam("number")).values(sections=bindparam("written")),
+        [
+            {
+                "number": row.id,
+                "written": json.dumps([*(json.loads(row.sections) if row.sections else [DEFAULT_SECTION]), section]),
+            }
+            for row in rows
+        ],
+    )
+    want = text(wanting(database.dialect, "events", "events.id IN :ids", due_at=due_when_stored(database, None)))
+    connection.execute(want.bindparams(bindparam("ids", expanding=True)), {"ids": [row.id for row in rows]})
