@@ -4,6 +4,7 @@ The oracle is the stand-in's own list, against the table of events in plain SQL 
 """
 
 import csv
+import os
 import re
 import shlex
 import sqlite3
@@ -23,7 +24,7 @@ from tests.processes import free_port, wait_until
 from webhook_app.dev import sandbox
 from webhook_app.dev.sandbox import Sandbox
 
-OLD = 100_000
+OLD = int(os.environ.get("OLD_OPT_OUTS", "20000"))
 MISSED = 500
 BY_HAND = 10
 NOT_ASKED = 50
