@@ -74,4 +74,8 @@ def _told(verb: Verb, life: Life, *, done: bool) -> str:
         return f"#{number} was discarded." if done else f"#{number} was left alone: it is being sent, or is finished."
     if life.event.state is State.QUARANTINED:
         return f"#{number} was understood this time." if done else f"#{number} is still not understood."
-    return f"#{number} will be sent again." if done else f"#{number} was left alone: it waits anyway, or is emptied."
+    return (
+        f"#{number} will be sent again."
+        if done
+        else f"#{number} was left alone: a newer change counts, or it is being sent or emptied."
+    )
