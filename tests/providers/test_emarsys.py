@@ -55,7 +55,8 @@ UNKNOWN = [
     (None, "action=opt_in", "ignored", "opt_out"),
     # A value in the body says it more exactly than the URL.
     ("2", "action=opt_in", "opt_out", "opt_out"),
-    ("1", "x=1&action=opt_out", "opt_in", "opt_in"),
+    # Or it is the value from before: forwarding it, or dropping it as an opt-in, would lose an opt-out.
+    ("1", "x=1&action=opt_out", "quarantined", "quarantined"),
     (..., "action=optout", "quarantined", "quarantined"),
 ]
 
@@ -75,6 +76,18 @@ def test_a_misspelt_key_is_named_with_those_that_are_there() -> None:
     )
     ((reason, _),) = say({}, EMARSYS_FIELDS="opt_in=Newsletter").quarantined
     assert reason == "Newsletter: is missing, and the URL names no action; there is no other key"
+
+
+@pytest.mark.parametrize("empty", [None, "", "  "])
+def test_an_opt_out_does_not_wait_for_its_time_or_its_number(empty: Any) -> None:
+    ((change, _),) = say(CONTACT | {"optin": "2", "event_time": empty, "deduplication_id": [7]}).changes
+    assert (change.occurred_at, change.event_id) == (None, "")
+
+
+@pytest.mark.parametrize("absent", ["null", "NULL", "undefined", "None", "[object Object]", "{{contact.id}}", "${id}"])
+def test_an_id_that_says_there_is_none_is_nobodys(absent: str) -> None:
+    ((reason, _),) = say(CONTACT | {"optin": "2", "external_id": absent}).quarantined
+    assert reason == "external_id: is what stands where there was no id"
 
 
 def test_a_contact_whose_will_is_not_known_needs_no_identifier_to_be_ignored() -> None:

@@ -26,14 +26,14 @@ class BodyForm:
 
 
 def read_form(request: WebhookRequest) -> dict[str, Any]:
-    """A url-encoded form, with `data[email]=…` as `{"data": {"email": …}}`. A repeated field's values become a list.
+    """A form, url-encoded or multipart, with `data[email]=…` as `{"data": {"email": …}}`.
 
-    Raises `Unreadable`.
+    A repeated field's values become a list. Raises `Unreadable`.
     """
     try:
         fields = request.parsed(parse_form)
     except ValueError:
-        raise Unreadable(f"the body is a form of more than {MAX_FORM_FIELDS} fields") from None
+        raise Unreadable(f"the body is a form of more than {MAX_FORM_FIELDS} fields, or a broken one") from None
     form: dict[str, Any] = {}
     for name, value in fields:
         _put(form, _steps(name), name, value)

@@ -19,7 +19,7 @@ from webhook_app.providers import Handshake, Provider, Sample, Unreadable, expla
 from webhook_app.providers.bodies import FORMS
 from webhook_app.providers.declaration import IDENTITIES, Declaration, Greeting
 from webhook_app.providers.expressions import Where
-from webhook_app.providers.fields import Address, Note, Text, Timestamp, VisitorId, is_given, keys_of
+from webhook_app.providers.fields import Address, Id, Note, Timestamp, VisitorId, is_given, keys_of
 from webhook_app.providers.json_body import Damaged, flagged
 from webhook_app.providers.known import UnknownType
 
@@ -40,8 +40,8 @@ _SKIPPED: Any = object()
 
 _IDENTIFIER_FIELDS: dict[IdentityKind, type[fields.Field[Any]]] = {
     IdentityKind.EMAIL: Address,
-    IdentityKind.EXTERNAL: Text,
-    IdentityKind.PUSH: Text,
+    IdentityKind.EXTERNAL: Id,
+    IdentityKind.PUSH: Id,
 }
 
 

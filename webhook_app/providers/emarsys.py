@@ -20,7 +20,7 @@ from webhook_app.auth.token import Token
 from webhook_app.auth.url_secret import UrlSecret
 from webhook_app.consent import Action, ConsentChange, Identity, IdentityKind
 from webhook_app.providers import Provider, Sample, json_events
-from webhook_app.providers.fields import Address, Strict, Text, Timestamp, is_given, keys_of
+from webhook_app.providers.fields import Address, Id, Note, Strict, Timestamp, is_given, keys_of
 from webhook_app.settings import Settings
 
 #: Opt-in value, as lower-case text → what it says. Emarsys' own are 1, 2, True and False; the others are the
@@ -39,7 +39,7 @@ MEANING = {
 
 #: Where an identifier stands, and what it must look like.
 IDENTIFIERS: dict[IdentityKind, tuple[str, type[fields.Field[Any]]]] = {
-    IdentityKind.EXTERNAL: ("external_id", Text),
+    IdentityKind.EXTERNAL: ("external_id", Id),
     IdentityKind.EMAIL: ("email", Address),
 }
 
@@ -80,8 +80,14 @@ class Translator:
             if unsaid is None:
                 return None
         kind = self._identifier_in(values)
+        if not is_given(values.get(self.keys["event_time"])):
+            # A mapping leaves a text empty where it has nothing; the opt-out does not wait for its time.
+            values = {**values, self.keys["event_time"]: None}
         loaded = self.schemas[kind].load(values)
         action = unsaid or loaded["opt_in"]
+        # Emarsys writes a field late: a program for those who left may still send the value from before.
+        if action is Action.OPT_IN and _action_of(request) is Action.OPT_OUT:
+            raise ValidationError("says opt-in, and the URL opt_out", self.keys["opt_in"])
         return ConsentChange(
             action=action,
             identity=Identity(kind=kind, value=loaded["identity"]),
@@ -118,7 +124,7 @@ def schema(keys: Mapping[str, str], kind: IdentityKind) -> Schema:
         "identity": field(required=True, data_key=keys[name]),
         "opt_in": OptIn(allow_none=True, data_key=keys["opt_in"]),
         "event_time": Timestamp(load_default=None, allow_none=True, data_key=keys["event_time"]),
-        "event_id": Text(load_default="", allow_none=True, data_key=keys["event_id"]),
+        "event_id": Note(load_default="", allow_none=True, data_key=keys["event_id"]),
     }
     return Schema.from_dict(declared, name="EmarsysContact")(unknown=EXCLUDE)
 

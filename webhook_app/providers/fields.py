@@ -70,6 +70,22 @@ class Text(Strict[str]):
         return text
 
 
+#: What a program writes where it has no id, and the signs of a template that was not filled in.
+_NO_ID = re.compile(
+    r"null|nil|none|nan|undefined|\[object object\]|.*(?:\{\{|\{%|\$\{|%%|\*\||<%).*", re.IGNORECASE | re.DOTALL
+)
+
+
+class Id(Text):
+    """A person's id or a device's token. Where the sender had none, an opt-out of it would only seem done."""
+
+    def _deserialize(self, value: Any, attr: str | None, data: Any, **kwargs: Any) -> str:
+        text = super()._deserialize(value, attr, data, **kwargs)
+        if _NO_ID.fullmatch(text):
+            raise ValidationError("is what stands where there was no id")
+        return text
+
+
 class Note(Text):
     """A text that is only of use if it can be read: nobody's opt-out waits for an odd message id."""
 
