@@ -65,11 +65,11 @@ def receive(
         return _answer_probe(provider, request.method)
     webhook = _whole_request(request, url_secret, settings)
 
-    if provider.greet and (handshake := provider.greet(webhook)):
-        return result(note=handshake.note)
+    if provider.url_verification and (note := provider.url_verification(webhook)):
+        return result(note=note)
     token = provider.scheme.verify(webhook)
-    if provider.confirm and (handshake := provider.confirm(webhook)):
-        return result(note=handshake.note, body=webhook.body)
+    if provider.subscription_confirmation and (note := provider.subscription_confirmation(webhook)):
+        return result(note=note, body=webhook.body)
     reading = read(provider, webhook, forward_opt_ins=settings.forward_opt_ins)
     added = intake.add(
         provider.name,

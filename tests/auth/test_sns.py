@@ -126,7 +126,7 @@ class TestSubscription:
         amazon = Amazon()
         body = request(signed(message("SubscriptionConfirmation")))
         scheme(amazon).verify(body)
-        assert scheme(amazon).confirm(body) == f"confirmed the subscription to {TOPIC}"
+        assert scheme(amazon).confirm_subscription(body) == f"confirmed the subscription to {TOPIC}"
         assert amazon.called == [CERTIFICATE_URL, SUBSCRIBE_URL]
 
     @pytest.mark.parametrize(
@@ -141,18 +141,18 @@ class TestSubscription:
     def test_no_other_host_is_ever_called(self, url: str) -> None:
         amazon = Amazon()
         with pytest.raises(AuthenticationError, match="subscribe_url_foreign"):
-            scheme(amazon).confirm(request(signed(message("SubscriptionConfirmation", SubscribeURL=url))))
+            scheme(amazon).confirm_subscription(request(signed(message("SubscriptionConfirmation", SubscribeURL=url))))
         assert amazon.called == []
 
     def test_an_amazon_that_is_down_sends_the_request_again(self) -> None:
         with pytest.raises(CannotVerify):
-            scheme(Amazon(failure=DOWN)).confirm(request(signed(message("SubscriptionConfirmation"))))
+            scheme(Amazon(failure=DOWN)).confirm_subscription(request(signed(message("SubscriptionConfirmation"))))
 
     def test_an_ended_subscription_calls_nobody(self) -> None:
         """Its SubscribeURL would subscribe again."""
         amazon = Amazon()
-        assert scheme(amazon).confirm(request(signed(message("UnsubscribeConfirmation"))))
-        assert scheme(amazon).confirm(request(signed(message()))) is None
+        assert scheme(amazon).confirm_subscription(request(signed(message("UnsubscribeConfirmation"))))
+        assert scheme(amazon).confirm_subscription(request(signed(message()))) is None
         assert amazon.called == []
 
 

@@ -144,12 +144,12 @@ def test_a_body_is_parsed_once_however_many_look_into_it(case: Case, monkeypatch
     counted_form = counting(auth_reading.parse_form)
     for module in (keyed_hash, bodies):
         monkeypatch.setattr(module, "parse_form", counted_form)
-    if provider.greet:
-        assert provider.greet(request) is None
+    if provider.url_verification:
+        assert provider.url_verification(request) is None
     assert provider.scheme
     provider.scheme.verify(request)
-    if provider.confirm:
-        assert provider.confirm(request) is None
+    if provider.subscription_confirmation:
+        assert provider.subscription_confirmation(request) is None
     assert reading(provider, request).changes
     assert parsed.count(request.body) == 1
 

@@ -114,7 +114,7 @@ class Sns:
             raise AuthenticationError("certificate_expired")
         check_age(_moment(message["Timestamp"]), now=now, tolerance=self.tolerance)
 
-    def confirm(self, request: WebhookRequest) -> str | None:
+    def confirm_subscription(self, request: WebhookRequest) -> str | None:
         """Complete a verified subscription; None where the message asks for none, else what was done.
 
         Raises `CannotVerify` when Amazon could not be reached.

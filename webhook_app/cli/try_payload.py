@@ -88,9 +88,9 @@ def _request(provider: Provider, body: bytes, content_type: str | None, query: s
 
 def _verdicts(provider: Provider, request: WebhookRequest, *, forward_opt_ins: bool) -> Iterator[Verdict]:
     """Raises `Unreadable`."""
-    handshake = provider.greet(request) if provider.greet else None
-    if handshake:
-        yield Verdict(outcome="ignored", why=f"answered 200, and that is all: {handshake.note}")
+    note = provider.url_verification(request) if provider.url_verification else None
+    if note:
+        yield Verdict(outcome="ignored", why=f"answered 200, and that is all: {note}")
         return
     seen: dict[bytes, int] = {}
     for number, event in enumerate(provider.events(request), start=1):

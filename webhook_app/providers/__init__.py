@@ -20,14 +20,6 @@ from webhook_app.providers.known import UnknownType
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Handshake:
-    """A POST that sets the connection up and tells nothing of a person: it is answered 200, and nothing is stored."""
-
-    #: What was done, or what the person who connects the ESP must do now; for the log.
-    note: str
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
 class Sample:
     """A typical opt-out, to try the receiver out."""
 
@@ -45,11 +37,11 @@ class Provider:
     The receiver asks in this order:
 
     1. `scheme is None`: 404. The method is in `probed_with`: 200 without a body; any other but POST: 405.
-    2. `greet(request)`, where there is one: a `Handshake` is answered 200 and ends the request. Nobody is
+    2. `url_verification(request)`, where there is one: not None is answered 200, and nothing is stored. Nobody is
        authenticated yet, so it changes nothing.
     3. `scheme.verify(request)`.
-    4. `confirm(request)`, where there is one: a `Handshake` is answered 200 and ends the request. It may call the
-       ESP back, and raises `AuthenticationError` or `CannotVerify` like the scheme.
+    4. `subscription_confirmation(request)`, where there is one: not None is answered 200, and nothing is stored. It
+       may call the ESP back, and raises `AuthenticationError` or `CannotVerify` like the scheme.
     5. `read(provider, request)`.
     """
 
@@ -68,8 +60,10 @@ class Provider:
     translate: Callable[[Any, WebhookRequest], ConsentChange | None]
     #: Methods by which the ESP probes the URL before it uses it.
     probed_with: frozenset[str] = frozenset()
-    greet: Callable[[WebhookRequest], Handshake | None] | None = None
-    confirm: Callable[[WebhookRequest], Handshake | None] | None = None
+    #: Both return what was done, or what the person who connects the ESP must do now, for the log; None for any
+    #: other request.
+    url_verification: Callable[[WebhookRequest], str | None] | None = None
+    subscription_confirmation: Callable[[WebhookRequest], str | None] | None = None
     sample: Sample | None = None
     #: Where it is declared: a file's name; empty for the two that are written in Python.
     declared_in: str = ""

@@ -35,7 +35,7 @@ class Mistakes(Exception):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Greeting:
+class UrlVerification:
     """An unsigned POST by which the ESP verifies the URL."""
 
     #: True of the body of such a POST.
@@ -51,7 +51,7 @@ class Declaration:
     title: str | None
     auth: tuple[WayIn, ...]
     probed_with: frozenset[str]
-    greeting: Greeting | None
+    greeting: UrlVerification | None
     body: str
     json_in: Where | None
     skip: Condition | None
@@ -93,7 +93,7 @@ class VisitorTable(Table):
     session_id = path()
 
 
-class GreetingTable(Table):
+class UrlVerificationTable(Table):
     when = condition(required=False)
     show = path()
 
@@ -158,7 +158,7 @@ class ProviderTable(Table):
         load_default=list,
         error_messages={"invalid": 'must be a list like ["GET"]'},
     )
-    greeting = Inner(GreetingTable, load_default=None)
+    greeting = Inner(UrlVerificationTable, load_default=None)
     body = one_of(*FORMS, load_default="json")
     json_in = path()
     skip = condition()
@@ -232,7 +232,7 @@ def check(table: Any, *, external_ids: bool) -> Declaration:
         raise Mistakes(sorted(lines))
     loaded["identify_by"] = loaded["identify_by"] or tuple(name for name in IDENTITIES if name in table)
     loaded["probed_with"] = frozenset(loaded["probed_with"])
-    loaded["greeting"] = Greeting(**loaded["greeting"]) if loaded["greeting"] else None
+    loaded["greeting"] = UrlVerification(**loaded["greeting"]) if loaded["greeting"] else None
     return Declaration(**loaded)
 
 

@@ -15,9 +15,9 @@ from marshmallow import EXCLUDE, Schema, ValidationError, fields
 from webhook_app.auth import Scheme, WebhookRequest
 from webhook_app.auth.sns import Sns
 from webhook_app.consent import Action, ConsentChange, Identity, IdentityKind, PushChannel, Visitor
-from webhook_app.providers import Handshake, Provider, Sample, Unreadable, explain, load_json
+from webhook_app.providers import Provider, Sample, Unreadable, explain, load_json
 from webhook_app.providers.bodies import FORMS
-from webhook_app.providers.declaration import IDENTITIES, Declaration, Greeting
+from webhook_app.providers.declaration import IDENTITIES, Declaration, UrlVerification
 from webhook_app.providers.expressions import Where
 from webhook_app.providers.fields import Address, Id, Note, Timestamp, VisitorId, is_given, keys_of
 from webhook_app.providers.json_body import Damaged, flagged
@@ -180,36 +180,26 @@ def provider(name: str, declared: Declaration, scheme: Scheme | None, *, declare
         events=EventReader(declared),
         translate=translator(declared),
         probed_with=declared.probed_with,
-        greet=_greet(declared, declared.greeting) if declared.greeting else None,
-        confirm=_confirm(scheme) if isinstance(scheme, Sns) else None,
+        url_verification=_url_verification(declared, declared.greeting) if declared.greeting else None,
+        subscription_confirmation=scheme.confirm_subscription if isinstance(scheme, Sns) else None,
         sample=_sample(declared),
         declared_in=declared_in,
     )
 
 
-def _greet(declared: Declaration, greeting: Greeting) -> Callable[[WebhookRequest], Handshake | None]:
-    def greet(request: WebhookRequest) -> Handshake | None:
+def _url_verification(declared: Declaration, expected: UrlVerification) -> Callable[[WebhookRequest], str | None]:
+    def verify(request: WebhookRequest) -> str | None:
         try:
             body = FORMS[declared.body].read(request)
-            if not greeting.when.holds(body):
+            if not expected.when.holds(body):
                 return None
-            shown = greeting.show.find(body) if greeting.show else None
+            shown = expected.show.find(body) if expected.show else None
         except (Unreadable, ValidationError):
             return None
         # It comes from anybody: short and plain, whatever it is.
-        return Handshake(
-            note=f"the ESP verifies this URL: {str(shown)[:200]!a}" if shown else "the ESP verifies this URL"
-        )
+        return f"the ESP verifies this URL: {str(shown)[:200]!a}" if shown else "the ESP verifies this URL"
 
-    return greet
-
-
-def _confirm(scheme: Sns) -> Callable[[WebhookRequest], Handshake | None]:
-    def confirm(request: WebhookRequest) -> Handshake | None:
-        note = scheme.confirm(request)
-        return None if note is None else Handshake(note=note)
-
-    return confirm
+    return verify
 
 
 def _sample(declared: Declaration) -> Sample | None:

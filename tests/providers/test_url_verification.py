@@ -1,4 +1,4 @@
-"""How an ESP finds out that the URL is right, before it sends anything; over Flask's test client."""
+"""Probes, URL verification, subscription confirmation: what an ESP sends before any event; over Flask's test client."""
 
 import json
 from collections.abc import Callable
@@ -11,7 +11,7 @@ from flask import Flask
 from tests.auth.amazon import CERTIFICATE_URL, DOWN, NOW, SUBSCRIBE_URL, TOPIC, Amazon, message, signed
 from webhook_app.auth import WebhookRequest
 from webhook_app.auth.sns import Sns
-from webhook_app.providers import Handshake, Provider, registry
+from webhook_app.providers import Provider, registry
 from webhook_app.settings import Settings
 
 MakeApp = Callable[..., Flask]
@@ -31,10 +31,10 @@ def provider(name: str) -> Provider:
     return registry.build(Settings.from_environment(OPEN), OPEN)[name]
 
 
-def greet(name: str, body: Any) -> Handshake | None:
-    greeting = provider(name).greet
-    assert greeting is not None
-    return greeting(WebhookRequest(body=body if isinstance(body, bytes) else json.dumps(body).encode()))
+def verified(name: str, body: Any) -> str | None:
+    verification = provider(name).url_verification
+    assert verification is not None
+    return verification(WebhookRequest(body=body if isinstance(body, bytes) else json.dumps(body).encode()))
 
 
 @pytest.mark.parametrize(
@@ -54,9 +54,7 @@ def test_a_probe_is_answered_where_the_esp_sends_one(make_app: MakeApp, method: 
 
 
 def test_salesforces_verification_is_answered_and_shows_what_to_send_back(make_app: MakeApp) -> None:
-    assert greet("sfmc", VERIFICATION) == Handshake(
-        note="the ESP verifies this URL: 'callbackId cb-1 verificationKey key-1'"
-    )
+    assert verified("sfmc", VERIFICATION) == "the ESP verifies this URL: 'callbackId cb-1 verificationKey key-1'"
     client = make_app(**OPEN).test_client()
     assert client.post("/webhooks/sfmc", json=VERIFICATION).status_code == 200
     # What is no verification needs its signature.
@@ -67,15 +65,15 @@ def test_salesforces_verification_is_answered_and_shows_what_to_send_back(make_a
     "body", [b"", b"[]", b"null", b"\xff", b"[" * 100_000, {"callbackId": "x"}, [VERIFICATION], {"verificationKey": 1}]
 )
 def test_what_is_no_verification_is_none(body: Any) -> None:
-    assert greet("sfmc", body) is None
+    assert verified("sfmc", body) is None
 
 
 def test_a_forged_verification_cannot_flood_or_break_the_log() -> None:
-    shaken = greet("sfmc", {"callbackId": "a\nb\x1b[31m", "verificationKey": "é" * 10_000})
-    assert shaken is not None
-    assert len(shaken.note) < 1000
-    assert shaken.note.isascii()
-    assert shaken.note.isprintable()
+    note = verified("sfmc", {"callbackId": "a\nb\x1b[31m", "verificationKey": "é" * 10_000})
+    assert note is not None
+    assert len(note) < 1000
+    assert note.isascii()
+    assert note.isprintable()
 
 
 def test_mandrills_empty_test_batch_is_answered_though_its_key_is_nobodys(make_app: MakeApp) -> None:
