@@ -147,7 +147,7 @@ def test_the_migration_to_the_register_goes_on_wherever_it_was_cut_off(
     schema.upgrade(database, "0009")
     VersionBefore(database).store(change())
     for _ in range(2):
-        schema.upgrade(database)
+        schema.upgrade(database, "0010")
         with database.write() as connection:
             connection.exec_driver_sql("UPDATE alembic_version SET version_num = '0009'")
     schema.upgrade(database)

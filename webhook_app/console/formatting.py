@@ -16,7 +16,7 @@ _CODE = re.compile(r"`([^`]*)`")
 
 
 def add(console: Flask) -> None:
-    for template_filter in (ago, exactly, happened, pretty, with_code):
+    for template_filter in (ago, briefly, exactly, happened, pretty, with_code):
         console.add_template_filter(template_filter, template_filter.__name__)
 
 
@@ -38,6 +38,11 @@ def _distance(seconds: float) -> str:
 def exactly(moment: datetime | None) -> Markup:
     """The moment itself. A script writes it in the person's own time zone; UTC stays there to be pointed at."""
     return Markup("—") if moment is None else _time(moment, f"{moment:%d %b %Y, %H:%M:%S}", "exact")
+
+
+def briefly(moment: datetime | None) -> Markup:
+    """The same in a list, where the year would only take room."""
+    return Markup("—") if moment is None else _time(moment, f"{moment:%d %b, %H:%M:%S}", "brief")
 
 
 def _time(moment: datetime, text: str, kind: str) -> Markup:

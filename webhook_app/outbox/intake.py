@@ -14,6 +14,7 @@ from webhook_app.outbox.database import LOCK_TIMEOUT, Database, OutboxUnavailabl
 from webhook_app.outbox.group_commit import GroupCommit
 from webhook_app.outbox.hashing import Hasher, load_hasher
 from webhook_app.outbox.inserts import insert_events
+from webhook_app.outbox.mentions import Mention, mentions_in, note
 from webhook_app.outbox.routing import Condition, rows_of
 from webhook_app.outbox.rows import NewRow
 from webhook_app.outbox.tables import State, one_time_tokens
@@ -39,6 +40,7 @@ class Added:
 class _Webhook:
     rows: list[NewRow]
     token: dict[str, Any] | None
+    mentions: list[Mention]
 
 
 class Intake:
@@ -90,7 +92,7 @@ class Intake:
         if not rows and token is None:
             return Added(accepted=0, duplicates=0, quarantined=0, no_section=no_section)
         try:
-            added = self._commit(_Webhook(rows, token))
+            added = self._commit(_Webhook(rows, token, mentions_in(rows, hasher)))
         except TimeoutError:
             raise OutboxUnavailable("the database is too slow") from None
         except OutboxUnavailable:
@@ -118,6 +120,7 @@ class Intake:
             were_new = iter(
                 insert_events(connection, [row for webhook in good for row in webhook.rows], due_at=self._due_at)
             )
+            note(connection, [mention for webhook in good for mention in webhook.mentions])
         return [TokenReused() if webhook in reused else _added(webhook.rows, were_new) for webhook in webhooks]
 
     def _with_reused_tokens(

@@ -12,8 +12,8 @@ from sqlalchemy import delete, or_, select, tuple_, update
 
 from webhook_app.consent import Action, IdentityKind
 from webhook_app.outbox.database import Database
-from webhook_app.outbox.queries import Attempt, Event, Filter, attempt_of, hashes_of, stream
-from webhook_app.outbox.tables import State, attempts, consents, events, recent_webhooks
+from webhook_app.outbox.queries import PAGE, Attempt, Event, Filter, attempt_of, hashes_of, stream
+from webhook_app.outbox.tables import State, attempts, consents, events, mentions, recent_webhooks
 from webhook_app.outbox.times import from_micros, maybe_from_micros
 
 BATCH = 1000  # rows
@@ -81,6 +81,14 @@ def show_person(database: Database, person: str) -> Person | None:
     )
 
 
+def quarantined_mentions(database: Database, person: str) -> list[Event]:
+    """Events in quarantine in which the person's address stands, newest first, at most a page."""
+    hashes = hashes_of(database, person)
+    mentioned = select(mentions.c.event_id).where(mentions.c.identity_hash.in_(hashes))
+    some = events.c.id.in_(mentioned)
+    return [event for batch in stream(database, Filter(state=State.QUARANTINED), some) for event in batch][::-1][:PAGE]
+
+
 def opted_out(database: Database) -> Iterator[list[OptedOut]]:
     """Everybody whose newest wish is to get no messages, in batches."""
     key = tuple_(consents.c.identity_hash, consents.c.section)
@@ -127,8 +135,14 @@ def erase_person(database: Database, person: str) -> int:
             select(events.c.id, events.c.raw).where(events.c.state == State.QUARANTINED, events.c.raw.is_not(None))
         ).all()
         about = [row.id for row in quarantined if said in row.raw.lower()]
+        mentioning = select(mentions.c.event_id).where(mentions.c.identity_hash.in_(hashes))
+        about += connection.execute(
+            select(events.c.id).where(events.c.id.in_(mentioning), events.c.state == State.QUARANTINED)
+        ).scalars()
         mine = or_(events.c.identity_hash.in_(hashes), events.c.id.in_(about))
         connection.execute(delete(attempts).where(attempts.c.event_id.in_(select(events.c.id).where(mine))))
+        erased_or_mentioned = or_(mentions.c.identity_hash.in_(hashes), mentions.c.event_id.in_(about))
+        connection.execute(delete(mentions).where(erased_or_mentioned))
         connection.execute(delete(consents).where(consents.c.identity_hash.in_(hashes)))
         erased = int(connection.execute(delete(events).where(mine)).rowcount)
         bodies = connection.execute(

@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterable, Mapping
 from sqlalchemy import select, update
 
 from webhook_app.consent import ConsentChange
+from webhook_app.outbox import mentions
 from webhook_app.outbox.database import Database
 from webhook_app.outbox.hashing import load_hasher
 from webhook_app.outbox.inserts import insert_events
@@ -57,6 +58,7 @@ class Quarantine:
             note = "read again: it says nothing about consent"
             if rows:
                 insert_events(connection, rows, due_at=self._due_at)
+                mentions.note(connection, mentions.mentions_in(rows, hasher))
                 keys = [row.dedupe_key for row in rows[:NAMED]]
                 found = connection.execute(select(events.c.id).where(events.c.dedupe_key.in_(keys))).scalars()
                 named = ", ".join(f"#{one}" for one in sorted(found))

@@ -12,14 +12,14 @@ from datetime import datetime, timedelta
 from enum import StrEnum
 from typing import Any
 
-from sqlalchemy import ColumnElement, Connection, Select, and_, func, literal, or_, select, true, tuple_
+from sqlalchemy import ColumnElement, Connection, Select, and_, func, literal, or_, select, true, tuple_, union
 
 from webhook_app.consent import Action, ConsentChange, Identity, IdentityKind
 from webhook_app.outbox.database import Database
 from webhook_app.outbox.hashing import HASH_BYTES, load_hasher
 from webhook_app.outbox.rows import Sent, change_of_row
 from webhook_app.outbox.states import DEAD, IN_STATE, WAITING, Fate, fates, tries
-from webhook_app.outbox.tables import DEFAULT_SECTION, State, attempts, events
+from webhook_app.outbox.tables import DEFAULT_SECTION, State, attempts, events, mentions
 from webhook_app.outbox.times import from_micros, maybe_from_micros, to_micros
 
 PAGE = 50  # rows
@@ -293,8 +293,10 @@ def pseudonyms(database: Database, person: str) -> str:
     """
     hashes, number = hashes_of(database, person), _number_of(person)
     with database.read() as connection:
-        query = select(events.c.identity_hash).where(events.c.identity_hash.in_(hashes)).distinct()
-        known = sorted(hashed.hex() for hashed in connection.execute(query).scalars())
+        of_events, of_mentions = (
+            select(table.c.identity_hash).where(table.c.identity_hash.in_(hashes)) for table in (events, mentions)
+        )
+        known = sorted(bytes(hashed).hex() for hashed in connection.execute(union(of_events, of_mentions)).scalars())
         if known or number is None:
             return _BETWEEN.join(known) or bytes(HASH_BYTES).hex()
         return f"#{number}"

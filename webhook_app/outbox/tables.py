@@ -326,6 +326,16 @@ reconciliations = Table(
 )
 
 
+#: Who may be meant in a quarantined event; see `mentions`.
+mentions = Table(
+    "mentions",
+    metadata,
+    #: Keyed hash of an address-like text.
+    Column("identity_hash", LargeBinary, primary_key=True),
+    Column("event_id", BigInteger, primary_key=True),
+    sqlite_with_rowid=False,
+)
+
 #: The last webhooks of each ESP; see `recent`.
 recent_webhooks = Table(
     "recent_webhooks",

@@ -33,15 +33,19 @@ async function refresh() {
   }
 }
 
-const EXACT = new Intl.DateTimeFormat("en-GB", {
-  day: "2-digit", month: "short", year: "numeric", hour: "2-digit", minute: "2-digit", second: "2-digit", hourCycle: "h23",
-});
+const CLOCK = { day: "2-digit", month: "short", hour: "2-digit", minute: "2-digit", second: "2-digit", hourCycle: "h23" };
+const FORMS = {
+  exact: new Intl.DateTimeFormat("en-GB", { ...CLOCK, year: "numeric" }),
+  brief: new Intl.DateTimeFormat("en-GB", CLOCK),
+};
 const ZONE = Intl.DateTimeFormat().resolvedOptions().timeZone;
 
 // Times are served in UTC, and written here as the clock on this wall has them. UTC stays in the title.
 function localise(part) {
-  for (const time of part.querySelectorAll("time[data-exact]")) {
-    time.textContent = EXACT.format(new Date(time.dateTime)).replace(" at ", ", ");
+  for (const [name, form] of Object.entries(FORMS)) {
+    for (const time of part.querySelectorAll(`time[data-${name}]`)) {
+      time.textContent = form.format(new Date(time.dateTime)).replace(" at ", ", ");
+    }
   }
 }
 
@@ -64,6 +68,10 @@ function prepare(part) {
       label.textContent = "Copied";
       setTimeout(() => { label.textContent = "Copy"; }, 1500);
     });
+  }
+  for (const button of part.querySelectorAll("[data-print]")) {
+    button.hidden = false;
+    button.addEventListener("click", () => print());
   }
   for (const form of part.querySelectorAll("form[data-confirm]")) {
     form.addEventListener("submit", (event) => {

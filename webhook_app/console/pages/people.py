@@ -1,0 +1,70 @@
+"""People: the answer about one, their page, the proof, and forgetting them."""
+
+import re
+from datetime import UTC, datetime
+
+from flask import Flask, abort, redirect, render_template, request, session, url_for
+from flask.typing import ResponseReturnValue
+
+from webhook_app.console import access, overview
+from webhook_app.console.answer import answers
+from webhook_app.console.shown import Shown
+from webhook_app.outbox import queries
+from webhook_app.outbox.counters import counted
+from webhook_app.outbox.people import Person, erase_person, is_unfinished, quarantined_mentions, show_person
+
+#: A keyed hash, or several of one who is known by several.
+PSEUDONYM = re.compile(r"[0-9a-f]{32}(\.[0-9a-f]{32})*")
+
+
+def add(console: Flask, shown: Shown) -> None:
+    @console.post("/people")
+    def look_up() -> ResponseReturnValue:
+        # Posted, and answered with a page whose URL holds keyed hashes: an address stands in nobody's log.
+        person = request.form.get("person", "").strip()
+        if not person:
+            return redirect(url_for("home"), code=303)
+        known = show_person(shown.database, person) is not None or quarantined_mentions(shown.database, person)
+        if known:
+            return redirect(url_for("person", pseudonym=queries.pseudonyms(shown.database, person)), code=303)
+        if person.startswith("#"):
+            return redirect(url_for("list_events", person=person), code=303)
+        calls = overview.calls(counted(shown.database))
+        called = {provider.name: calls.get(provider.name) for provider in shown.sorted_providers() if provider.scheme}
+        return render_template("nobody.html", person=person, called=called)
+
+    @console.get("/people/<pseudonym>")
+    def person(pseudonym: str) -> str:
+        if not PSEUDONYM.fullmatch(pseudonym):
+            # Not by an address either: it would stand in a URL.
+            abort(404)
+        found = show_person(shown.database, pseudonym)
+        quarantined = quarantined_mentions(shown.database, pseudonym)
+        if found is None and not quarantined:
+            abort(404)
+        return render_template(
+            "person.html",
+            pseudonym=pseudonym,
+            named=_name(found),
+            found=found,
+            answers=answers(found, quarantined),
+            several=len({one.section for one in found.consents}) > 1 if found else False,
+            made_at=datetime.now(UTC),
+            base=shown.base,
+        )
+
+    @console.post("/people/<pseudonym>/erase")
+    def erase(pseudonym: str) -> ResponseReturnValue:
+        found = show_person(shown.database, pseudonym) or abort(404)
+        if is_unfinished(found) and not request.form.get("even_if_unfinished"):
+            abort(400, "Dynamic Yield does not know yet what this person wants: it would never be told.")
+        shown.journal.record(access.user(), "people erase", person=pseudonym)
+        erased = erase_person(shown.database, _name(found) or pseudonym)
+        session["told"] = f"{erased} event{'s' if erased != 1 else ''} of this person were erased."
+        return redirect(url_for("home"), code=303)
+
+
+def _name(person: Person | None) -> str | None:
+    """The newest address or id that retention has left of them."""
+    values = [event.identity_value for event in person.events if event.identity_value] if person else []
+    return values[-1] if values else None
