@@ -10,6 +10,7 @@ from webhook_app.cli.forward import forward
 from webhook_app.cli.importing import import_file
 from webhook_app.cli.people import people
 from webhook_app.cli.reconcile import reconcile
+from webhook_app.cli.report import report
 from webhook_app.cli.sections import sections
 from webhook_app.cli.simulate import sandbox, simulate_webhook
 from webhook_app.cli.try_payload import try_payload
@@ -30,6 +31,7 @@ _COMMANDS = (
     connect,
     import_file,
     reconcile,
+    report,
     webhooks,
 )
 

@@ -2,7 +2,7 @@
 
 import csv
 import io
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 
 from webhook_app.outbox.queries import Event
 
@@ -32,6 +32,11 @@ def lines(batches: Iterable[list[Event]]) -> Iterator[str]:
     yield _write([COLUMNS])
     for batch in batches:
         yield _write([cell(getattr(event, column)) for column in COLUMNS] for event in batch)
+
+
+def table(rows: Sequence[Mapping[str, object]]) -> str:
+    """A small one, whole; the first row names the columns."""
+    return _write([list(rows[0]) if rows else [], *([cell(value) for value in row.values()] for row in rows)])
 
 
 def cell(value: object) -> str:

@@ -2,7 +2,7 @@
 
 import json
 import uuid
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -18,12 +18,14 @@ from sqlalchemy import (
     update,
 )
 
+from webhook_app.outbox import promptness
 from webhook_app.outbox.database import Database
 from webhook_app.outbox.handover import take_over
+from webhook_app.outbox.promptness import Taken
 from webhook_app.outbox.rows import EVENT_COLUMNS, PERSON_COLUMNS, Claimed, Sent, claimed_of_rows
 from webhook_app.outbox.settling import Settling
 from webhook_app.outbox.tables import DEFAULT_SECTION, State, consents, events, workers
-from webhook_app.outbox.times import Time, seconds_to_micros
+from webhook_app.outbox.times import Time, seconds_to_micros, to_micros
 
 LEASE = 20.0  # seconds for which a claimed person belongs to their worker, unless it is renewed
 
@@ -153,23 +155,26 @@ class Queue:
                 if held < len(rows):
                     raise _NotAllOurs
                 self._settling.record(connection, [row for _, row in rows])
+                promptness.add(connection, _taken(in_order))
         except _NotAllOurs:
             with self._database.write() as connection:
-                for one in in_order:
-                    self._settle_one(connection, one)
+                settled = [one for one in in_order if self._settle_one(connection, one)]
+                promptness.add(connection, _taken(settled))
 
-    def _settle_one(self, connection: Connection, one: Settlement) -> None:
+    def _settle_one(self, connection: Connection, one: Settlement) -> bool:
+        """Whether the row was still ours."""
         row, was_delivered = self._values(one), one.state is State.DELIVERED
         self._settling.record(connection, [row])
         settle = self._settling.deliver if was_delivered else self._settling.fail
         if settle(connection, [row]):
-            return
+            return True
         # Nobody updated: our lease ran out, and what becomes of the person is another worker's business.
         mine = and_(consents.c.identity_hash == row["person"], consents.c.section == row["of_section"])
         if connection.execute(select(consents.c.version).where(mine)).first() is None:
             log.warning("settled_row_is_gone", event_id=one.claimed.id, section=one.claimed.section)
         elif was_delivered or one.lost:
             self._settling.stray(connection, row)
+        return False
 
     def report(self, worker: str, *, pauses: Pauses | None = None) -> None:
         """Say that a worker is alive, and where it sends nothing and why. A worker not heard of is dead."""
@@ -217,6 +222,19 @@ class Queue:
             "url": url,
             "body": body,
         }
+
+
+def _taken(settlements: Iterable[Settlement]) -> Iterator[Taken]:
+    """The opt-outs among them that Dynamic Yield has taken for the first time."""
+    for one in settlements:
+        claimed = one.claimed
+        if one.state is State.DELIVERED and claimed.version % 2 and not claimed.is_told:
+            yield Taken(
+                provider=claimed.provider,
+                occurred_at=claimed.version // 2,
+                received_at=to_micros(claimed.received_at),
+                taken_at=seconds_to_micros(one.started_at + one.duration),
+            )
 
 
 class _NotAllOurs(Exception):

@@ -69,6 +69,8 @@ class Claimed:
     received_at: datetime
     #: When the first of them failed.
     retrying_since: datetime | None
+    #: Dynamic Yield has taken it before, and is told once more.
+    is_told: bool = False
 
 
 def row_of_change(
@@ -111,7 +113,7 @@ def row_of_quarantined(provider: str, reason: str, raw: bytes, hasher: Hasher, n
 
 
 #: Of the register and of the log: what `claimed_of_rows` reads.
-PERSON_COLUMNS = ("identity_hash", "section", "version", "event_id", "lease", "tries", "retrying_since")
+PERSON_COLUMNS = ("identity_hash", "section", "version", "event_id", "lease", "tries", "retrying_since", "told_version")
 EVENT_COLUMNS = (
     "id",
     "provider",
@@ -151,6 +153,7 @@ def claimed_of_rows(person: Mapping[str, Any], event: Mapping[str, Any] | None) 
         attempts=person["tries"],
         received_at=from_micros(event["received_at"] if event else person["version"] // 2),
         retrying_since=maybe_from_micros(person["retrying_since"]),
+        is_told=person["told_version"] == person["version"],
     )
 
 

@@ -326,6 +326,19 @@ reconciliations = Table(
 )
 
 
+#: How long it took until opt-outs were taken, a row for each day, ESP and bucket; see `promptness`.
+promptness = Table(
+    "promptness",
+    metadata,
+    #: Days since 1970.
+    Column("day", Integer, primary_key=True),
+    Column("provider", Text, primary_key=True),
+    Column("bucket", SmallInteger, primary_key=True),
+    Column("taken", BigInteger, nullable=False),
+    #: Microseconds.
+    Column("worst", BigInteger, nullable=False),
+)
+
 #: Who may be meant in a quarantined event; see `mentions`.
 mentions = Table(
     "mentions",

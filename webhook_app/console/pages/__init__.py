@@ -2,7 +2,7 @@
 
 from flask import Flask
 
-from webhook_app.console.pages import esps, events, home, journal, orders, people, quarantine
+from webhook_app.console.pages import esps, events, home, journal, orders, people, quarantine, report
 from webhook_app.console.shown import Shown
 
 
@@ -16,5 +16,5 @@ def add(console: Flask, shown: Shown) -> None:
     def sandbox() -> dict[str, str]:
         return {"sandbox": shown.sandbox}
 
-    for page in (home, people, events, esps, quarantine, orders, journal):
+    for page in (home, people, events, esps, quarantine, orders, report, journal):
         page.add(console, shown)

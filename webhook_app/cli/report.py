@@ -1,0 +1,61 @@
+"""`flask report`: how long it took until Dynamic Yield had taken an unsubscribe."""
+
+from datetime import UTC, datetime, timedelta
+
+import click
+from flask.cli import with_appcontext
+
+from webhook_app.cli.shared import as_json, database, one_clear_line, print_json
+from webhook_app.outbox import promptness
+
+
+class Since(click.ParamType):  # type: ignore[type-arg] # generic only in its stubs
+    """`30d`, `48h`, or a day like `2026-01-31`."""
+
+    name = "time"
+
+    def convert(self, value: object, param: click.Parameter | None, ctx: click.Context | None) -> datetime:
+        text = str(value)
+        try:
+            if text[-1:] in ("d", "h"):
+                length = timedelta(**{"days" if text[-1] == "d" else "hours": int(text[:-1])})
+                return datetime.now(UTC) - length
+            return datetime.fromisoformat(text).replace(tzinfo=UTC)
+        except (ValueError, OverflowError):
+            self.fail("must be like 30d, 48h or 2026-01-31", param, ctx)
+
+
+@click.command
+@click.option(
+    "--since", type=Since(), help="Only what was taken since then: 30d, 48h or 2026-01-31. Whole days in UTC."
+)
+@as_json
+@with_appcontext
+@one_clear_line
+def report(since: datetime | None, as_json: bool) -> None:
+    """Show for each month and ESP how long it took from an unsubscribe until Dynamic Yield had taken it.
+
+    The time begins when the person acted, as the ESP says. Median and 95th percentile are at most 19 % too high.
+    """
+    lines = promptness.report(database(), since=since)
+    if as_json:
+        for line in lines:
+            print_json(promptness.as_row(line))
+        return
+    if not lines:
+        click.echo("Nothing was taken in this time.")
+        return
+    click.echo(
+        f"{'month':8} {'ESP':16} {'taken':>9} {'median':>9} {'p95':>9} {'worst':>9} {'in 48 h':>8} {'caught up':>10}"
+    )
+    for line in lines:
+        median, p95, worst = (_seconds(length) for length in (line.median, line.p95, line.worst))
+        share = "—" if line.share is None else f"{line.share:.2%}"
+        click.echo(
+            f"{line.month:8} {line.provider:16} {line.taken:9,} {median:>9} {p95:>9} {worst:>9} {share:>8} "
+            f"{line.caught_up:10,}"
+        )
+
+
+def _seconds(length: timedelta | None) -> str:
+    return "—" if length is None else f"{length.total_seconds():,.1f} s"
