@@ -16,6 +16,7 @@ import requests
 
 from webhook_app.dev import sandbox
 from webhook_app.dev.sandbox import FAULTS, Sandbox
+from webhook_app.dev.sandbox.page import BUTTONS
 from webhook_app.dev.sandbox.wire import Request
 
 EVENTS = "/v2/collect/user/event"
@@ -256,6 +257,20 @@ def test_the_page_shows_what_came_in_and_runs_none_of_it(box: Sandbox) -> None:
     assert page.headers["Content-Type"] == "text/html; charset=utf-8"
     assert "&lt;script&gt;" in page.text
     assert "<script" not in page.text
+
+
+def test_the_buttons_of_the_page_break_it_and_heal_it(box: Sandbox) -> None:
+    for button in BUTTONS:
+        page = requests.post(box.url, data={"fault": button.title, "times": "all"}, timeout=5)
+        assert [fault["kind"] for fault in box.faults] == [button.kind]
+        assert "Broken: " in page.text
+    requests.post(box.url, data={"fault": "503", "times": "1"}, timeout=5)
+    assert [post(box, EVENTS, web(**EMAIL)).status_code for _ in range(2)] == [503, 204]
+    requests.post(box.url, data={"fault": "401", "times": "all"}, timeout=5)
+    assert "All is well" in requests.post(box.url, data={"do": "heal"}, timeout=5).text
+    assert "0 arrived" in requests.post(box.url, data={"do": "forget"}, timeout=5).text
+    requests.post(box.url, data={"fault": "no such button", "do": "no such thing"}, timeout=5)
+    assert box.faults == []
 
 
 def test_served_by_itself_it_ends_cleanly_when_told_to() -> None:

@@ -6,7 +6,7 @@ It keeps its own log of what arrived, which is what tests and people believe; it
     GET, DELETE /sandbox/received        what arrived, newest last · forget it
     GET /sandbox/counts                  how much of it there is
     GET, POST, PUT, DELETE /sandbox/fault  the faults to come · add · replace · none
-    GET /                                the same for people
+    GET, POST /                          the same for people, with buttons for the usual faults
 
 A fault is `{"kind": "status", "times": 3, "status": 503, "retry_after": 2}`; `FAULTS` has the kinds, `times: null`
 means until further notice. `{"latency_ms": 10}` makes every answer take that long.
