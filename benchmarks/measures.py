@@ -16,6 +16,7 @@ from benchmarks.limits import posting
 from benchmarks.limits.relaying import body_about
 from benchmarks.machine import apart, cpu_seconds, pss
 from benchmarks.product import Place, Served, gunicorn, place, sandbox, worker
+from tests.processes import wait_until
 
 CONNECTIONS = 32
 BATCH_CONNECTIONS = 4
@@ -155,10 +156,13 @@ def draining(where: Place, effort: Effort, *, rounds: int) -> Compared:
             nonlocal done
             done += 1
             with worker(where, box.port, name=f"worker-{done}") as program:
+                pid, at_first = program.process.pid, delivered(where)
+                wait_until(lambda: delivered(where) > at_first, "the worker sends")
                 time.sleep(effort.drain_seconds / 4)  # claims, connections: what happens once
-                pid = program.process.pid
                 before, cpu, began = delivered(where), cpu_seconds([pid]), time.perf_counter()
                 time.sleep(effort.drain_seconds)
+                # However busy the machine is, a rate of nothing is none.
+                wait_until(lambda: delivered(where) > before, "the worker goes on")
                 count, seconds = delivered(where) - before, time.perf_counter() - began
                 compared.more["worker_pss_mb"] = max(compared.more.get("worker_pss_mb", 0), pss(pid))
                 return count / seconds, count / (cpu_seconds([pid]) - cpu or 0.01)
@@ -193,8 +197,8 @@ def latency(where: Place, web: Served, effort: Effort) -> Compared:
 
 
 def lags(port: int, sandbox_port: int, count: int) -> list[float]:
-    admin = f"http://127.0.0.1:{sandbox_port}/sandbox/received"
-    requests.delete(admin, timeout=10)
+    admin = f"http://127.0.0.1:{sandbox_port}/sandbox"
+    requests.delete(f"{admin}/received", timeout=10)
     sent_at = {}
     with requests.Session() as session:
         session.trust_env = False
@@ -205,14 +209,16 @@ def lags(port: int, sandbox_port: int, count: int) -> list[float]:
             person = body.partition(b'"external_id":"')[2].partition(b'"')[0].decode()
             sent_at[person] = time.time()
             session.post(f"http://127.0.0.1:{port}/webhooks/emarsys", data=body, headers=headers, timeout=10)
-    deadline = time.monotonic() + 30
-    while True:
-        received = requests.get(admin, timeout=30).json()["received"]
-        if len(received) >= count or time.monotonic() > deadline:
-            break
-        time.sleep(0.1)
+    wait_until(lambda: taken(sandbox_port) >= count, "all have arrived")
+    received = requests.get(f"{admin}/received", timeout=30).json()["received"]
     arrived = {one["body"]["events"][0]["properties"]["externalId"]: one["at"] for one in received}
     return [(arrived[person] - sent_at[person]) * 1000 for person in sent_at]
+
+
+def taken(sandbox_port: int) -> int:
+    """How many events the sandbox has taken."""
+    counts = requests.get(f"http://127.0.0.1:{sandbox_port}/sandbox/counts", timeout=30).json()["counts"]
+    return int(counts["taken"])
 
 
 # ---------------------------------------------------------------- all of them

@@ -39,7 +39,9 @@ class Place:
         )
 
     def upgrade(self) -> None:
-        subprocess.run([find("flask"), "db", "upgrade"], cwd=self.folder, env=self.env, check=True, capture_output=True)
+        subprocess.run(
+            [find("flask"), "db", "upgrade"], cwd=self.folder, env=self.env, check=True, stdout=subprocess.DEVNULL
+        )
 
 
 @contextmanager

@@ -12,7 +12,7 @@ from benchmarks.load import request
 from tests.signing import SendGridSigner
 
 BATCH = 1000  # events in a SendGrid batch, about 340 KB
-EMARSYS_TOKEN = "benchmark-token"  # noqa: S105 (opens nothing but a benchmark)
+EMARSYS_TOKEN = "benchmark-emarsys-token"  # noqa: S105 (opens nothing but a benchmark)
 
 _OTHERS = ("delivered", "open", "click", "processed")
 _OPT_OUTS = ("unsubscribe", "group_unsubscribe", "spamreport")

@@ -17,7 +17,7 @@ import requests
 
 from benchmarks import load, webhooks
 from benchmarks.machine import MEASURED, OTHERS, cpu_seconds
-from benchmarks.measures import CONNECTIONS, Effort
+from benchmarks.measures import CONNECTIONS, Effort, taken
 from benchmarks.product import ENGINES, Place, Served, gunicorn, place, running, sandbox, worker
 from tests.processes import environment, free_port, wait_for_http, wait_until
 
@@ -76,7 +76,7 @@ def _end_to_end(engine: str, effort: Effort) -> dict[str, Any]:
             requests.delete(f"{admin}/received", timeout=10)
             cpu, began = cpu_seconds(pids), time.perf_counter()
             load.run(server.port, webhooks.singles(count), connections=CONNECTIONS)
-            wait_until(lambda: _taken(admin) >= count, "all have arrived")
+            wait_until(lambda: taken(box.port) >= count, "all have arrived")
             seconds = time.perf_counter() - began
             per_cpu[side].append(count / (cpu_seconds(pids) - cpu))
             return count / seconds
@@ -89,10 +89,6 @@ def _end_to_end(engine: str, effort: Effort) -> dict[str, Any]:
         found = _by_turns("Node-RED", "end to end, a core for each process", engine, effort.rounds, sides, warm_up=4)
         medians = {side: statistics.median(figures[-effort.rounds :]) for side, figures in per_cpu.items()}
         return found | {"other_ratio": medians["product"] / medians["peer"]}
-
-
-def _taken(admin: str) -> int:
-    return int(requests.get(f"{admin}/counts", timeout=30).json()["counts"]["taken"])
 
 
 def _by_turns(
