@@ -62,7 +62,7 @@ def console(real_browser: Browser, product: Product) -> Iterator[Page]:
 
 def find(console: Page, address: str) -> None:
     """Search for a person, and open their only change."""
-    console.get_by_role("link", name="Events").click()
+    console.get_by_role("link", name="Events", exact=True).click()
     console.get_by_label("Address or id").fill(address)
     console.get_by_role("button", name="Search").click()
     console.get_by_role("rowheader").get_by_role("link").click()
