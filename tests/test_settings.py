@@ -81,7 +81,7 @@ def test_words_are_read_in_any_letter_case(name: str, value: str) -> None:
 def test_a_secret_of_the_catalogue_that_can_be_guessed_is_refused_with_the_cure(variable: str) -> None:
     environ = {variable: "a-long-enough-secret,0123456789abcde"}
     with pytest.raises(ConfigurationError) as refused:
-        registry.build(Settings.from_environment(environ), environ)
+        registry.build_providers(Settings.from_environment(environ), environ)
     (line,) = refused.value.problems
     assert line.startswith(f"{variable} entry 2 of 2 is shorter than 16 characters and can be guessed")
     assert "0123456789abcde" not in line
@@ -89,7 +89,7 @@ def test_a_secret_of_the_catalogue_that_can_be_guessed_is_refused_with_the_cure(
 
 def test_a_key_that_the_esp_makes_is_as_long_as_the_esp_makes_it() -> None:
     environ = {"MAILGUN_SIGNING_KEYS": "key-3ax6xnjp29jd"[:12]}
-    assert registry.build(Settings.from_environment(environ), environ)["mailgun"].scheme
+    assert registry.build_providers(Settings.from_environment(environ), environ)["mailgun"].scheme
 
 
 def test_plain_http_is_for_this_machine_only() -> None:

@@ -16,13 +16,12 @@ from werkzeug.middleware.dispatcher import DispatcherMiddleware
 
 from webhook_app import cli, receiver, web
 from webhook_app.console import PREFIX, create_console
-from webhook_app.delivery.sections import build as build_sections
-from webhook_app.delivery.sections import conditions
+from webhook_app.delivery.sections import build_sections, conditions
 from webhook_app.ops import description, health, logs, metrics
 from webhook_app.outbox import Database, Intake, open_database
 from webhook_app.outbox.counters import FLUSH_EVERY, Counters
 from webhook_app.outbox.recent import RecentWebhooks
-from webhook_app.providers.registry import build as build_providers
+from webhook_app.providers.registry import build_providers
 from webhook_app.providers.registry import variables as provider_variables
 from webhook_app.settings import PLATFORMS, ConfigurationError, Settings, near_misses, platform
 from webhook_app.webhook_result import WebhookResult
@@ -60,7 +59,7 @@ def _join_make_run() -> None:
 
     running = marker.find()
     if running and marker.STARTED_BY_RUN not in os.environ:
-        sys.stderr.write(f"{running.told(os.environ)}\n")
+        sys.stderr.write(f"{running.describe(os.environ)}\n")
         os.environ |= running.environment(os.environ)
 
 

@@ -24,7 +24,7 @@ log = structlog.get_logger()
 
 
 @dataclass(slots=True, eq=False)
-class Reading:
+class WatchedConnection:
     """A connection on which a request is being served."""
 
     connection: Any
@@ -39,14 +39,14 @@ class SlowlorisGuard:
     """Ends requests that have not come whole in time. One thread looks at all of them once a second."""
 
     def __init__(self) -> None:
-        self._readings: set[Reading] = set()
+        self._readings: set[WatchedConnection] = set()
 
     def start(self) -> None:
         threading.Thread(target=self._keep_watching, name="slowloris-guard", daemon=True).start()
 
     @contextmanager
-    def watching(self, connection: Any) -> Iterator[Reading]:
-        reading = Reading(connection)
+    def watching(self, connection: Any) -> Iterator[WatchedConnection]:
+        reading = WatchedConnection(connection)
         self._readings.add(reading)
         try:
             yield reading
@@ -81,7 +81,7 @@ class TimedReader:
     """
 
     reader: Any
-    reading: Reading
+    reading: WatchedConnection
 
     def read(self, size: int) -> bytes:
         try:

@@ -12,7 +12,7 @@ from typing import Any
 
 from webhook_app.ops import metrics
 from webhook_app.outbox import State
-from webhook_app.providers.registry import build
+from webhook_app.providers.registry import build_providers
 from webhook_app.settings import Settings, variables
 
 _BLOCK = re.compile(r"(<!-- (\w+):begin -->\n).*?(<!-- \2:end -->)", re.DOTALL)
@@ -28,7 +28,7 @@ def settings_table() -> str:
 
 
 def providers_table() -> str:
-    providers = build(Settings(), {})
+    providers = build_providers(Settings(), {})
     rows = [
         (provider.title, f"`/webhooks/{provider.name}`", _code(provider.opened_by))
         for provider in sorted(providers.values(), key=lambda provider: provider.title.casefold())

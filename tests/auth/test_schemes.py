@@ -14,7 +14,7 @@ from werkzeug.datastructures import Headers
 from webhook_app.auth import AnyOf, AuthenticationError, CannotVerify, Scheme, WebhookRequest, any_of
 from webhook_app.auth.basic import Basic
 from webhook_app.auth.jwt import Jwt
-from webhook_app.auth.keyed_hash import Hmac, Source
+from webhook_app.auth.keyed_hash import Hmac, ValueSource
 from webhook_app.auth.standard_webhooks import StandardWebhooks, parse_key
 from webhook_app.auth.standard_webhooks import sign as sign_webhook
 from webhook_app.auth.token import Token
@@ -167,7 +167,7 @@ class TestStandardWebhooks:
 def test_an_hmac_over_the_url_is_never_checked_against_a_guess() -> None:
     scheme = Hmac(
         secrets=(b"k",),
-        signature=(Source.parse("header:X-Sig"),),
+        signature=(ValueSource.parse("header:X-Sig"),),
         template="{url}{body}",
         tolerance=300,
         clock=lambda: NOW,
@@ -179,10 +179,10 @@ def test_an_hmac_over_the_url_is_never_checked_against_a_guess() -> None:
 def test_an_hmac_signature_may_have_a_prefix_and_an_id() -> None:
     scheme = Hmac(
         secrets=(b"old", b"new"),
-        signature=(Source.parse("form:sig"),),
+        signature=(ValueSource.parse("form:sig"),),
         template="{id}|{form}",
         prefix="sha256=",
-        id=(Source.parse("header:X-Id"),),
+        id=(ValueSource.parse("header:X-Id"),),
         tolerance=300,
     )
     assert scheme.sign(b"x", b"new").startswith(b"sha256=")

@@ -11,7 +11,7 @@ from urllib.parse import quote_plus
 from werkzeug.datastructures import Headers
 
 from webhook_app.auth import Scheme, WebhookRequest
-from webhook_app.auth.keyed_hash import Digest, Encoding, Hmac, Source
+from webhook_app.auth.keyed_hash import Digest, Encoding, Hmac, ValueSource
 from webhook_app.auth.reading import TimeForm
 from webhook_app.auth.sendgrid import SIGNATURE_HEADER, TIMESTAMP_HEADER, SendGridSignature
 from webhook_app.auth.sendgrid import parse_key as sendgrid_key
@@ -28,9 +28,9 @@ Clock = Callable[[], float]
 def hmac_scheme(secret: str, signature: str, **options: Any) -> Hmac:
     for name in ("id", "timestamp", "token"):
         if name in options:
-            options[name] = (Source.parse(options[name]),)
+            options[name] = (ValueSource.parse(options[name]),)
     given: dict[str, Any] = {"tolerance": 300.0, "clock": lambda: SIGNED_AT} | options
-    return Hmac(secrets=(secret.encode(),), signature=(Source.parse(signature),), **given)
+    return Hmac(secrets=(secret.encode(),), signature=(ValueSource.parse(signature),), **given)
 
 
 def sendgrid() -> tuple[Scheme, WebhookRequest]:

@@ -18,7 +18,7 @@ JANE = "Jane+news@Example.com"
 
 def read(status: int, body: bytes | None = b"", *private: str, **headers: str) -> Answer:
     named = CaseInsensitiveDict({name.replace("_", "-"): value for name, value in headers.items()})
-    return answers.read(status, named, body, private=private, now=NOW)
+    return answers.read_answer(status, named, body, private=private, now=NOW)
 
 
 @pytest.mark.parametrize(
@@ -265,7 +265,7 @@ def test_no_address_stays_in_a_trace_id_a_warning_or_a_location() -> None:
 )
 def test_whatever_comes_is_read_and_can_be_stored(status: int, body: bytes | None, value: str, secret: str) -> None:
     headers: dict[str, Any] = {"Retry-After": value, "DY-Trace-ID": value, "Location": value}
-    answer = answers.read(status, CaseInsensitiveDict(headers), body, private=[secret], now=NOW)
+    answer = answers.read_answer(status, CaseInsensitiveDict(headers), body, private=[secret], now=NOW)
     for text in (answer.message, answer.trace_id, *answer.warnings):
         assert len(text) <= MESSAGE_LIMIT
         assert "\x00" not in text

@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 import pytest
 
 from webhook_app.delivery import Answer, Outcome
-from webhook_app.delivery.breaker import BLAME_LIMIT, PROBE_EVERY, REMEMBERED, CircuitBreaker, Pause, State
+from webhook_app.delivery.breaker import BLAME_LIMIT, PROBE_EVERY, REMEMBERED, BreakerState, CircuitBreaker, Pause
 
 TAKEN = Answer(outcome=Outcome.DELIVERED, status=204)
 #: Without a word: a pause is a state, not a text.
@@ -146,7 +146,7 @@ def test_a_single_refusal_is_a_pause_only_when_nobody_else_was_there_to_be_tried
     section.wait(1.0)
     assert section.breaker.limit(section.now) == 1
     assert section.pause
-    assert section.breaker.state is State.HALF_OPEN
+    assert section.breaker.state is BreakerState.HALF_OPEN
 
 
 # ---------------------------------------------------------------- one change that something on the way dislikes

@@ -15,7 +15,7 @@ from webhook_app.consent import Action, ConsentChange, Identity, IdentityKind
 from webhook_app.delivery import Answer, Call, Outcome
 from webhook_app.delivery import client as client_module
 from webhook_app.delivery.client import BODY_LIMIT, Client, Timeouts
-from webhook_app.delivery.deadline import Attempt
+from webhook_app.delivery.deadline import TimedAttempt
 from webhook_app.delivery.events_api import EventsApi
 from webhook_app.dev import sandbox
 from webhook_app.dev.sandbox import Sandbox
@@ -364,16 +364,16 @@ def test_a_tls_handshake_that_never_ends_does_not_hold_the_attempt() -> None:
 def test_the_guard_of_deadlines_goes_on_after_an_error_that_nobody_expected_and_says_so(
     client: Client, box: Sandbox, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    cut = Attempt.cut_if_over
+    cut = TimedAttempt.cut_if_over
     failed: list[float] = []
 
-    def fail_once(attempt: Attempt, now: float) -> None:
+    def fail_once(attempt: TimedAttempt, now: float) -> None:
         if not failed:
             failed.append(now)
             raise RuntimeError("jane@example.com")
         cut(attempt, now)
 
-    monkeypatch.setattr(Attempt, "cut_if_over", fail_once)
+    monkeypatch.setattr(TimedAttempt, "cut_if_over", fail_once)
     box.fault("drip_headers", every=0.01)
     client.timeouts = Timeouts(total=0.5)
     with capture_logs() as logs:

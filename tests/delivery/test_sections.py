@@ -11,7 +11,7 @@ from webhook_app import build_app
 from webhook_app.consent import Action, IdentityKind
 from webhook_app.delivery.events_api import EventsApi
 from webhook_app.delivery.reconnect import Reconnect
-from webhook_app.delivery.sections import DEFAULT, Section, build
+from webhook_app.delivery.sections import DEFAULT, Section, build_sections
 from webhook_app.providers.expressions import Condition
 from webhook_app.settings import ConfigurationError, Settings
 
@@ -41,7 +41,7 @@ def read(tmp_path: Path) -> Read:
         file = tmp_path / "sections.toml"
         file.write_text(text)
         environ = KEYS | {"SECTIONS_FILE": str(file)} | environ
-        return build(Settings.from_environment(environ), environ)
+        return build_sections(Settings.from_environment(environ), environ)
 
     return read
 
@@ -89,7 +89,7 @@ def test_without_a_file_there_is_one_section_of_the_environments_variables(
 ) -> None:
     monkeypatch.chdir(tmp_path)
     environ = {"EVENTS_API_KEY": "key", "SECTION_WHEN": "provider == 'emarsys'"}
-    sections = build(Settings.from_environment(environ), environ)
+    sections = build_sections(Settings.from_environment(environ), environ)
     assert list(sections) == [DEFAULT]
     section = sections[DEFAULT]
     assert (section.api_key, section.base) == ("key", "https://dy-api.com")
@@ -99,7 +99,7 @@ def test_without_a_file_there_is_one_section_of_the_environments_variables(
 def test_a_file_of_that_name_counts_without_being_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "sections.toml").write_text(UK)
     monkeypatch.chdir(tmp_path)
-    assert list(build(Settings.from_environment({}), KEYS)) == ["uk"]
+    assert list(build_sections(Settings.from_environment({}), KEYS)) == ["uk"]
 
 
 def test_no_section_shows_its_key(read: Read) -> None:
@@ -168,7 +168,7 @@ def test_all_mistakes_are_told_at_once(read: Read) -> None:
 def test_a_file_that_is_not_there_is_told(tmp_path: Path) -> None:
     settings = Settings.from_environment({"SECTIONS_FILE": str(tmp_path / "none.toml")})
     with pytest.raises(ConfigurationError) as caught:
-        build(settings, {})
+        build_sections(settings, {})
     assert caught.value.problems == [f"SECTIONS_FILE cannot be read: {tmp_path}/none.toml: No such file or directory"]
 
 

@@ -12,7 +12,7 @@ from webhook_app.consent import Action, ConsentChange, Identity, IdentityKind, P
 from webhook_app.delivery import Outcome, Undeliverable
 from webhook_app.delivery.client import Client
 from webhook_app.delivery.events_api import EmailProperties
-from webhook_app.delivery.registry import build
+from webhook_app.delivery.registry import build_form
 from webhook_app.dev.sandbox import Sandbox
 from webhook_app.settings import ConfigurationError, Settings
 
@@ -43,7 +43,7 @@ def change(kind: IdentityKind, action: Action = Action.OPT_OUT, **more: Any) -> 
 
 def assert_arrives_as(golden: str, said: ConsentChange, settings: Settings, client: Client, box: Sandbox) -> None:
     expected = orjson.loads((GOLDEN / golden).read_bytes())
-    answer = client.send(build(settings).call(said, pseudonym=PSEUDONYM))
+    answer = client.send(build_form(settings).call(said, pseudonym=PSEUDONYM))
     request = box.arrivals[-1].request
     assert f"{request.method} {request.path}" == expected["request"]
     assert request.body == orjson.dumps(expected["body"])  # byte by byte, so the order of the keys counts too
@@ -107,17 +107,17 @@ def test_an_address_is_sent_in_lower_case_where_the_settings_say_so(
 @pytest.mark.parametrize("kind", [IdentityKind.EXTERNAL, IdentityKind.PUSH])
 def test_only_addresses_are_ever_written_in_lower_case(destination: str, kind: IdentityKind) -> None:
     said = change(kind, identity=Identity(kind=kind, value="AbC"))
-    body = build(Settings(destination=destination, address_case="lower")).call(said, pseudonym=PSEUDONYM).body
+    body = build_form(Settings(destination=destination, address_case="lower")).call(said, pseudonym=PSEUDONYM).body
     assert b'"AbC"' in body
 
 
 def test_an_address_in_lower_case_is_kept_out_of_messages_too() -> None:
-    call = build(Settings(address_case="lower")).call(change(IdentityKind.EMAIL), pseudonym=PSEUDONYM)
+    call = build_form(Settings(address_case="lower")).call(change(IdentityKind.EMAIL), pseudonym=PSEUDONYM)
     assert "jane@example.com" in call.private
 
 
 def test_an_api_only_section_gets_the_same_made_up_ids_for_the_same_person_and_no_address_in_them() -> None:
-    form = build(Settings(section_type="api"))
+    form = build_form(Settings(section_type="api"))
     first, second = (form.call(change(IdentityKind.EMAIL, action), pseudonym=PSEUDONYM).body for action in Action)
     other = form.call(change(IdentityKind.EMAIL), pseudonym="somebody else").body
     ids = [(body["user"]["id"], body["sessionId"]) for body in map(orjson.loads, (first, second, other))]
@@ -129,13 +129,13 @@ def test_an_api_only_section_gets_the_same_made_up_ids_for_the_same_person_and_n
 
 def test_an_address_is_sent_trimmed_and_otherwise_as_the_esp_wrote_it() -> None:
     said = change(IdentityKind.EMAIL, identity=Identity(kind=IdentityKind.EMAIL, value="  Jänë+x@Exämple.COM "))
-    body = build(Settings()).call(said, pseudonym=PSEUDONYM).body
+    body = build_form(Settings()).call(said, pseudonym=PSEUDONYM).body
     assert '"plainTextEmail":"Jänë+x@Exämple.COM"'.encode() in body
 
 
 def test_the_names_of_events_are_a_setting() -> None:
     settings = Settings(opt_out_event_name="Newsletter stopped ({channel})", opt_in_event_name="Back again")
-    form = build(settings)
+    form = build_form(settings)
     names = [
         orjson.loads(form.call(change(IdentityKind.PUSH, action), pseudonym=PSEUDONYM).body)["events"][0]["name"]
         for action in (Action.OPT_OUT, Action.OPT_IN)
@@ -144,7 +144,7 @@ def test_the_names_of_events_are_a_setting() -> None:
 
 
 def test_what_reconnect_has_not_published_is_a_setting() -> None:
-    form = build(
+    form = build_form(
         Settings(
             destination="reconnect",
             reconnect_email_channel="mail",
@@ -163,7 +163,7 @@ def test_what_reconnect_has_not_published_is_a_setting() -> None:
 
 def test_consent_mode_with_the_dedicated_endpoints_is_refused_at_boot() -> None:
     with pytest.raises(ConfigurationError, match="ACTIVE_CONSENT_ACCEPTED must be false with DESTINATION=reconnect"):
-        build(Settings(destination="reconnect", active_consent_accepted=True))
+        build_form(Settings(destination="reconnect", active_consent_accepted=True))
 
 
 @pytest.mark.parametrize(
@@ -188,7 +188,7 @@ def test_consent_mode_with_the_dedicated_endpoints_is_refused_at_boot() -> None:
 )
 def test_a_change_without_a_form_says_why(settings: Settings, said: ConsentChange, reason: str) -> None:
     with pytest.raises(Undeliverable, match=reason) as caught:
-        build(settings).call(said, pseudonym=PSEUDONYM)
+        build_form(settings).call(said, pseudonym=PSEUDONYM)
     assert "example.com" not in caught.value.reason
 
 
@@ -207,6 +207,6 @@ def test_an_empty_identifier_never_becomes_a_change() -> None:
 
 @pytest.mark.parametrize("destination", ["events", "reconnect"])
 def test_a_probe_names_nobody_and_is_refused(destination: str, client: Client, box: Sandbox) -> None:
-    answer = client.send(build(Settings(destination=destination)).probe())
+    answer = client.send(build_form(Settings(destination=destination)).probe())
     assert answer.outcome is Outcome.REFUSED
     assert box.received[-1]["body"] == {}

@@ -17,7 +17,7 @@ import requests
 from webhook_app.dev import sandbox
 from webhook_app.dev.sandbox import FAULTS, Sandbox
 from webhook_app.dev.sandbox.page import BUTTONS
-from webhook_app.dev.sandbox.wire import Request
+from webhook_app.dev.sandbox.wire import WireRequest
 
 EVENTS = "/v2/collect/user/event"
 OPT_OUT = "/v2/userdata/channels/email/opt-out"
@@ -181,7 +181,7 @@ def test_the_log_can_be_kept_in_a_file_that_survives(tmp_path: Path) -> None:
 def test_the_log_in_memory_is_bounded() -> None:
     box = Sandbox(keep=3)
     for number in range(10):
-        box.arrive(Request("POST", EVENTS, {}, str(number).encode()))
+        box.arrive(WireRequest("POST", EVENTS, {}, str(number).encode()))
     assert [one["body"] for one in box.received] == [7, 8, 9]
     assert box.counts["arrived"] == 10
 

@@ -173,7 +173,7 @@ def payloads(provider: str) -> dict[str, Payload]:
 @cache
 def _build(environ: tuple[tuple[str, str], ...]) -> dict[str, Provider]:
     given = dict(environ)
-    return registry.build(Settings.from_environment(given), given, fetch=Amazon(around=time.time()))
+    return registry.build_providers(Settings.from_environment(given), given, fetch=Amazon(around=time.time()))
 
 
 def _sign_sns(body: bytes, topic: str) -> bytes:

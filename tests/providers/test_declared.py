@@ -18,7 +18,7 @@ from webhook_app.auth import AuthenticationError, WebhookRequest
 from webhook_app.consent import Action, IdentityKind, PushChannel, Visitor
 from webhook_app.providers import Provider, Reading, read, registry
 from webhook_app.providers.auth_config import TABLES
-from webhook_app.providers.declaration import Mistakes, ProviderTable, check
+from webhook_app.providers.declaration import Mistakes, ProviderTable, compile_declaration
 from webhook_app.settings import ConfigurationError, Settings
 
 Declare = Callable[..., Provider]
@@ -37,7 +37,7 @@ def build(tmp_path: Path) -> Callable[..., dict[str, Provider]]:
         file = tmp_path / "providers.toml"
         file.write_text(toml)
         given = {"PROVIDERS_FILE": str(file), "ACME_TOKENS": "a-token-of-acme-0"} | environ
-        return registry.build(Settings.from_environment(given), given)
+        return registry.build_providers(Settings.from_environment(given), given)
 
     return build
 
@@ -384,7 +384,7 @@ auth_tables = st.fixed_dictionaries(
 )
 def test_any_table_is_a_declaration_or_a_list_of_mistakes(table: Any) -> None:
     try:
-        check(table, external_ids=False)
+        compile_declaration(table, external_ids=False)
     except Mistakes as mistakes:
         assert mistakes.lines
         assert all(line.strip() for line in mistakes.lines)
@@ -426,13 +426,13 @@ class TestCatalogueAndOwnFile:
         """Several journeys of several ESPs, each with a secret of its own."""
         file = tmp_path / "providers.toml"
         file.write_text('[dotdigital]\nlike = "generic"\nauth = { scheme = "basic", secrets = "DOTDIGITAL" }\n')
-        providers = registry.build(Settings(providers_file=str(file)), {"DOTDIGITAL": "esp:pw"})
+        providers = registry.build_providers(Settings(providers_file=str(file)), {"DOTDIGITAL": "esp:pw"})
         ((change, _),) = say(providers["dotdigital"], {"action": "opt_out", "external_id": "C-1001"}).changes
         assert change.identity.kind is IdentityKind.EXTERNAL
         assert (providers["dotdigital"].scheme is None, providers["generic"].scheme is None) == (False, True)
 
     def test_without_any_secret_everything_is_closed(self) -> None:
-        providers = registry.build(Settings(), {})
+        providers = registry.build_providers(Settings(), {})
         assert len(providers) >= 23
         assert all(provider.scheme is None and provider.opened_by for provider in providers.values())
 

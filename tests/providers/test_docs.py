@@ -33,11 +33,11 @@ def build(tmp_path: Path, toml: str, **environ: str) -> dict[str, Provider]:
     file = tmp_path / "providers.toml"
     file.write_text(toml)
     given = environ | {"PROVIDERS_FILE": str(file)}
-    return registry.build(Settings.from_environment(given), given)
+    return registry.build_providers(Settings.from_environment(given), given)
 
 
 def test_every_provider_has_its_page_and_the_index_names_it() -> None:
-    providers = registry.build(Settings(), {}).keys()
+    providers = registry.build_providers(Settings(), {}).keys()
     assert {page.stem for page in PAGES.glob("*.md")} - NO_PROVIDER == providers
     index = (PAGES / "README.md").read_text()
     for name in providers:
@@ -80,7 +80,7 @@ def test_links_between_pages_lead_somewhere() -> None:
 
 @pytest.mark.parametrize("body", blocks("generic", "json"))
 def test_a_body_for_a_webhook_step_works_when_it_is_filled_in_and_opts_nobody_out_before(body: str) -> None:
-    generic = registry.build(Settings(), {})["generic"]
+    generic = registry.build_providers(Settings(), {})["generic"]
 
     def said(body: str) -> Reading:
         return read(generic, WebhookRequest(body=body.encode()), forward_opt_ins=False)

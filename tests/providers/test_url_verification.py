@@ -28,7 +28,7 @@ VERIFICATION = {"callbackId": "cb-1", "verificationKey": "key-1"}
 
 
 def provider(name: str) -> Provider:
-    return registry.build(Settings.from_environment(OPEN), OPEN)[name]
+    return registry.build_providers(Settings.from_environment(OPEN), OPEN)[name]
 
 
 def verified(name: str, body: Any) -> str | None:
@@ -94,7 +94,7 @@ class TestAmazon:
     def client(self, make_app: MakeApp, amazon: Amazon) -> Any:
         environ = {"SES_TOPIC_ARNS": TOPIC}
         app = make_app(**environ)
-        built = registry.build(Settings.from_environment(environ), environ, fetch=amazon)["ses"]
+        built = registry.build_providers(Settings.from_environment(environ), environ, fetch=amazon)["ses"]
         assert isinstance(built.scheme, Sns)
         # The messages are of another day.
         object.__setattr__(built.scheme, "clock", lambda: NOW)
@@ -124,4 +124,6 @@ class TestAmazon:
 
 
 def test_the_catalogues_files_are_all_in_the_registry() -> None:
-    assert {path.stem for path in Path(registry.CATALOG).glob("*.toml")} < registry.build(Settings(), {}).keys()
+    assert {path.stem for path in Path(registry.CATALOG).glob("*.toml")} < registry.build_providers(
+        Settings(), {}
+    ).keys()

@@ -62,7 +62,7 @@ def objects() -> dict[str, object]:
     headers = Headers({"Authorization": f"Bearer {SECRET}"})
     return {
         "Settings": settings,
-        "providers": registry.build(settings, SECRETS | {"MAILGUN_SIGNING_KEYS": SECRET}),
+        "providers": registry.build_providers(settings, SECRETS | {"MAILGUN_SIGNING_KEYS": SECRET}),
         "WebhookRequest": WebhookRequest(
             headers=headers, query=f"key={SECRET}", body=SECRET.encode(), url_secret=SECRET, url=None
         ),

@@ -49,7 +49,7 @@ PARTS = frozenset({"id", "timestamp", "token", "method", "url", "body", "form"})
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Source:
+class ValueSource:
     """One place in a request, written `header:X-Signature`, `form:signature` or `json:signature.token`.
 
     `header:X-Signature#v1` is what stands behind `v1=` in a header like `t=1767607200,v1=…,v1=…`.
@@ -61,7 +61,7 @@ class Source:
     part: str = ""
 
     @classmethod
-    def parse(cls, text: str) -> "Source":
+    def parse(cls, text: str) -> "ValueSource":
         """Raises `ValueError` for an unknown place, or none."""
         place, _, name = text.partition(":")
         part = ""
@@ -74,7 +74,7 @@ class Source:
         return cls(place=Place(place), name=name, part=part)
 
 
-class Reader:
+class RequestReader:
     """A request's values; the body is parsed at most once, and only where a scheme looks into it."""
 
     def __init__(self, request: WebhookRequest) -> None:
@@ -95,22 +95,22 @@ class Reader:
         except ValueError:
             return None
 
-    def find(self, sources: Sequence[Source]) -> bytes:
+    def find(self, sources: Sequence[ValueSource]) -> bytes:
         """The bytes of the first value that is there, empty where none is."""
         return next(iter(self.find_all(sources)), b"")
 
-    def find_all(self, sources: Sequence[Source]) -> list[bytes]:
+    def find_all(self, sources: Sequence[ValueSource]) -> list[bytes]:
         """The values at the first source that has any. Only a header's part may have several."""
         found = (self._values(source) for source in sources)
         return next((values for values in found if values), [])
 
-    def _values(self, source: Source) -> list[bytes]:
+    def _values(self, source: ValueSource) -> list[bytes]:
         if source.part:
             return _parts(header(self.request, source.name), source.part.encode())
         value = self._value(source)
         return [value] if value else []
 
-    def _value(self, source: Source) -> bytes:
+    def _value(self, source: ValueSource) -> bytes:
         if source.place is Place.HEADER:
             return header(self.request, source.name)
         if source.place is Place.FORM:
@@ -147,23 +147,23 @@ class Hmac:
     """
 
     secrets: tuple[bytes, ...] = field(repr=False)
-    signature: tuple[Source, ...]
+    signature: tuple[ValueSource, ...]
     template: str = "{body}"
     digest: Digest = Digest.SHA256
     encoding: Encoding = Encoding.HEX
     #: Stands before the signature, like `sha256=`.
     prefix: str = ""
-    id: tuple[Source, ...] = ()
-    timestamp: tuple[Source, ...] = ()
+    id: tuple[ValueSource, ...] = ()
+    timestamp: tuple[ValueSource, ...] = ()
     time_form: TimeForm = TimeForm.UNIX
-    token: tuple[Source, ...] = ()
+    token: tuple[ValueSource, ...] = ()
     #: Places that must hold the same, as far as they hold anything.
-    same: tuple[Source, ...] = ()
+    same: tuple[ValueSource, ...] = ()
     tolerance: float
     clock: Callable[[], float] = time.time
 
     def verify(self, request: WebhookRequest) -> bytes | None:
-        reader = Reader(request)
+        reader = RequestReader(request)
         given = reader.find_all(self.signature)[:MAX_SIGNATURES]
         if not given:
             raise AuthenticationError("signature_missing")
@@ -179,7 +179,7 @@ class Hmac:
             check_age(seconds(values["timestamp"], self.time_form), now=self.clock(), tolerance=self.tolerance)
         return values.get("token")
 
-    def content(self, reader: Reader, values: Mapping[str, bytes]) -> bytes:
+    def content(self, reader: RequestReader, values: Mapping[str, bytes]) -> bytes:
         """What is signed."""
         parts = []
         for literal, name, _, _ in Formatter().parse(self.template):
@@ -194,7 +194,7 @@ class Hmac:
         encoded = binascii.hexlify(digest) if self.encoding is Encoding.HEX else base64.b64encode(digest)
         return self.prefix.encode() + encoded
 
-    def _values(self, reader: Reader) -> dict[str, bytes]:
+    def _values(self, reader: RequestReader) -> dict[str, bytes]:
         sources = {"id": self.id, "timestamp": self.timestamp, "token": self.token}
         values = {name: reader.find(source) for name, source in sources.items() if source}
         for name, value in values.items():

@@ -9,8 +9,8 @@ import click
 from flask import current_app
 from flask.cli import with_appcontext
 
-from webhook_app.cli.shared import as_json, database, maintenance, one_clear_line, print_json, settings
-from webhook_app.delivery.live import Checked, check_live
+from webhook_app.cli.shared import as_json, database, maintenance, print_json, report_database_errors, settings
+from webhook_app.delivery.live import LiveCheck, check_live
 from webhook_app.delivery.sections import Section
 from webhook_app.ops import alerts
 from webhook_app.ops.status import Finding, Severity, findings
@@ -67,12 +67,12 @@ def _unknown_types() -> dict[str, list[Counted]]:
 @click.option("--live", is_flag=True, help="Also ask Dynamic Yield, with a request that names nobody.")
 @click.option("--alerts", "alert", is_flag=True, help="Also send a test to ALERT_URLS.")
 @with_appcontext
-@one_clear_line
+@report_database_errors
 def check(live: bool, alert: bool) -> None:
     """Say whether settings, database and destination are fit for work; status 1 if not."""
-    results = [Checked(subject="settings", works=True, said="read without a mistake"), *_near_misses(), _providers()]
+    results = [LiveCheck(subject="settings", works=True, said="read without a mistake"), *_near_misses(), _providers()]
     results += [_checked(finding) for finding in findings(database(), open_esps=_open_esps())] or [
-        Checked(subject="service", works=True, said="the database is in order, a worker is alive")
+        LiveCheck(subject="service", works=True, said="the database is in order, a worker is alive")
     ]
     results += _journal()
     sections: dict[str, Section] = current_app.extensions["sections"]
@@ -86,10 +86,10 @@ def check(live: bool, alert: bool) -> None:
     _tell(results)
 
 
-def _of_section(section: Section, *, live: bool) -> list[Checked]:
+def _of_section(section: Section, *, live: bool) -> list[LiveCheck]:
     if not section.api_key:
         said = "EVENTS_API_KEY is not set: copy a server-side API key from Dynamic Yield"
-        return [Checked(subject="key", works=False, said=said)]
+        return [LiveCheck(subject="key", works=False, said=said)]
     if not live:
         return []
     client = section.client(settings().egress)
@@ -98,54 +98,54 @@ def _of_section(section: Section, *, live: bool) -> list[Checked]:
     return found
 
 
-def _test_alert() -> Checked:
+def _test_alert() -> LiveCheck:
     urls = settings().alert_urls
     if not urls:
-        return Checked(subject="alerts", works=False, said="ALERT_URLS is not set: nobody would be told")
+        return LiveCheck(subject="alerts", works=False, said="ALERT_URLS is not set: nobody would be told")
     name = alerts.name_of(settings().public_url)
     test = alerts.Message(title=f"{name}: a test", body="Somebody ran `flask check --alerts`. Nothing is wrong.")
     if failed := alerts.send(urls, settings().egress, test):
         places = " and ".join(map(str, failed))
         said = f"entry {places} of the {len(urls)} in ALERT_URLS did not take a test: is it right, and reachable?"
-        return Checked(subject="alerts", works=False, said=said)
-    return Checked(subject="alerts", works=True, said=f"a test was sent to {len(urls)} of ALERT_URLS; did it arrive?")
+        return LiveCheck(subject="alerts", works=False, said=said)
+    return LiveCheck(subject="alerts", works=True, said=f"a test was sent to {len(urls)} of ALERT_URLS; did it arrive?")
 
 
-def _near_misses() -> list[Checked]:
+def _near_misses() -> list[LiveCheck]:
     return [
-        Checked(subject="settings", works=None, said=f"{given} is unknown: did you mean {ours}?")
+        LiveCheck(subject="settings", works=None, said=f"{given} is unknown: did you mean {ours}?")
         for given, ours in current_app.extensions["near_misses"].items()
     ]
 
 
-def _providers() -> Checked:
+def _providers() -> LiveCheck:
     open_ones = _open_esps()
     said = f"open: {', '.join(open_ones)}" if open_ones else "none is open"
-    return Checked(subject="providers", works=None if not open_ones else True, said=said)
+    return LiveCheck(subject="providers", works=None if not open_ones else True, said=said)
 
 
 def _open_esps() -> list[str]:
     return sorted(one.name for one in current_app.extensions["providers"].values() if one.scheme)
 
 
-def _journal() -> list[Checked]:
+def _journal() -> list[LiveCheck]:
     try:
         broken = Journal(database()).broken_at()
     except OutboxUnavailable:
         return []  # said already
     if broken is None:
-        return [Checked(subject="journal", works=True, said="each entry holds on to the one before")]
+        return [LiveCheck(subject="journal", works=True, said="each entry holds on to the one before")]
     said = f"entry {broken} does not hold on to the one before it: somebody changed or removed entries"
-    return [Checked(subject="journal", works=False, said=said)]
+    return [LiveCheck(subject="journal", works=False, said=said)]
 
 
-def _checked(finding: Finding) -> Checked:
+def _checked(finding: Finding) -> LiveCheck:
     works = None if finding.severity is Severity.WARNING else False
     # A terminal is the operator's: what the driver or Dynamic Yield said may stand here.
-    return Checked(subject="service", works=works, said=finding.text(with_detail=True))
+    return LiveCheck(subject="service", works=works, said=finding.text(with_detail=True))
 
 
-def _tell(results: list[Checked]) -> None:
+def _tell(results: list[LiveCheck]) -> None:
     marks = {
         True: click.style("ok    ", fg="green"),
         False: click.style("wrong ", fg="red"),
@@ -162,7 +162,7 @@ def _tell(results: list[Checked]) -> None:
 @click.option("--days", type=click.IntRange(0, 3650), help="Instead of RETENTION_DAYS; 0 asks.")
 @click.option("--yes", is_flag=True, help="Do not ask.")
 @with_appcontext
-@one_clear_line
+@report_database_errors
 def prune(days: int | None, yes: bool) -> None:
     """Take the address and the raw event from what was finished long ago; the keyed hash stays as proof."""
     age = settings().retention_days if days is None else days

@@ -51,7 +51,7 @@ _write_env = click.option(
 @click.option("--test/--no-test", default=True, help="Have SendGrid send its test, and wait until it has arrived.")
 @click.option("--timeout", default=60.0, show_default=True, help="Seconds to wait for the test.")
 @with_appcontext
-@shared.one_clear_line
+@shared.report_database_errors
 def connect_sendgrid(
     url: str | None,
     subuser: str | None,
@@ -159,7 +159,7 @@ def _command(provider: str, connection: Connection) -> click.Command:
     @_yes
     @_write_env
     @with_appcontext
-    @shared.one_clear_line
+    @shared.report_database_errors
     def command(url: str | None, dry_run: bool, yes: bool, write_env: Path | None) -> None:
         try:
             _connect(provider, connection, url, dry_run=dry_run, yes=yes, write_env=write_env)

@@ -10,7 +10,7 @@ db = AppGroup("db", help="The database's tables.")
 
 
 @db.command("upgrade")
-@shared.one_clear_line
+@shared.report_database_errors
 def upgrade() -> None:
     """Make the tables, or bring them up to date. Safe to run twice."""
     schema.upgrade(shared.database())

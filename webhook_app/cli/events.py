@@ -11,7 +11,7 @@ from flask import current_app
 from flask.cli import AppGroup
 
 from webhook_app.cli import shared
-from webhook_app.cli.shared import as_json, database, one_clear_line, print_json, settings
+from webhook_app.cli.shared import as_json, database, print_json, report_database_errors, settings
 from webhook_app.delivery import Undeliverable, WireForm
 from webhook_app.outbox import State
 from webhook_app.outbox.queries import Event, Filter, Life, newest_number, search, show
@@ -52,7 +52,7 @@ def _filter(*, person: str, state: str | None, provider: str, since: datetime | 
 @_filters
 @click.option("--limit", default=50, show_default=True, type=click.IntRange(1, 10_000_000))
 @as_json
-@one_clear_line
+@report_database_errors
 def list_events(limit: int, as_json: bool, **which: Any) -> None:
     """List changes, newest first."""
     chosen, after, left = _filter(**which), "", limit
@@ -71,7 +71,7 @@ def list_events(limit: int, as_json: bool, **which: Any) -> None:
 @events.command("show")
 @click.argument("number", type=int)
 @as_json
-@one_clear_line
+@report_database_errors
 def show_event(number: int, as_json: bool) -> None:
     """Show one change: received, translated, every attempt, and the exact request, without the key."""
     life = show(database(), number)
@@ -108,7 +108,7 @@ def show_event(number: int, as_json: bool) -> None:
 @_filters
 @click.option("--yes", is_flag=True, help="Do not ask.")
 @as_json
-@one_clear_line
+@report_database_errors
 def replay(numbers: tuple[int, ...], yes: bool, as_json: bool, **which: Any) -> None:
     """Send changes again, by NUMBERS or by filter. What is quarantined is read again."""
     _run(Verb.REPLAY, numbers, _filter(**which), yes=yes, as_json=as_json)
@@ -119,7 +119,7 @@ def replay(numbers: tuple[int, ...], yes: bool, as_json: bool, **which: Any) -> 
 @_filters
 @click.option("--yes", is_flag=True, help="Do not ask.")
 @as_json
-@one_clear_line
+@report_database_errors
 def discard(numbers: tuple[int, ...], yes: bool, as_json: bool, **which: Any) -> None:
     """Decide that changes shall never be sent, by NUMBERS or by filter. They can still be replayed."""
     _run(Verb.DISCARD, numbers, _filter(**which), yes=yes, as_json=as_json)

@@ -19,14 +19,13 @@ from webhook_app.cli import shared
 from webhook_app.outbox import Database, OutboxUnavailable, schema
 from webhook_app.outbox.imports import Import, Imports
 from webhook_app.outbox.lookup import is_backlog_over, is_being_worked_off
-from webhook_app.sync.consent_columns import NotOptOuts, about_consent, counts, parse_only
-from webhook_app.sync.consent_columns import check as check_columns
+from webhook_app.sync.consent_columns import NotOptOuts, about_consent, check_columns, parse_only, values_of
 from webhook_app.sync.csv_file import CannotImport, NotCsv, look_through, rows
-from webhook_app.sync.importing import Check, check, store
+from webhook_app.sync.importing import Check, check_list, store
 from webhook_app.sync.opt_out_list import (
     COLUMNS,
     KIND_OF,
-    Reader,
+    ListReader,
     Survey,
     check_times,
     layout_of,
@@ -108,7 +107,7 @@ def _check_provider(provider: str) -> None:
         raise CannotImport(f"there is no provider {provider}; there are: {', '.join(sorted(providers))}")
 
 
-def _open(file: Path, provider: str, as_of: str | None, how: Mapping[str, Any]) -> Reader:
+def _open(file: Path, provider: str, as_of: str | None, how: Mapping[str, Any]) -> ListReader:
     with click.progressbar(length=file.stat().st_size, label="Reading  ") as bar:
         source = look_through(file, encoding=how["encoding"], tick=bar.update)
     first = next(rows(source), None)
@@ -119,7 +118,7 @@ def _open(file: Path, provider: str, as_of: str | None, how: Mapping[str, Any]) 
         raise CannotImport(
             f"Dynamic Yield knows people of {provider} by their address only: the file needs a column email"
         )
-    reader = Reader(
+    reader = ListReader(
         file=source,
         layout=layout,
         as_of=_as_of(as_of, file),
@@ -130,7 +129,7 @@ def _open(file: Path, provider: str, as_of: str | None, how: Mapping[str, Any]) 
     return _look_at_columns(reader, how) if layout.has_header else reader
 
 
-def _look_at_columns(reader: Reader, how: Mapping[str, Any]) -> Reader:
+def _look_at_columns(reader: ListReader, how: Mapping[str, Any]) -> ListReader:
     """Make sure that its rows are opt-outs, and find out when they were."""
     if reader.layout.export:
         click.echo(f"By its columns: {reader.layout.export.title}.")
@@ -140,7 +139,7 @@ def _look_at_columns(reader: Reader, how: Mapping[str, Any]) -> Reader:
     if not how["all_rows"]:
         _check_consent(reader, seen)
     for column in {one.place: one for one in (*consent, *(seen.columns[only.place] for only in reader.only))}.values():
-        click.echo(f"The column {counts(column)}.")
+        click.echo(f"The column {values_of(column)}.")
     if how["no_time"]:
         return _without_time(reader, how["time"])
     has_contacts = bool(reader.only) or any(not column.is_reason for column in consent)
@@ -152,7 +151,7 @@ def _look_at_columns(reader: Reader, how: Mapping[str, Any]) -> Reader:
     return replace(reader, layout=layout)
 
 
-def _check_consent(reader: Reader, seen: Survey) -> None:
+def _check_consent(reader: ListReader, seen: Survey) -> None:
     export, layout = reader.layout.export, reader.layout
     if export and export.not_opt_outs:
         raise NotOptOuts(f"{export.not_opt_outs}. --all-rows opts everybody in it out")
@@ -161,7 +160,7 @@ def _check_consent(reader: Reader, seen: Survey) -> None:
     check_columns(seen.columns, reader.only, used=used, is_known=is_known)
 
 
-def _without_time(reader: Reader, named: str | None) -> Reader:
+def _without_time(reader: ListReader, named: str | None) -> ListReader:
     if named:
         raise CannotImport("--time and --no-time contradict each other")
     places = {name: place for name, place in reader.layout.places.items() if name != "time"}
@@ -194,7 +193,7 @@ def _as_of(given: str | None, file: Path) -> datetime:
         raise CannotImport(f"--as-of {error.messages[0]}") from None
 
 
-def _import_id(reader: Reader, provider: str) -> str:
+def _import_id(reader: ListReader, provider: str) -> str:
     """The same content, read in the same way, is the same import."""
     layout = reader.layout
     read_as: list[Any] = [
@@ -220,10 +219,10 @@ def _record(imports: Imports, import_id: str, as_of: datetime, *, as_of_given: b
     return known
 
 
-def _check_aloud(reader: Reader) -> Check:
+def _check_aloud(reader: ListReader) -> Check:
     rejects = reader.file.path.with_suffix(".rejects.csv")
     with click.progressbar(length=reader.file.lines, label="Checking ") as bar:
-        found = check(reader, rejects, tick=_stepper(bar))
+        found = check_list(reader, rejects, tick=_stepper(bar))
     if found.rejected:
         click.echo(f"{_count(found.rejected, 'row')} cannot be imported; they are in {rejects}:")
         for reason, count in found.reasons.most_common(10):
@@ -247,7 +246,7 @@ def _show(found: Check) -> None:
 
 
 def _store_aloud(
-    reader: Reader, provider: str, record: Import, found: Check, *, imports: Imports, database: Database, ahead: int
+    reader: ListReader, provider: str, record: Import, found: Check, *, imports: Imports, database: Database, ahead: int
 ) -> None:
     if record.rows:
         click.echo(f"Going on after row {record.rows:,}.")

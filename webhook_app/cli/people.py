@@ -9,7 +9,7 @@ from typing import Any
 import click
 from flask.cli import AppGroup
 
-from webhook_app.cli.shared import as_json, database, one_clear_line, print_json, record
+from webhook_app.cli.shared import as_json, database, print_json, record, report_database_errors
 from webhook_app.console.export import cell
 from webhook_app.outbox.people import Person, erase_person, is_unfinished, opted_out, show_person
 from webhook_app.outbox.queries import pseudonyms
@@ -20,7 +20,7 @@ people = AppGroup("people", help="What each person wants, what Dynamic Yield was
 @people.command("show")
 @click.argument("person")
 @as_json
-@one_clear_line
+@report_database_errors
 def show(person: str, as_json: bool) -> None:
     """Show what is known of PERSON: an address, an id, or the pseudonym of a log line."""
     found = _find(person)
@@ -48,7 +48,7 @@ def show(person: str, as_json: bool) -> None:
 
 @people.command("export")
 @click.option("--hash", "hashed", type=click.Choice(["sha256"]), help="The hash of each identity instead of it.")
-@one_clear_line
+@report_database_errors
 def export(hashed: str | None) -> None:
     """Write the suppression list as CSV: everybody whose newest wish is to get no messages."""
     record("people export", hashed=hashed or "no")
@@ -70,7 +70,7 @@ def export(hashed: str | None) -> None:
 @click.option("--yes", is_flag=True, help="Do not ask.")
 @click.option("--even-if-unfinished", is_flag=True, help="Also where Dynamic Yield was not told of an opt-out yet.")
 @as_json
-@one_clear_line
+@report_database_errors
 def erase(person: str, yes: bool, even_if_unfinished: bool, as_json: bool) -> None:
     """Forget PERSON: the register, the log and what was sent. Their opt-out is then known only to Dynamic Yield."""
     found = _find(person)

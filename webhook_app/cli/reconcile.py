@@ -29,7 +29,7 @@ _dry_run = click.option("--dry-run", is_flag=True, help="Only count what is miss
 @click.option("--subuser", default="", help="The subuser whose lists are meant.  [default: SENDGRID_SUBUSER]")
 @_dry_run
 @with_appcontext
-@shared.one_clear_line
+@shared.report_database_errors
 def reconcile_sendgrid(since: str | None, subuser: str, dry_run: bool) -> None:
     """Opt out whoever is on SendGrid's suppression lists and was never heard of here.
 
@@ -43,7 +43,7 @@ def _command(provider: str) -> click.Command:
     @_since
     @_dry_run
     @with_appcontext
-    @shared.one_clear_line
+    @shared.report_database_errors
     def command(since: str | None, dry_run: bool) -> None:
         _reconcile(provider, since, dry_run=dry_run)
 

@@ -5,7 +5,7 @@ from datetime import UTC, datetime, timedelta
 import click
 from flask.cli import with_appcontext
 
-from webhook_app.cli.shared import as_json, database, one_clear_line, print_json
+from webhook_app.cli.shared import as_json, database, print_json, report_database_errors
 from webhook_app.outbox import promptness
 
 
@@ -27,7 +27,7 @@ def _since(_: click.Context, __: click.Parameter, text: str | None) -> datetime 
 )
 @as_json
 @with_appcontext
-@one_clear_line
+@report_database_errors
 def report(since: datetime | None, as_json: bool) -> None:
     """Show for each month and ESP how long it took from an unsubscribe until Dynamic Yield had taken it.
 

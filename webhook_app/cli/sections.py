@@ -6,7 +6,7 @@ import click
 from flask import current_app
 from flask.cli import AppGroup
 
-from webhook_app.cli.shared import database, one_clear_line, record
+from webhook_app.cli.shared import database, record, report_database_errors
 from webhook_app.outbox.filling import fill, number_of_events
 
 sections = AppGroup("sections", help="The sections of Dynamic Yield that events go to.")
@@ -14,7 +14,7 @@ sections = AppGroup("sections", help="The sections of Dynamic Yield that events 
 
 @sections.command("fill")
 @click.argument("name")
-@one_clear_line
+@report_database_errors
 def fill_section(name: str) -> None:
     """Tell the section NAME what the log knows of everybody, newest wish first. Safe to run again."""
     known = current_app.extensions["sections"]

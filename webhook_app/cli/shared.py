@@ -45,7 +45,7 @@ def record(what: str, **details: Any) -> None:
     Journal(database()).record(f"flask ({account})", what, **details)
 
 
-def one_clear_line(command: Callable[P, T]) -> Callable[P, T]:
+def report_database_errors(command: Callable[P, T]) -> Callable[P, T]:
     """A database that cannot be used ends the command with status 1 and a line, not with a traceback."""
 
     @wraps(command)

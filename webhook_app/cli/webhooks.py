@@ -3,7 +3,7 @@
 import click
 from flask.cli import with_appcontext
 
-from webhook_app.cli.shared import as_json, database, one_clear_line, print_json
+from webhook_app.cli.shared import as_json, database, print_json, report_database_errors
 from webhook_app.outbox.recent import KEPT, RecentWebhook, recent
 
 
@@ -12,7 +12,7 @@ from webhook_app.outbox.recent import KEPT, RecentWebhook, recent
 @click.option("--limit", type=click.IntRange(1), default=KEPT, show_default=True, help="How many, newest first.")
 @as_json
 @with_appcontext
-@one_clear_line
+@report_database_errors
 def webhooks(provider: str, limit: int, as_json: bool) -> None:
     """Show the last webhooks of PROVIDER, or of all: accepted, ignored and refused ones, newest first.
 

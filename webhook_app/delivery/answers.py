@@ -100,7 +100,7 @@ def outcome_of(status: int) -> Outcome:
     return Outcome.RETRY
 
 
-def read(
+def read_answer(
     status: int, headers: Mapping[str, str], body: bytes | None, *, private: Iterable[str], now: datetime
 ) -> Answer:
     """Read one answer. `headers` are looked up without case; `body` is None where it did not come whole.
@@ -113,9 +113,9 @@ def read(
     reason, message = f"http_{status}", _said(document)
     if outcome is Outcome.DELIVERED:
         reason = "taken"
-        if doubt := _doubt(status, body, document):
+        if unproven := _why_unproven(status, body, document):
             outcome = Outcome.RETRY
-            reason, message = doubt[0], _join(doubt[1], message)
+            reason, message = unproven[0], _join(unproven[1], message)
     elif outcome is Outcome.MISCONFIGURED:
         message = _join(_hint(status, headers), message)
     elif document is _NO_JSON and body and not _is_html(body):
@@ -187,7 +187,7 @@ def _parse(body: bytes | None) -> Any:
         return _NO_JSON
 
 
-def _doubt(status: int, body: bytes | None, document: Any) -> tuple[str, str] | None:
+def _why_unproven(status: int, body: bytes | None, document: Any) -> tuple[str, str] | None:
     """Why a 2xx does not prove that Dynamic Yield has taken the change: a slug and a sentence, None if it does."""
     if status in PARTIAL:
         return "partial", f"{status} is no whole yes"

@@ -18,7 +18,7 @@ BLAME_LIMIT = 6
 REMEMBERED = 1000
 
 
-class State(StrEnum):
+class BreakerState(StrEnum):
     #: Everything is sent.
     CLOSED = "closed"
     #: Nothing is sent until a moment.
@@ -41,7 +41,7 @@ class CircuitBreaker:
     """
 
     def __init__(self, *, probe_every: float = PROBE_EVERY) -> None:
-        self.state = State.CLOSED
+        self.state = BreakerState.CLOSED
         self._probe_every = probe_every
         self._reason = ""
         self._until = -math.inf
@@ -59,18 +59,18 @@ class CircuitBreaker:
 
     def limit(self, now: float) -> int | None:
         """How many changes may be claimed: None for any number. What is claimed as the one must be told to `probe`."""
-        if self.state is State.OPEN and now >= self._until:
-            self.state, self._probe = State.HALF_OPEN, None
-        if self.state is State.CLOSED:
+        if self.state is BreakerState.OPEN and now >= self._until:
+            self.state, self._probe = BreakerState.HALF_OPEN, None
+        if self.state is BreakerState.CLOSED:
             return None
-        return 1 if self.state is State.HALF_OPEN and self._probe is None else 0
+        return 1 if self.state is BreakerState.HALF_OPEN and self._probe is None else 0
 
     def probe(self, change: int) -> None:
         """This is the change that is tried."""
         self._probe = change
 
     def may_begin(self, change: int) -> bool:
-        return self.state is State.CLOSED or (self.state is State.HALF_OPEN and self._probe == change)
+        return self.state is BreakerState.CLOSED or (self.state is BreakerState.HALF_OPEN and self._probe == change)
 
     def handed_back(self, change: int) -> None:
         """It was claimed, and is not sent after all."""
@@ -79,7 +79,7 @@ class CircuitBreaker:
 
     def pause(self, now: float) -> Pause | None:
         """Why nothing is sent, None while it is."""
-        if self.state is State.CLOSED:
+        if self.state is BreakerState.CLOSED:
             return None
         if self._is_misconfigured:
             is_paused = self._refusals > 1 or now - self._in_doubt_since >= DOUBT
@@ -131,7 +131,7 @@ class CircuitBreaker:
     def _judge_failure(self, change: int, answer: Answer, now: float) -> None:
         if answer.retry_after:
             until = now + answer.retry_after
-            until = until if self.state is State.CLOSED else max(until, self._until)
+            until = until if self.state is BreakerState.CLOSED else max(until, self._until)
             reason = f"Dynamic Yield asked to be left alone: {answer.message}"
             self._open(reason, until, misconfigured=self._is_misconfigured)
         elif self._probe == change:
@@ -146,10 +146,10 @@ class CircuitBreaker:
         return min(self._probe_every, 2.0 ** min(self._refusals - 2, 30)) if self._refusals > 1 else 0.0
 
     def _open(self, reason: str, until: float, *, misconfigured: bool) -> None:
-        self.state, self._probe = State.OPEN, None
+        self.state, self._probe = BreakerState.OPEN, None
         self._reason, self._until, self._is_misconfigured = reason, until, misconfigured
 
     def _close(self) -> None:
-        self.state, self._probe = State.CLOSED, None
+        self.state, self._probe = BreakerState.CLOSED, None
         self._reason, self._until, self._is_misconfigured = "", -math.inf, False
         self._refusals, self._in_doubt_since = 0, math.inf

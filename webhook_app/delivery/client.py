@@ -14,7 +14,7 @@ import requests
 import urllib3
 
 from webhook_app.delivery import Answer, Call, Outcome, answers
-from webhook_app.delivery.deadline import Attempt, Guard, GuardedAdapter
+from webhook_app.delivery.deadline import Guard, GuardedAdapter, TimedAttempt
 from webhook_app.egress import DIRECT, Egress, refused_tunnel
 
 #: Bytes. Dynamic Yield's answers are under one KiB; what is longer is somebody else's.
@@ -105,7 +105,7 @@ class Client:
             # Goes back to the pool if it was read to its end, else the connection is closed.
             response.close()
         private = (*call.private, self._api_key)
-        return answers.read(response.status_code, response.headers, body, private=private, now=self._now())
+        return answers.read_answer(response.status_code, response.headers, body, private=private, now=self._now())
 
     def _connection(self) -> "_Connection":
         connection: _Connection | None = getattr(self._of_thread, "connection", None)
@@ -143,7 +143,7 @@ class _Connection:
     """
 
     def __init__(self) -> None:
-        self.attempt = Attempt()
+        self.attempt = TimedAttempt()
         self.adapter = GuardedAdapter(self.attempt)
         self._used_at = -math.inf
 
@@ -155,7 +155,7 @@ class _Connection:
         return self.adapter
 
 
-def _read_body(response: requests.Response, attempt: Attempt) -> bytes | None:
+def _read_body(response: requests.Response, attempt: TimedAttempt) -> bytes | None:
     """The body, or None where it breaks off, takes too long or is too long: the status is known all the same."""
     body = b""
     try:

@@ -21,7 +21,7 @@ LOOK_EVERY = 0.1  # seconds between two looks for attempts that are over
 log = structlog.get_logger()
 
 
-class Attempt:
+class TimedAttempt:
     """The attempt that a thread makes just now, and the connection that it keeps for the next one."""
 
     def __init__(self) -> None:
@@ -65,12 +65,12 @@ class Guard:
     """A thread that cuts off the attempts that are over. It begins with the first attempt it is given."""
 
     def __init__(self) -> None:
-        self._attempts: list[Attempt] = []
+        self._attempts: list[TimedAttempt] = []
         self._stopped = threading.Event()
         self._started = False
         self._lock = threading.Lock()
 
-    def watch(self, attempt: Attempt) -> None:
+    def watch(self, attempt: TimedAttempt) -> None:
         with self._lock:
             self._attempts.append(attempt)
             if not self._started:
@@ -97,7 +97,7 @@ _of_thread = threading.local()
 @contextmanager
 def _guarded(connection: HTTPConnection) -> Iterator[None]:
     """Its thread's attempt knows a connection from its first moment on: it can be cut off while it is being opened."""
-    attempt: Attempt = _of_thread.attempt
+    attempt: TimedAttempt = _of_thread.attempt
     attempt.use(connection)
     yield
     # Looking up the host and trying its addresses may have taken until after the end: then nothing may be sent any
@@ -120,7 +120,7 @@ class _GuardedHttps(HTTPSConnection):
 class GuardedAdapter(HTTPAdapter):
     """One connection to one host, for one thread."""
 
-    def __init__(self, attempt: Attempt) -> None:
+    def __init__(self, attempt: TimedAttempt) -> None:
         self._attempt = attempt
         super().__init__(pool_connections=1, pool_maxsize=1)
 

@@ -99,12 +99,12 @@ class PropertiesOfItsKind(fields.Field[ConsentChange]):
     """The properties in the form that belongs to the change's identifier."""
 
     def _serialize(self, value: ConsentChange | None, attr: str | None, obj: Any, **kwargs: Any) -> Any:
-        assert value is not None  # noqa: S101 - told to mypy; an Event always has its change
+        assert value is not None  # noqa: S101 - told to mypy; an EventBody always has its change
         properties: Properties = obj.properties[value.identity.kind]
         return properties.dump(value)
 
 
-class Event(Schema):
+class EventBody(Schema):
     name = fields.String()
     properties = PropertiesOfItsKind(attribute="change")
 
@@ -137,7 +137,7 @@ class Context(Schema):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Told:
+class EventPayload:
     """What one request tells: a change, under a name, about this visitor."""
 
     name: str
@@ -148,7 +148,7 @@ class Told:
     channel: str
 
     @property
-    def context(self) -> "Told":
+    def context(self) -> "EventPayload":
         return self
 
     @property
@@ -156,7 +156,7 @@ class Told:
         return self.user
 
     @property
-    def events(self) -> list["Told"]:
+    def events(self) -> list["EventPayload"]:
         # A request is about one user, so it never holds a second event.
         return [self]
 
@@ -167,7 +167,7 @@ class WebEnvelope(Schema):
     user = fields.Nested(WebUser)
     session = fields.Nested(WebSession)
     context = fields.Nested(Context)
-    events = fields.List(fields.Nested(Event))
+    events = fields.List(fields.Nested(EventBody))
 
 
 class ApiEnvelope(Schema):
@@ -176,7 +176,7 @@ class ApiEnvelope(Schema):
     user = fields.Nested(ApiUser)
     session_id = fields.String(attribute="session.session_id", data_key="sessionId")
     context = fields.Nested(Context)
-    events = fields.List(fields.Nested(Event))
+    events = fields.List(fields.Nested(EventBody))
 
 
 ENVELOPES: Mapping[str, type[Schema]] = {"web": WebEnvelope, "api": ApiEnvelope}
@@ -219,8 +219,10 @@ class EventsApi(WireForm):
         visitor = invented(change.visitor, pseudonym) if self.section_type == "api" else change.visitor
         name = self.names[change.action].replace("{channel}", CHANNEL_TITLE[change.identity.kind])
         try:
-            told = Told(name=name, change=change, user=visitor, properties=self._properties, channel=self.context)
-            body = self._envelope.dump(told)
+            payload = EventPayload(
+                name=name, change=change, user=visitor, properties=self._properties, channel=self.context
+            )
+            body = self._envelope.dump(payload)
         except ValidationError as error:
             raise Undeliverable("; ".join(map(str, error.messages))) from None
         return Call(method="POST", path=PATH, body=dump_json(body), private=private_texts(change))

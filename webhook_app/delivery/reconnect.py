@@ -31,7 +31,7 @@ class Device(Schema):
 
 
 class Subscription(Schema):
-    """The request; dumps a `Told`. It has room for one identifier."""
+    """The request; dumps a `SubscriptionPayload`. It has room for one identifier."""
 
     identifier = fields.Nested(Identifier)
     device = fields.Nested(Device, data_key="associatedDevice")
@@ -42,7 +42,7 @@ SUBSCRIPTION = Subscription()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Told:
+class SubscriptionPayload:
     """What one request tells: a change, by an identifier of this type, from this device."""
 
     identifier_type: str
@@ -50,11 +50,11 @@ class Told:
     dyid: str
 
     @property
-    def identifier(self) -> "Told":
+    def identifier(self) -> "SubscriptionPayload":
         return self
 
     @property
-    def device(self) -> "Told":
+    def device(self) -> "SubscriptionPayload":
         return self
 
 
@@ -76,13 +76,13 @@ class Reconnect(WireForm):
     def call(self, change: ConsentChange, *, pseudonym: str) -> Call:
         if self.lower_case_addresses:
             change = lower_cased(change)
-        told = Told(
+        payload = SubscriptionPayload(
             identifier_type=self.types[change.identity.kind],
             change=change,
             dyid=change.visitor.dyid if self.section_type == "web" else "",
         )
         path = PATH.format(channel=self._channel(change), verb=VERB[change.action])
-        return Call(method="POST", path=path, body=dump_json(SUBSCRIPTION.dump(told)), private=private_texts(change))
+        return Call(method="POST", path=path, body=dump_json(SUBSCRIPTION.dump(payload)), private=private_texts(change))
 
     def probe(self) -> Call:
         return Call(method="POST", path=PATH.format(channel=self.email_channel, verb="opt-out"), body=b"{}")

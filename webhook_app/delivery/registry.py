@@ -51,7 +51,7 @@ DESTINATIONS: Mapping[str, Callable[[Settings], WireForm]] = {
 }
 
 
-def build(settings: Settings) -> WireForm:
+def build_form(settings: Settings) -> WireForm:
     """The wire form that `DESTINATION` names.
 
     Raises `ConfigurationError` where the other settings ask for something that it cannot say.

@@ -16,8 +16,7 @@ from marshmallow import ValidationError, fields, validate, validates_schema
 from webhook_app.consent import Action, IdentityKind
 from webhook_app.delivery import WireForm
 from webhook_app.delivery.client import Client
-from webhook_app.delivery.registry import DESTINATIONS
-from webhook_app.delivery.registry import build as build_form
+from webhook_app.delivery.registry import DESTINATIONS, build_form
 from webhook_app.egress import Egress
 from webhook_app.outbox.routing import Condition as RoutingCondition
 from webhook_app.providers import flatten
@@ -71,7 +70,7 @@ def conditions(sections: Mapping[str, Section]) -> dict[str, RoutingCondition]:
     return {name: section.concerns for name, section in sections.items()}
 
 
-def build(settings: Settings, environ: Mapping[str, str]) -> dict[str, Section]:
+def build_sections(settings: Settings, environ: Mapping[str, str]) -> dict[str, Section]:
     """Every section by its name. Raises `ConfigurationError` with all problems."""
     path = Path(settings.sections_file) if settings.sections_file else DEFAULT_FILE
     if not settings.sections_file and not path.exists():

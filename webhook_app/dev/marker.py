@@ -32,7 +32,7 @@ class Running:
         made_up = {name: value for name, value in with_made_up(environ).items() if name not in only_there}
         return made_up | dict(self.settings)
 
-    def told(self, environ: Mapping[str, str]) -> str:
+    def describe(self, environ: Mapping[str, str]) -> str:
         """One line for the person at this terminal."""
         parts = [f"port {self.settings['PORT']}"]
         if sandbox := self.settings.get("EVENTS_API_URL"):

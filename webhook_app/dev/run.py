@@ -11,8 +11,7 @@ from pathlib import Path
 from urllib.parse import urlsplit
 
 from webhook_app.delivery.sections import DEFAULT_FILE as SECTIONS_FILE
-from webhook_app.delivery.sections import Section
-from webhook_app.delivery.sections import build as build_sections
+from webhook_app.delivery.sections import Section, build_sections
 from webhook_app.dev import marker
 from webhook_app.dev.environment import DEV_ENV, environment, make_up
 from webhook_app.dev.programs import POLL, Programs
@@ -31,7 +30,7 @@ def main() -> None:
         environ.setdefault("EVENTS_API_KEY", "development")
     try:
         settings = Settings.from_environment(environ)
-        providers = registry.build(settings, environ)
+        providers = registry.build_providers(settings, environ)
         sections = build_sections(settings, environ)
     except ConfigurationError as error:
         sys.exit(f"Cannot start, please mend:\n{error}")

@@ -17,7 +17,7 @@ from werkzeug.datastructures import Headers
 from webhook_app.auth import AnyOf, Scheme, WebhookRequest
 from webhook_app.auth.basic import Basic
 from webhook_app.auth.jwt import Jwt
-from webhook_app.auth.keyed_hash import Hmac, Place, Reader, Source
+from webhook_app.auth.keyed_hash import Hmac, Place, RequestReader, ValueSource
 from webhook_app.auth.reading import TimeForm
 from webhook_app.auth.sendgrid import SIGNATURE_HEADER, TIMESTAMP_HEADER, SendGridSignature
 from webhook_app.auth.standard_webhooks import StandardWebhooks
@@ -69,7 +69,7 @@ class Signer:
             if source:
                 request = _put(request, source[0], value)
                 values[name] = value.encode()
-        signed = scheme.content(Reader(request), values)
+        signed = scheme.content(RequestReader(request), values)
         return _put(request, scheme.signature[0], scheme.sign(signed, scheme.secrets[0]).decode())
 
     def _standard_webhooks(self, scheme: StandardWebhooks, request: WebhookRequest) -> WebhookRequest:
@@ -99,7 +99,7 @@ class Signer:
         return str(int(now * 1000 if form is TimeForm.UNIX_MS else now))
 
 
-def _put(request: WebhookRequest, source: Source, value: str) -> WebhookRequest:
+def _put(request: WebhookRequest, source: ValueSource, value: str) -> WebhookRequest:
     if source.part:
         others = request.headers.get(source.name)
         return _with(request, **{source.name: ",".join(filter(None, (others, f"{source.part}={value}")))})

@@ -45,7 +45,7 @@ def simulate(
 
     `url` is the address that is called, without secret. Raises `CannotSimulate`.
     """
-    providers = registry.build(Settings.from_environment(environ), environ)
+    providers = registry.build_providers(Settings.from_environment(environ), environ)
     if provider not in providers:
         raise CannotSimulate(f"there is no provider {provider}; there are: {', '.join(sorted(providers))}")
     known = providers[provider]

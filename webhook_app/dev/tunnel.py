@@ -20,7 +20,7 @@ import requests
 from webhook_app.dev import marker
 from webhook_app.dev.environment import environment
 from webhook_app.providers import Provider
-from webhook_app.providers.registry import build
+from webhook_app.providers.registry import build_providers
 from webhook_app.settings import ConfigurationError, Settings
 
 #: ngrok's own API on this machine, unless its log says otherwise: a second ngrok takes the next port.
@@ -131,7 +131,7 @@ def main() -> None:
         environ |= running.environment(environ)
     try:
         settings = Settings.from_environment(environ)
-        providers = build(settings, environ)
+        providers = build_providers(settings, environ)
         ngrok = start(settings.port, environ)
     except (ConfigurationError, NoTunnel) as error:
         sys.exit(str(error))

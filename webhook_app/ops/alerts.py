@@ -51,7 +51,7 @@ class Alerts:
         self._clock = clock
         self._insert = insert_or_ignore(database.dialect, alerts, "slug")
 
-    def note(self, findings: Sequence[Finding]) -> None:
+    def record(self, findings: Sequence[Finding]) -> None:
         """Write down what is wrong now."""
         now = seconds_to_micros(self._clock())
         wrong = {one.slug: one.text() for one in findings}
@@ -79,7 +79,7 @@ class Alerts:
         with self._database.write() as connection:
             return list(connection.execute(mine.values(values).returning(alerts)).all())
 
-    def told(self, rows: Sequence[Any]) -> None:
+    def mark_sent(self, rows: Sequence[Any]) -> None:
         slugs = [row.slug for row in rows]
         with self._database.write() as connection:
             # Only what is still as it was told: what has changed meanwhile is due again.
@@ -170,7 +170,7 @@ def look_once(
     alerts: Alerts, look: Callable[[], Sequence[Finding]], tell: Callable[[Message], list[int]], *, name: str
 ) -> None:
     """One look, and what there is to tell. Raises `OutboxUnavailable`."""
-    alerts.note(look())
+    alerts.record(look())
     rows = alerts.due()
     if not rows:
         return
@@ -179,5 +179,5 @@ def look_once(
         places = ", ".join(map(str, failed))
         log.error("alert_not_sent", places_in_alert_urls=places, alerts=[row.slug for row in rows])
     else:
-        alerts.told(rows)
+        alerts.mark_sent(rows)
         log.info("alert_sent", alerts=[row.slug for row in rows])

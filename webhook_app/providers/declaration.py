@@ -15,7 +15,7 @@ from webhook_app.providers import flatten
 from webhook_app.providers.auth_config import WayIn, WaysIn
 from webhook_app.providers.bodies import FORMS
 from webhook_app.providers.expressions import Condition, Where
-from webhook_app.providers.known import Known
+from webhook_app.providers.known import KnownTypeNames
 from webhook_app.providers.toml_fields import Inner, Table, Word, condition, one_of, path, time_pattern, zone
 
 #: Key of a declaration → the kind of identity that stands there.
@@ -59,7 +59,7 @@ class Declaration:
     for_each: Where | None
     #: Where an event's type stands, and the types that are known to say nothing; None: whatever is no change.
     type: Where | None
-    known: Known | None
+    known: KnownTypeNames | None
     ignore: Condition | None
     opt_out: Condition | None
     opt_in: Condition | None
@@ -117,13 +117,13 @@ class Names(fields.Field[tuple[str, ...]]):
         return tuple(names)
 
 
-class KnownTypes(fields.Field[Known]):
+class KnownTypes(fields.Field[KnownTypeNames]):
     """The types of events that say nothing about consent."""
 
-    def _deserialize(self, value: Any, attr: str | None, data: Any, **kwargs: Any) -> Known:
+    def _deserialize(self, value: Any, attr: str | None, data: Any, **kwargs: Any) -> KnownTypeNames:
         if not isinstance(value, list) or not all(isinstance(name, str) and name.strip() for name in value):
             raise ValidationError('must be a list of types like ["delivered", "open*"]')
-        return Known(tuple(value))
+        return KnownTypeNames(tuple(value))
 
 
 class Doubts(fields.Field[Mapping[str, Condition]]):
@@ -215,7 +215,7 @@ class ProviderTable(Table):
                 raise ValidationError("has no meaning without time, the path of the time", key)
 
 
-def check(table: Any, *, external_ids: bool) -> Declaration:
+def compile_declaration(table: Any, *, external_ids: bool) -> Declaration:
     """A provider's table, checked. Raises `Mistakes` with all of them."""
     if not isinstance(table, dict):
         raise Mistakes(["must be a table like [acme]"])

@@ -74,7 +74,7 @@ class EventReader:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Translator:
+class DeclaredTranslator:
     """Raw event → change. What is known to be none is dropped before the schema sees it."""
 
     declaration: Declaration
@@ -146,7 +146,7 @@ class Translator:
             raise UnknownType(declared.known.name_unknown(found), declared.type.text, is_missing=found is None)
 
 
-def translator(declared: Declaration) -> Translator:
+def translator(declared: Declaration) -> DeclaredTranslator:
     """Compile a declaration's fields into schemas."""
     paths: dict[str, Where] = {name: getattr(declared, name) for name in declared.identify_by}
     optional: dict[str, fields.Field[Any]] = {
@@ -167,7 +167,7 @@ def translator(declared: Declaration) -> Translator:
     for name in declared.identify_by:
         identity = _IDENTIFIER_FIELDS[IDENTITIES[name]](required=True, data_key=_place(name, paths[name]))
         schemas[name] = Schema.from_dict({"identity": identity, **kept}, name="DeclaredEvent")(unknown=EXCLUDE)
-    return Translator(declaration=declared, paths=paths, schemas=schemas)
+    return DeclaredTranslator(declaration=declared, paths=paths, schemas=schemas)
 
 
 def provider(name: str, declared: Declaration, scheme: Scheme | None, *, declared_in: str) -> Provider:

@@ -58,7 +58,7 @@ class OptIn(Strict[Action | None]):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Translator:
+class EmarsysTranslator:
     """Reads one contact's object by the customer's key names."""
 
     keys: Mapping[str, str]
@@ -146,7 +146,7 @@ def provider(settings: Settings) -> Provider:
             "EMARSYS_URL_SECRETS": "url_secret",
         },
         events=json_events,
-        translate=Translator(
+        translate=EmarsysTranslator(
             keys=keys,
             identifiers=identifiers,
             unknown=Action.OPT_OUT if settings.emarsys_unknown_opt_in == "opt_out" else None,

@@ -26,7 +26,7 @@ class UnknownType(ValidationError):
 
 
 @dataclass(frozen=True, slots=True)
-class Known:
+class KnownTypeNames:
     """Names of types, compared without case; `*` stands for anything."""
 
     names: tuple[str, ...]

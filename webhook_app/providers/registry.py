@@ -9,7 +9,7 @@ from typing import Any
 
 from webhook_app.auth import Scheme, any_of, sns
 from webhook_app.providers import Provider, declared, emarsys, sendgrid
-from webhook_app.providers.declaration import Declaration, Mistakes, check
+from webhook_app.providers.declaration import Declaration, Mistakes, compile_declaration
 from webhook_app.settings import ConfigurationError, Settings
 
 CATALOG = Path(__file__).parent / "catalog"
@@ -20,7 +20,9 @@ DEFAULT_FILE = Path("providers.toml")
 _NAME = re.compile(r"[a-z][a-z0-9_-]{0,40}")
 
 
-def build(settings: Settings, environ: Mapping[str, str], *, fetch: sns.Fetch | None = None) -> dict[str, Provider]:
+def build_providers(
+    settings: Settings, environ: Mapping[str, str], *, fetch: sns.Fetch | None = None
+) -> dict[str, Provider]:
     """Every provider by the name in its URL. One without a secret is in it too, with `scheme=None`.
 
     A provider of the customer's file takes the place of the catalogue's of the same name. Raises
@@ -61,7 +63,7 @@ def _declaration(name: str, table: Any, catalog: Mapping[str, Any]) -> Declarati
             raise Mistakes([f"like: must be one of: {', '.join(catalog)}"])
         # The catalogue's entry, with what this table says differently.
         table = {**catalog[likeness], **{key: value for key, value in table.items() if key != "like"}}
-    return check(table, external_ids={name, likeness}.isdisjoint(catalog.keys() - WITH_IDS))
+    return compile_declaration(table, external_ids={name, likeness}.isdisjoint(catalog.keys() - WITH_IDS))
 
 
 def _load(path: Path) -> dict[str, Any]:

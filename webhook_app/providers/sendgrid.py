@@ -14,7 +14,7 @@ from webhook_app.auth.sendgrid import SendGridSignature
 from webhook_app.consent import Action, ConsentChange, Identity, IdentityKind, Visitor
 from webhook_app.providers import Provider, json_events
 from webhook_app.providers.fields import Address, Note, Timestamp, VisitorId
-from webhook_app.providers.known import Known, UnknownType
+from webhook_app.providers.known import KnownTypeNames, UnknownType
 from webhook_app.settings import Settings
 
 #: SendGrid event → what it says about consent. Whatever is absent here says nothing.
@@ -28,7 +28,7 @@ MEANING = {
 }
 
 #: What else SendGrid's events are called. None of it says anything about consent.
-KNOWN = Known(
+KNOWN = KnownTypeNames(
     ("processed", "deferred", "delivered", "bounce", "blocked", "dropped", "open", "click", "account_status_change")
 )
 
@@ -85,7 +85,7 @@ class SendGridEvent(Schema):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Translator:
+class SendGridTranslator:
     """Drops what says nothing about consent before the schema sees it; most of a batch is such."""
 
     events: frozenset[str]
@@ -134,7 +134,7 @@ def provider(settings: Settings) -> Provider:
         opened_by="SENDGRID_VERIFICATION_KEYS",
         ways={"SENDGRID_VERIFICATION_KEYS": "sendgrid"},
         events=json_events,
-        translate=Translator(
+        translate=SendGridTranslator(
             events=frozenset(settings.sendgrid_events) | {"group_resubscribe"},
             group_ids=frozenset(settings.sendgrid_group_ids),
             schema=SendGridEvent(),

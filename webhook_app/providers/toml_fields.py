@@ -10,7 +10,7 @@ from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
 from marshmallow import EXCLUDE, Schema, ValidationError, fields, validate, validates_schema
 
-from webhook_app.auth.keyed_hash import PARTS, Place, Source
+from webhook_app.auth.keyed_hash import PARTS, Place, ValueSource
 from webhook_app.providers.expressions import Condition, FirstOf, Path
 from webhook_app.providers.fields import MISSING
 
@@ -149,9 +149,9 @@ def _header_name(text: str) -> str:
     return text
 
 
-def _source(text: str) -> Source:
+def _source(text: str) -> ValueSource:
     try:
-        source = Source.parse(text)
+        source = ValueSource.parse(text)
     except ValueError:
         raise ValueError(
             "must be like header:X-Signature, header:X-Signature#v1 (the part behind v1=), form:signature or "

@@ -26,7 +26,7 @@ from webhook_app.sync.times import PastTime
 BATCH = 1000
 
 
-class Entry(Schema):
+class ListEntry(Schema):
     """One entry of a list, whichever."""
 
     class Meta:
@@ -37,7 +37,7 @@ class Entry(Schema):
     reason = Text(load_default="")
 
 
-_ENTRY = Entry()
+_ENTRY = ListEntry()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -200,7 +200,7 @@ def parse_only(given: str, header: Sequence[str]) -> Only:
     return Only(header[places[0]], places[0], values if equals else frozenset())
 
 
-def check(columns: Iterable[Column], only: Sequence[Only], *, used: Iterable[int], is_known: bool) -> None:
+def check_columns(columns: Iterable[Column], only: Sequence[Only], *, used: Iterable[int], is_known: bool) -> None:
     """Make sure that the rows that `only` leaves are opt-outs. Raises `NotOptOuts`, and `CannotImport` for `only`.
 
     `columns` have counted those rows, but for a column of `only`, which has counted all of them. `used` are the places
@@ -271,7 +271,7 @@ def about_consent(columns: Iterable[Column]) -> list[Column]:
     return [column for column in columns if column.is_about_consent]
 
 
-def counts(column: Column) -> str:
+def values_of(column: Column) -> str:
     """How often each value stands in a column, the most frequent first."""
     return f"{column.title}: {', '.join(_counts(column))}"
 

@@ -19,7 +19,7 @@ from webhook_app.outbox.lookup import Known, newest_changes
 from webhook_app.outbox.routing import Condition
 from webhook_app.providers import explain
 from webhook_app.sync.csv_file import Row
-from webhook_app.sync.opt_out_list import Reader
+from webhook_app.sync.opt_out_list import ListReader
 
 BATCH = 1000  # rows in one commit; a webhook that comes in between waits for no more than that
 SAMPLE = 3  # rows that are shown as they would be taken
@@ -39,7 +39,7 @@ class Check:
     sample: list[ConsentChange] = field(default_factory=list)
 
 
-def check(reader: Reader, rejects: Path, *, tick: Callable[[int], None] = lambda _: None) -> Check:
+def check_list(reader: ListReader, rejects: Path, *, tick: Callable[[int], None] = lambda _: None) -> Check:
     """Try every row, and write those that cannot be imported to `rejects`, each with its reason."""
     found = Check()
     writer = _Rejects(rejects, reader)
@@ -65,7 +65,7 @@ def check(reader: Reader, rejects: Path, *, tick: Callable[[int], None] = lambda
 class _Rejects:
     """The file of rejected rows: can be mended and imported as it is. Made only when there is one."""
 
-    def __init__(self, path: Path, reader: Reader) -> None:
+    def __init__(self, path: Path, reader: ListReader) -> None:
         self._path = path
         self._header = reader.layout.header
         self._file: TextIO | None = None
@@ -88,7 +88,7 @@ class _Rejects:
 
 
 def store(
-    reader: Reader,
+    reader: ListReader,
     provider: str,
     record: Import,
     *,

@@ -245,7 +245,7 @@ def _can_read(time: PastTime, text: str) -> bool:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Reader:
+class ListReader:
     """Turns the rows of a file into changes, the same ones each time it is asked."""
 
     file: CsvFile

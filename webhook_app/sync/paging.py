@@ -65,7 +65,7 @@ class NextLink:
 
 
 @dataclass(frozen=True, slots=True)
-class Token:
+class PageToken:
     """By a token in each page that asks for the next one."""
 
     name: str

@@ -14,7 +14,7 @@ from webhook_app.providers.expressions import Condition, Path
 from webhook_app.settings import Settings
 from webhook_app.sync.api import Api, ApiError, Headers
 from webhook_app.sync.aws_signature import AwsSignature
-from webhook_app.sync.paging import NextLink, Offset, Paging, Token, whole
+from webhook_app.sync.paging import NextLink, Offset, PageToken, Paging, whole
 from webhook_app.sync.sendgrid_api import SendGridApi
 
 Since = Callable[[datetime], Mapping[str, Any]]
@@ -377,7 +377,7 @@ def ses(settings: Settings, **more: Any) -> Source:
         path="/v2/email/suppression/addresses",
         query={"Reason": "COMPLAINT", "PageSize": 1000},
         since=lambda since: {"StartDate": _iso(since)},
-        paging=Token(name="NextToken"),
+        paging=PageToken(name="NextToken"),
         entries="SuppressedDestinationSummaries",
         email=Path("EmailAddress"),
         time=Path("LastUpdateTime"),

@@ -32,15 +32,15 @@ def serve(host: str = "127.0.0.1", port: int = 8001, api_key: str | None = None,
     asyncio.run(_serve(Sandbox(api_key, log_file=log_file), host, port))
 
 
-async def _serve(box: Sandbox, host: str, port: int) -> None:
+async def _serve(sandbox: Sandbox, host: str, port: int) -> None:
     over = asyncio.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         asyncio.get_running_loop().add_signal_handler(number, over.set)
-    server = Server(box)
+    server = Server(sandbox)
     listening = await server.start(host, port)
     await over.wait()
     await server.stop(listening)
-    box.close()
+    sandbox.close()
 
 
 @contextmanager
@@ -48,19 +48,19 @@ def running(
     api_key: str | None = None, *, port: int = 0, tls: ssl.SSLContext | None = None, log_file: Path | None = None
 ) -> Iterator[Sandbox]:
     """A sandbox on a loopback port, in a thread of its own, for as long as the block lasts."""
-    box = Sandbox(api_key, log_file=log_file)
+    sandbox = Sandbox(api_key, log_file=log_file)
     loop = asyncio.new_event_loop()
     thread = threading.Thread(target=loop.run_forever, name="sandbox", daemon=True)
     thread.start()
-    server = Server(box)
+    server = Server(sandbox)
     try:
         listening = asyncio.run_coroutine_threadsafe(server.start("127.0.0.1", port, tls), loop).result(10)
         try:
-            yield box
+            yield sandbox
         finally:
             asyncio.run_coroutine_threadsafe(server.stop(listening), loop).result(10)
     finally:
         loop.call_soon_threadsafe(loop.stop)
         thread.join(10)
         loop.close()
-        box.close()
+        sandbox.close()

@@ -14,14 +14,14 @@ from typing import Any
 import orjson
 
 from webhook_app.dev.sandbox.rules import EVENTS_PATH
-from webhook_app.dev.sandbox.wire import Request, phrase, render
+from webhook_app.dev.sandbox.wire import WireRequest, phrase, render
 
 
 @dataclass(slots=True)
 class Exchange:
     """One request that is being answered badly."""
 
-    request: Request
+    request: WireRequest
     reader: asyncio.StreamReader
     writer: asyncio.StreamWriter
     options: dict[str, Any]

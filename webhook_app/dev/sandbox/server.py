@@ -10,7 +10,7 @@ import orjson
 from webhook_app.dev.sandbox.admin import admin
 from webhook_app.dev.sandbox.faults import FAULTS, Exchange
 from webhook_app.dev.sandbox.state import Sandbox
-from webhook_app.dev.sandbox.wire import MAX_HEAD, BadRequest, Request, read_request, render
+from webhook_app.dev.sandbox.wire import MAX_HEAD, BadRequest, WireRequest, read_request, render
 
 
 class Server:
@@ -50,24 +50,24 @@ class Server:
                 writer.close()
                 await writer.wait_closed()
 
-    async def _answer(self, request: Request, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> bool:
+    async def _answer(self, request: WireRequest, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> bool:
         """Answer one request; False where the connection is good for nothing any more."""
-        box = self._sandbox
+        sandbox = self._sandbox
         if not request.path.startswith("/v2/"):
-            writer.write(admin(box, request))
+            writer.write(admin(sandbox, request))
             return True
-        arrival = box.arrive(request)
-        if box.latency:
-            await asyncio.sleep(box.latency)
-        if fault := box.next_fault(request):
+        arrival = sandbox.arrive(request)
+        if sandbox.latency:
+            await asyncio.sleep(sandbox.latency)
+        if fault := sandbox.next_fault(request):
             # Settled first: whoever is answered, or cut off, may look at once.
-            box.settle(arrival, fault.kind, None)
-            take_effect = partial(box.take_effect, arrival)
+            sandbox.settle(arrival, fault.kind, None)
+            take_effect = partial(sandbox.take_effect, arrival)
             arrival.status = await FAULTS[fault.kind](Exchange(request, reader, writer, fault.options, take_effect))
             return arrival.status is not None
-        status, said = box.judge(request)
+        status, said = sandbox.judge(request)
         trace_id = f"sandbox-{arrival.number}"
-        box.settle(arrival, "taken" if status < 300 else "refused", status)
+        sandbox.settle(arrival, "taken" if status < 300 else "refused", status)
         if isinstance(said, dict) and "error" in said and status != 401:
             said = {**said, "dy_trace_id": trace_id}
         writer.write(render(status, b"" if said is None else orjson.dumps(said), {"DY-Trace-ID": trace_id}))

@@ -12,7 +12,7 @@ import orjson
 
 from webhook_app.dev.sandbox.faults import FAULTS
 from webhook_app.dev.sandbox.rules import CHANNEL_PATH, EVENTS_PATH, channel, event
-from webhook_app.dev.sandbox.wire import Request
+from webhook_app.dev.sandbox.wire import WireRequest
 
 
 def _event_refusal(status: int, message: str) -> tuple[int, Any]:
@@ -24,7 +24,7 @@ def _channel_refusal(_status: int, message: str) -> tuple[int, Any]:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Api:
+class ImitatedApi:
     """One of Dynamic Yield's APIs: where it is, what it takes, and how it says yes and no."""
 
     path: re.Pattern[str]
@@ -36,14 +36,14 @@ class Api:
 
 
 APIS = (
-    Api(
+    ImitatedApi(
         path=re.compile(re.escape(EVENTS_PATH)),
         json_headers=("content-type",),
         problems=event,
         taken=(204, None),
         refusal=_event_refusal,
     ),
-    Api(
+    ImitatedApi(
         path=CHANNEL_PATH,
         json_headers=("content-type", "accept"),
         problems=channel,
@@ -59,7 +59,7 @@ class Arrival:
 
     number: int
     at: float
-    request: Request
+    request: WireRequest
     #: `taken`, `refused`, or the kind of the fault.
     became: str = "hanging"
     #: None where no answer was sent.
@@ -149,7 +149,7 @@ class Sandbox:
         if self._log:
             self._log.close()
 
-    def arrive(self, request: Request) -> Arrival:
+    def arrive(self, request: WireRequest) -> Arrival:
         self.counts["arrived"] += 1
         arrival = Arrival(self.counts["arrived"], time.time(), request)
         self.arrivals.append(arrival)
@@ -167,7 +167,7 @@ class Sandbox:
         if self._log:
             self._log.write(orjson.dumps(arrival.shown(), option=orjson.OPT_APPEND_NEWLINE))
 
-    def next_fault(self, request: Request) -> Fault | None:
+    def next_fault(self, request: WireRequest) -> Fault | None:
         fault = next((fault for fault in self._faults if fault.only.encode() in request.body), None)
         if fault and fault.times is not None:
             fault.times -= 1
@@ -175,7 +175,7 @@ class Sandbox:
                 self._faults.remove(fault)
         return fault
 
-    def judge(self, request: Request) -> tuple[int, Any]:
+    def judge(self, request: WireRequest) -> tuple[int, Any]:
         """Status and body of the answer that Dynamic Yield's documentation promises; None for no body."""
         api = next((api for api in APIS if api.path.fullmatch(request.path)), None)
         if api is None:

@@ -7,7 +7,7 @@ from http import HTTPStatus
 
 
 @dataclass(slots=True)
-class Request:
+class WireRequest:
     method: str
     path: str
     headers: dict[str, str]
@@ -22,7 +22,7 @@ class BadRequest(Exception):
     """What was sent is not a request that this server reads."""
 
 
-async def read_request(reader: asyncio.StreamReader) -> Request | None:
+async def read_request(reader: asyncio.StreamReader) -> WireRequest | None:
     """The next request of a connection, None at its end."""
     try:
         head = await reader.readuntil(b"\r\n\r\n")
@@ -39,7 +39,7 @@ async def read_request(reader: asyncio.StreamReader) -> Request | None:
         raise BadRequest from None
     if "transfer-encoding" in headers or not 0 <= length <= MAX_BODY:
         raise BadRequest
-    return Request(method, path.partition("?")[0], headers, await reader.readexactly(length))
+    return WireRequest(method, path.partition("?")[0], headers, await reader.readexactly(length))
 
 
 def phrase(status: int) -> str:
