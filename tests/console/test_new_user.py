@@ -86,7 +86,7 @@ def test_a_simulated_webhook_is_seen_in_the_console_and_delivered(product: Produ
     state_is(console, "delivered")
     expect(console.get_by_role("listitem").filter(has_text="Attempt 1: delivered")).to_contain_text("trace id sandbox-")
     expect(console.get_by_label("The request", exact=True)).to_contain_text(product.sandbox)
-    console.get_by_role("link", name="Overview").click()
+    console.get_by_role("link", name="Overview", exact=True).click()
     expect(console.get_by_text("1 delivered")).to_be_visible(timeout=PATIENCE)
     expect(console.get_by_role("row", name="SendGrid")).to_contain_text("new changes")
 
@@ -109,7 +109,7 @@ def test_a_refusal_is_seen_with_its_reason_and_after_mending_the_change_is_repla
     state_is(console, "delivered")
     arrived = requests.get(f"{product.sandbox}/sandbox/received", timeout=5).json()["received"]
     assert [one["became"] for one in arrived if "joe@example.com" in str(one["body"])] == ["status", "taken"]
-    console.get_by_role("link", name="Overview").click()
+    console.get_by_role("link", name="Overview", exact=True).click()
     expect(console.get_by_role("heading", name=re.compile("Working$"))).to_be_visible()
 
 
