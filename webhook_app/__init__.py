@@ -7,7 +7,6 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import structlog
 from flask import Flask, Response, g, redirect
@@ -15,7 +14,6 @@ from flask.typing import ResponseReturnValue
 from werkzeug.middleware.dispatcher import DispatcherMiddleware
 
 from webhook_app import cli, receiver, web
-from webhook_app.console import PREFIX, create_console
 from webhook_app.delivery.sections import build_sections, conditions
 from webhook_app.ops import description, health, logs, metrics
 from webhook_app.outbox import Database, Intake, open_database
@@ -25,9 +23,6 @@ from webhook_app.providers.registry import build_providers
 from webhook_app.providers.registry import variables as provider_variables
 from webhook_app.settings import PLATFORMS, ConfigurationError, Settings, near_misses, platform
 from webhook_app.webhook_result import WebhookResult
-
-if TYPE_CHECKING:
-    from _typeshed.wsgi import WSGIApplication
 
 log = structlog.get_logger()
 
@@ -40,7 +35,7 @@ def create_app() -> Flask:
     if from_cli:
         _join_make_run()
     try:
-        app = build_app(os.environ)
+        app = build_app(os.environ, with_console=not from_cli or "run" in sys.argv)
     except ConfigurationError as error:
         sys.exit(f"Cannot start, please mend:\n{error}")
     # Not in `build_app`: tests write statistics down when they want them.
@@ -68,8 +63,11 @@ def _is_command() -> bool:
     return "FLASK_RUN_FROM_CLI" in os.environ and not {"forward", "sandbox"} & set(sys.argv)
 
 
-def build_app(environ: Mapping[str, str]) -> Flask:
-    """Read the settings and wire the rooms. Raises `ConfigurationError`."""
+def build_app(environ: Mapping[str, str], *, with_console: bool = True) -> Flask:
+    """Read the settings and wire the rooms. Raises `ConfigurationError`.
+
+    The worker and a command serve no pages, and start sooner without the console.
+    """
     settings = Settings.from_environment(environ)
     problems: list[str] = []
     with _collecting(problems):
@@ -99,15 +97,23 @@ def build_app(environ: Mapping[str, str]) -> Flask:
         metrics.blueprint(database, [provider.name for provider in providers.values() if provider.scheme])
     )
     app.register_blueprint(description.blueprint())
-    _mount_console(app, create_console(settings=settings, database=database, providers=providers, sections=sections))
+    if with_console and (settings.console_password or settings.console_users):
+        _mount_console(app)
     cli.register(app)
     app.after_request(partial(_record, counters, recent))
     return app
 
 
-def _mount_console(app: Flask, console: "WSGIApplication | None") -> None:
-    if console is None:
-        return
+def _mount_console(app: Flask) -> None:
+    # Only now: nothing of it is loaded where nobody could log in.
+    from webhook_app.console import PREFIX, create_console
+
+    console = create_console(
+        settings=app.extensions["settings"],
+        database=app.extensions["database"],
+        providers=app.extensions["providers"],
+        sections=app.extensions["sections"],
+    )
     app.wsgi_app = DispatcherMiddleware(app.wsgi_app, {PREFIX: console})  # type: ignore[method-assign] # as documented
 
     @app.get("/")

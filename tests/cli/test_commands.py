@@ -1,16 +1,20 @@
 """`flask …`, as a person or a script calls it."""
 
 import json
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import click
 import pytest
 from click.testing import Result
 from flask import Flask
 from sqlalchemy import update
 
 from tests.outbox.world import give_all_up
+from tests.processes import ROOT, environment
 from tests.signing import SendGridSigner
 from webhook_app import build_app
 from webhook_app.dev.sandbox import running
@@ -158,3 +162,27 @@ def test_check_live_asks_the_destination(make_app: MakeApp) -> None:
         wrong = make_app(EVENTS_API_URL=sandbox.url, EVENTS_API_KEY="another")
         assert "wrong   key: EVENTS_API_KEY is not accepted" in run(wrong, "check", "--live").output
         assert sandbox.taken == []
+
+
+def test_each_command_is_found_under_its_own_name(app: Flask) -> None:
+    """They are imported when they are called; a name that leads nowhere would be seen by whoever types it."""
+    context = click.Context(app.cli)
+    found = {name: app.cli.get_command(context, name) for name in app.cli.list_commands(context)}
+    assert {name: command and command.name for name, command in found.items()} == {name: name for name in found}
+    assert {"forward", "events", "import"} <= found.keys()
+
+
+def test_the_web_process_loads_no_command_and_nothing_of_development(tmp_path: Path) -> None:
+    """Each would cost memory in production, and every command the time to load all the others."""
+    command = [sys.executable, "-c", "import sys, webhook_app; webhook_app.create_app(); print(*sys.modules)"]
+    done = subprocess.run(
+        command,
+        cwd=ROOT,
+        env=environment(DATABASE_URL=f"sqlite:///{tmp_path}/x.db"),
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    loaded = {name.removeprefix("webhook_app.") for name in done.stdout.split() if name.startswith("webhook_app.")}
+    assert "receiver" in loaded, done.stderr
+    assert {name for name in loaded if name.startswith(("cli.", "dev.", "console.", "sync."))} == set()

@@ -28,6 +28,11 @@ EXTENSION_POINTS = {
     ("marshmallow", "_serialize"): "the same",
     ("flask", "dumps"): "flask.json.provider.JSONProvider: must be implemented",
     ("flask", "loads"): "the same",
+    (
+        "click",
+        "get_command",
+    ): "a Group that loads its commands lazily, https://click.palletsprojects.com/en/stable/complex/",
+    ("click", "list_commands"): "the same",
     ("flask", "get_cookie_secure"): "flask.sessions.SessionInterface: a subclass may decide otherwise",
     ("gunicorn", "init_process"): "a worker class; tests/test_web_worker.py is the contract",
     ("gunicorn", "handle"): "the same",

@@ -1,41 +1,48 @@
 """`flask …`: running the worker, trying things out, looking after the outbox."""
 
+from importlib import import_module
+
+import click
 from flask import Flask
+from flask.cli import AppGroup
 
-from webhook_app.cli.check import check, providers, prune
-from webhook_app.cli.connect import connect
-from webhook_app.cli.db import db
-from webhook_app.cli.events import events
-from webhook_app.cli.forward import forward
-from webhook_app.cli.importing import import_file
-from webhook_app.cli.people import people
-from webhook_app.cli.reconcile import reconcile
-from webhook_app.cli.report import report
-from webhook_app.cli.sections import sections
-from webhook_app.cli.simulate import sandbox, simulate_webhook
-from webhook_app.cli.try_payload import try_payload
-from webhook_app.cli.webhooks import webhooks
+#: What a person types → the module here, and the command in it.
+_COMMANDS = {
+    "forward": ("forward", "forward"),
+    "sandbox": ("simulate", "sandbox"),
+    "simulate": ("simulate", "simulate_webhook"),
+    "try": ("try_payload", "try_payload"),
+    "db": ("db", "db"),
+    "events": ("events", "events"),
+    "people": ("people", "people"),
+    "sections": ("sections", "sections"),
+    "providers": ("check", "providers"),
+    "check": ("check", "check"),
+    "prune": ("check", "prune"),
+    "connect": ("connect", "connect"),
+    "import": ("importing", "import_file"),
+    "reconcile": ("reconcile", "reconcile"),
+    "report": ("report", "report"),
+    "webhooks": ("webhooks", "webhooks"),
+}
 
-_COMMANDS = (
-    forward,
-    sandbox,
-    simulate_webhook,
-    try_payload,
-    db,
-    events,
-    people,
-    sections,
-    providers,
-    check,
-    prune,
-    connect,
-    import_file,
-    reconcile,
-    report,
-    webhooks,
-)
+
+class Commands(AppGroup):
+    """Imports a command when it is called: neither the web process nor another command waits for what it needs.
+
+    https://click.palletsprojects.com/en/stable/complex/#lazily-loading-subcommands
+    """
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        return sorted({*super().list_commands(ctx), *_COMMANDS})
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        if cmd_name not in _COMMANDS:
+            return super().get_command(ctx, cmd_name)
+        module, attribute = _COMMANDS[cmd_name]
+        command: click.Command = getattr(import_module(f"{__name__}.{module}"), attribute)
+        return command
 
 
 def register(app: Flask) -> None:
-    for command in _COMMANDS:
-        app.cli.add_command(command)
+    app.cli = Commands(app.name)

@@ -73,10 +73,8 @@ def create_console(
     database: Database,
     providers: Mapping[str, Provider],
     sections: Mapping[str, Section],
-) -> "WSGIApplication | None":
-    """The console as a WSGI application to mount at `PREFIX`; None where nobody could log in."""
-    if not (settings.console_password or settings.console_users):
-        return None
+) -> "WSGIApplication":
+    """The console as a WSGI application to mount at `PREFIX`."""
     shown = Shown(
         settings=settings,
         database=database,
