@@ -36,7 +36,8 @@ def blueprint(providers: Mapping[str, Provider], intake: Intake, settings: Setti
     webhooks = Blueprint("webhooks", __name__, url_prefix="/webhooks")
     for name in providers:
         view = partial(_view, providers, name, intake, settings)
-        for rule in (f"/{name}", f"/{name}/<url_secret>"):
+        # The last: a secret in base64 may hold slashes, encoded in the URL or not.
+        for rule in (f"/{name}", f"/{name}/<url_secret>", f"/{name}/<path:url_secret>"):
             webhooks.add_url_rule(
                 rule, name, view, methods=METHODS, provide_automatic_options=False, strict_slashes=False
             )
@@ -124,7 +125,9 @@ def _answer_probe(provider: Provider, method: str) -> WebhookResult:
 
 
 def _whole_request(request: Request, url_secret: str | None, settings: Settings) -> WebhookRequest:
-    if request.headers.get("Content-Encoding", "identity").strip().lower() not in ("identity", ""):
+    encoding = request.headers.get("Content-Encoding", "identity").strip().lower()
+    coding = request.headers.get("Transfer-Encoding", "chunked").strip().lower()
+    if encoding not in ("identity", "") or coding != "chunked":
         # 415: compressed bytes would be signed, stored and quarantined as if they were the events.
         raise RequestRefused(
             415, "send it without Content-Encoding", "content_encoding", {"Accept-Encoding": "identity"}
@@ -132,7 +135,9 @@ def _whole_request(request: Request, url_secret: str | None, settings: Settings)
     query = request.environ.get("QUERY_STRING", "")
     url = None
     if settings.public_url:
-        url = settings.public_url + request.environ.get("RAW_URI", request.full_path if query else request.path)
+        raw = request.environ.get("RAW_URI", request.full_path if query else request.path)
+        # A proxy may ask in absolute form, `POST http://host/path`; which host it names is nobody's word.
+        url = settings.public_url + (raw if raw.startswith("/") else f"/{raw.split('/', 3)[-1]}")
     return WebhookRequest(
         method=request.method,
         url=url,

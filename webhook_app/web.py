@@ -16,13 +16,16 @@ from webhook_app.ops.logs import place_of
 
 log = structlog.get_logger()
 
+_SLASHES = re.compile("/{2,}")
 _REQUEST_ID = re.compile(r"[A-Za-z0-9-]{1,64}")
 
 
 class Request(flask.Request):
-    """Numbered and timed."""
+    """Numbered and timed; a doubled slash in its path counts once."""
 
     def __init__(self, environ: dict[str, Any], *arguments: Any, **options: Any) -> None:
+        # `https://host/` and `/webhooks/…` put together by hand. Flask would redirect, and no ESP follows a redirect.
+        environ["PATH_INFO"] = _SLASHES.sub("/", environ.get("PATH_INFO", ""))
         super().__init__(environ, *arguments, **options)
         #: On the clock of `time.perf_counter`.
         self.began = time.perf_counter()

@@ -1,10 +1,14 @@
 """The HTTP around a webhook: methods, slashes, encodings, proxies' headers and IPv6, over real gunicorn."""
 
+import base64
 import gzip
+import hashlib
+import hmac
 import http.client
 import json
 import socket
 from collections.abc import Callable, Iterator, Mapping
+from urllib.parse import urlencode
 
 import pytest
 
@@ -14,7 +18,9 @@ from tests.signing import SendGridSigner
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(300)]
 
 SETTINGS = {
-    "EMARSYS_URL_SECRETS": "a-secret-in-the-url",
+    "EMARSYS_URL_SECRETS": "a-secret-in-the-url,c2Vj/cmV0+in/base64==",
+    "MANDRILL_WEBHOOK_KEYS": "a-key-of-mandrill",
+    "PUBLIC_URL": "https://hooks.example.net",
     "MAILCHIMP_URL_SECRETS": "a-secret-in-the-url",
     # As Heroku's buildpack exports it: anybody's word about scheme and place would count.
     "FORWARDED_ALLOW_IPS": "*",
@@ -93,6 +99,43 @@ def test_a_slash_at_the_end_is_the_same_url(product: Product) -> None:
     assert ask(product, "GET", "/webhooks/mailchimp/a-secret-in-the-url/")[0] == 200
     # It is no way around the secret either.
     assert ask(product, "POST", "/webhooks/emarsys/", event)[0] == 401
+
+
+@pytest.mark.parametrize(
+    "path", ["//webhooks/emarsys/a-secret-in-the-url", "/webhooks//emarsys//a-secret-in-the-url//"]
+)
+def test_a_doubled_slash_counts_once_because_no_esp_follows_a_redirect(product: Product, path: str) -> None:
+    assert ask(product, "POST", path, b'{"external_id": "C-2", "optin": "2"}')[0] == 200
+    assert ask(product, "POST", path.replace("url", "urn"), b'{"external_id": "C-2", "optin": "2"}')[0] == 401
+
+
+@pytest.mark.parametrize("secret", ["c2Vj/cmV0+in/base64==", "c2Vj%2FcmV0%2Bin%2fbase64%3D%3D"])
+def test_a_secret_in_the_url_may_hold_slashes(product: Product, secret: str) -> None:
+    event = b'{"external_id": "C-3", "optin": "2"}'
+    assert ask(product, "POST", f"/webhooks/emarsys/{secret}", event)[0] == 200
+    assert ask(product, "POST", f"/webhooks/emarsys/{secret}/x", event)[0] == 401
+
+
+@pytest.mark.parametrize("form", ["", "http://127.0.0.1", "https://evil.example"])
+def test_a_url_that_is_signed_may_be_asked_for_in_absolute_form(product: Product, form: str) -> None:
+    event = {"event": "unsub", "_id": form, "ts": 1767607200, "msg": {"email": "absolute@example.com"}}
+    events = json.dumps([event])
+    text = f"https://hooks.example.net/webhooks/mandrill?a=bmandrill_events{events}"
+    signature = base64.b64encode(hmac.new(b"a-key-of-mandrill", text.encode(), hashlib.sha1).digest()).decode()
+    body = urlencode({"mandrill_events": events}).encode()
+    headers = {"X-Mandrill-Signature": signature, "Content-Type": "application/x-www-form-urlencoded"}
+    assert ask(product, "POST", f"{form}/webhooks/mandrill?a=b", body, headers)[0] == 200
+    assert ask(product, "POST", f"{form}/webhooks/mandrill?a=c", body, headers)[0] == 401
+
+
+def test_a_compressed_transfer_is_415_as_well(product: Product) -> None:
+    body = gzip.compress(b'{"external_id": "C-4", "optin": "2"}')
+    with socket.create_connection(("127.0.0.1", product.port), timeout=60) as connection:
+        connection.sendall(
+            b"POST /webhooks/emarsys/a-secret-in-the-url HTTP/1.1\r\nHost: x\r\nConnection: close\r\n"
+            b"Transfer-Encoding: gzip, chunked\r\n\r\n%x\r\n%s\r\n0\r\n\r\n" % (len(body), body)
+        )
+        assert connection.makefile("rb").readline().split()[1] == b"415"
 
 
 @pytest.mark.parametrize("encoding", ["gzip", "x-gzip", "deflate", "br", "zstd", "gzip, identity", "GZIP"])

@@ -151,10 +151,12 @@ def test_mailguns_old_complaints_are_multipart_with_a_file(make_app: MakeApp) ->
     fields["signature"] = hexadecimal(f"{fields['timestamp']}t1".encode())
     taken = client.post("/webhooks/mailgun", data=as_multipart(fields))
     assert (forged.status_code, taken.status_code, taken.get_json()["accepted"]) == (401, 200, 1)
-    # Cut in the middle of a part, or more parts than a form has: nobody is opted out by half of it.
+    # A part without a name, a cut in the middle of one, more parts than a form has: nobody is opted out by halves.
+    nameless = b"--5f1c0b9e\r\nContent-Disposition: x\r\n\r\n1\r\n" + as_multipart({})
+    unnamed = client.post("/webhooks/mailgun", data=nameless)
     cut = client.post("/webhooks/mailgun", data=as_multipart(fields)[:-150])
     many = client.post("/webhooks/mailgun", data=as_multipart(fields | {f"x{number}": "" for number in range(3000)}))
-    assert (cut.status_code, many.status_code) == (401, 401)
+    assert (unnamed.status_code, cut.status_code, many.status_code) == (401, 401, 401)
 
 
 def as_multipart(fields: dict[str, str]) -> bytes:

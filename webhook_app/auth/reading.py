@@ -58,13 +58,13 @@ def parse_form(body: bytes) -> list[tuple[str, str]]:
 
 
 def _parse_multipart(body: bytes, boundary: str) -> list[tuple[str, str]]:
-    """The fields of a multipart form, without its files. Raises `ValueError`."""
+    """The fields of a multipart form that have a name, without its files. Raises `ValueError`."""
     parser = FormDataParser(stream_factory=_in_memory, max_form_parts=MAX_FORM_FIELDS, silent=False)
     try:
         _, fields, _ = parser.parse(BytesIO(body), "multipart/form-data", len(body), {"boundary": boundary})
     except RequestEntityTooLarge:
         raise ValueError("too many parts") from None
-    return list(fields.items(multi=True))
+    return [(name, value) for name, value in fields.items(multi=True) if name]
 
 
 def _in_memory(
