@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 import requests
 from dotenv import dotenv_values
-from playwright.sync_api import Browser, Page, expect
+from playwright.sync_api import Browser, Locator, Page, expect
 
 from tests.processes import checkout, environment, free_port, running, wait_for_http, wait_until
 
@@ -87,8 +87,50 @@ def test_a_simulated_webhook_is_seen_in_the_console_and_delivered(product: Produ
     expect(console.get_by_role("listitem").filter(has_text="Attempt 1: delivered")).to_contain_text("trace id sandbox-")
     expect(console.get_by_label("The request", exact=True)).to_contain_text(product.sandbox)
     console.get_by_role("link", name="Overview", exact=True).click()
+    expect(console.get_by_role("link", name="Sandbox")).to_be_visible()
+    look_up(console, "jane@example.com")
+    expect(answer(console)).to_contain_text(
+        re.compile(r"Yes.*; Dynamic Yield took it .* later \(trace sandbox-\d+\)\.", re.DOTALL)
+    )
+    expect(console.get_by_label("What was sent")).to_contain_text('"plainTextEmail": "jane@example.com"')
+    console.get_by_role("link", name="Overview", exact=True).click()
     expect(console.get_by_text("1 delivered")).to_be_visible(timeout=PATIENCE)
     expect(console.get_by_role("row", name="SendGrid")).to_contain_text("new changes")
+
+
+def look_up(console: Page, address: str) -> None:
+    console.get_by_label("Did somebody’s unsubscribe go through?").fill(address)
+    console.get_by_role("button", name="Look up").click()
+
+
+def answer(console: Page) -> Locator:
+    return console.get_by_role("region", name="The answer")
+
+
+def test_dynamic_yield_switched_off_is_red_within_a_minute_and_green_again_after(
+    product: Product, console: Page
+) -> None:
+    sandbox = console.context.new_page()
+    sandbox.goto(product.sandbox)
+    sandbox.get_by_role("button", name="503").first.click()
+    expect(sandbox.get_by_role("status")).to_contain_text("Broken: status 503 until healed")
+    product.simulate("jack@example.com")
+    expect(console.get_by_role("heading", name="Not working")).to_be_visible(timeout=60_000)
+    verdict = console.get_by_role("region", name="Is it working?")
+    expect(verdict).to_contain_text("Dynamic Yield fails")
+    look_up(console, "jack@example.com")
+    expect(answer(console)).to_contain_text("Not yet")
+    sandbox.get_by_role("button", name="Heal").click()
+    console.get_by_role("button", name="Send now").click()
+
+    def taken() -> bool:
+        console.reload()
+        return "Yes" in answer(console).inner_text()
+
+    wait_until(taken, "the answer is yes")
+    console.get_by_role("link", name="Overview", exact=True).click()
+    expect(console.get_by_role("heading", name=re.compile("Working$"))).to_be_visible(timeout=60_000)
+    sandbox.close()
 
 
 def test_a_refusal_is_seen_with_its_reason_and_after_mending_the_change_is_replayed(

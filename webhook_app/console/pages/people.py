@@ -13,6 +13,8 @@ from webhook_app.outbox import queries
 from webhook_app.outbox.counters import counted
 from webhook_app.outbox.people import Person, erase_person, is_unfinished, quarantined_mentions, show_person
 
+#: So many events and attempts stand on a person's page; a shared mailbox may have thousands.
+LIMIT = 100
 #: A keyed hash, or several of one who is known by several.
 PSEUDONYM = re.compile(r"[0-9a-f]{32}(\.[0-9a-f]{32})*")
 
@@ -49,6 +51,8 @@ def add(console: Flask, shown: Shown) -> None:
             found=found,
             answers=answers(found, quarantined),
             several=len({one.section for one in found.consents}) > 1 if found else False,
+            newest=lambda all_of_them: all_of_them[: -LIMIT - 1 : -1],
+            limit=LIMIT,
             made_at=datetime.now(UTC),
             base=shown.base,
         )
