@@ -92,7 +92,7 @@ def test_a_simulated_webhook_is_seen_in_the_console_and_delivered(product: Produ
     expect(answer(console)).to_contain_text(
         re.compile(r"Yes.*; Dynamic Yield took it .* later \(trace sandbox-\d+\)\.", re.DOTALL)
     )
-    expect(console.get_by_label("What was sent")).to_contain_text('"plainTextEmail": "jane@example.com"')
+    expect(console.get_by_label("What was sent", exact=True)).to_contain_text('"plainTextEmail": "jane@example.com"')
     console.get_by_role("link", name="Overview", exact=True).click()
     expect(console.get_by_text("1 delivered")).to_be_visible(timeout=PATIENCE)
     expect(console.get_by_role("row", name="SendGrid")).to_contain_text("new changes")
