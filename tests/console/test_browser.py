@@ -99,6 +99,8 @@ def test_the_answer_stands_on_the_first_page_and_is_a_proof_to_print(console: Pa
     expect(console.get_by_text("Proof, made on")).to_be_visible()
     for away in ("Look up", "Send now", "Log out"):
         expect(console.get_by_role("button", name=away)).to_be_hidden()
+    shown = console.locator(".verdict time").first.evaluate("time => getComputedStyle(time, '::after').content")
+    assert shown.endswith(' UTC"')
     assert len(console.pdf()) > 1000
 
 

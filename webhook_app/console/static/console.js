@@ -81,6 +81,11 @@ function prepare(part) {
   part.dispatchEvent(new CustomEvent("prepared", { bubbles: true }));
 }
 
+// A proof holds every request, also those that were folded away.
+addEventListener("beforeprint", () => {
+  document.querySelectorAll(".life details").forEach((details) => { details.open = true; });
+});
+
 document.addEventListener("DOMContentLoaded", () => {
   prepare(document);
   document.addEventListener("click", follow);
