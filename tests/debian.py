@@ -1,4 +1,4 @@
-"""Programs for the tests that pip has not: from Debian, where that can be done without asking."""
+"""Debian packages for the tests, of programs that pip has not: where they can be had without asking."""
 
 import os
 import shutil

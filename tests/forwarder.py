@@ -1,4 +1,4 @@
-"""Something between us and the database: a name that points elsewhere after a fail-over, a network that swallows."""
+"""A TCP forwarder before the database: a name that points elsewhere after a fail-over, a network that swallows."""
 
 import socket
 import threading

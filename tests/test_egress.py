@@ -1,4 +1,4 @@
-"""The way out, through a real proxy that wants a password, to a real TLS server with an authority of its own."""
+"""Egress, through a real proxy that wants a password, to a real TLS server with an authority of its own."""
 
 from collections.abc import Iterator
 from pathlib import Path

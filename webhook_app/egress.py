@@ -1,4 +1,4 @@
-"""The way out: proxy and certificate authorities of every request that leaves, in one place."""
+"""Egress: proxy and certificate authorities of every request that leaves, in one place."""
 
 import ssl
 from dataclasses import dataclass, field

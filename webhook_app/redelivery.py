@@ -1,4 +1,4 @@
-"""What a person may order: send again, read again, give up. Any number of changes, a batch at a time."""
+"""Redelivery: what a person may order: send again, read again, give up. Any number of changes, a batch at a time."""
 
 import dataclasses
 import json

@@ -1,4 +1,4 @@
-"""What Flask is told about this product: numbered requests, JSON by orjson, one form for every error."""
+"""Flask as this product sets it up: numbered requests, JSON by orjson, one form for every error."""
 
 import random
 import re

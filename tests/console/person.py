@@ -1,4 +1,4 @@
-"""A person at the console, over the test client."""
+"""A person at the console: logs in and clicks, over the test client."""
 
 import re
 from typing import Any

@@ -1,4 +1,4 @@
-"""Everything at once, at random, for a while. `SOAK=minutes` lengthens it; `CHAOS_SEED` repeats a run's choices."""
+"""Chaos: every fault at once, at random, for a while. `SOAK=minutes` lengthens it; `CHAOS_SEED` repeats a run."""
 
 import os
 import random

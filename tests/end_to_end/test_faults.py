@@ -1,4 +1,4 @@
-"""What must be survived, row by row: real processes, real databases, real signals, and an oracle of its own."""
+"""Faults that must be survived, row by row: real processes, real databases, real signals, and an oracle of its own."""
 
 import itertools
 import json

@@ -1,4 +1,4 @@
-"""Each ESP's lists and ours agree in the end: years of opt-outs, an outage of two days, suppressions made by hand.
+"""Reconciliation at seven ESPs: years of opt-outs, an outage, suppressions made by hand; the lists agree in the end.
 
 The oracle is the stand-in's own list, against the table of events in plain SQL and the sandbox's log of arrivals.
 """
@@ -18,7 +18,7 @@ from pathlib import Path
 import pytest
 
 from tests import esp_apis, sendgrid_api
-from tests.end_to_end.test_catching_up import Shop, told
+from tests.end_to_end.test_sync import Shop, told
 from tests.esp_apis import STAND_INS, StandIn
 from tests.processes import free_port, wait_until
 from webhook_app.dev import sandbox

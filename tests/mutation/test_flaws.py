@@ -1,4 +1,4 @@
-"""The tests of the tests."""
+"""The mutation tests themselves: each flaw still applies, and its test is there."""
 
 from pathlib import Path
 

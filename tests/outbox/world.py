@@ -1,4 +1,4 @@
-"""What the outbox's tests say in one word: a change, an ending, a look at the rows."""
+"""Helpers of the outbox's tests: a change, an ending, a look at the rows."""
 
 from collections.abc import Iterable
 from dataclasses import dataclass, replace

@@ -1,7 +1,8 @@
-"""What nobody has to remember, because these tests read the code."""
+"""Rules that the code is held to by reading it: secrets, connections, rooms, requirements."""
 
 import ast
 import re
+from collections import Counter
 
 import pytest
 
@@ -155,6 +156,29 @@ def test_nobody_imports_an_entrance() -> None:
     for path, tree in modules().items():
         if own_room(path) not in ENTRANCES:
             assert not known_rooms(path, tree) & ENTRANCES, path
+
+
+# ---------------------------------------------------------------- names and sizes
+
+#: Names of more than one class, and why they are not confused.
+SHARED_NAMES = {"Worker": "gunicorn's name for a web process, and ours for the one that sends"}
+MAX_LINES = 60
+
+
+def test_a_class_has_its_name_for_itself() -> None:
+    names = Counter(node.name for tree in modules().values() for node in tree.body if isinstance(node, ast.ClassDef))
+    assert {name for name, number in names.items() if number > 1} == SHARED_NAMES.keys()
+
+
+def test_no_function_is_longer_than_a_screen() -> None:
+    long = {
+        (path, node.name)
+        for path, tree in modules().items()
+        for node in ast.walk(tree)
+        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef)
+        if (node.end_lineno or 0) - node.lineno >= MAX_LINES
+    }
+    assert long == set()
 
 
 # ---------------------------------------------------------------- what is installed

@@ -1,4 +1,4 @@
-"""Who is calling: one scheme a file, one error for every way to fail."""
+"""Authentication: who is calling. One scheme a file, one error for every way to fail."""
 
 import hmac
 from collections.abc import Callable, Iterable, Sequence

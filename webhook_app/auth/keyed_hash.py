@@ -1,4 +1,4 @@
-"""A keyed hash over parts of the request: what most ESPs that sign at all do, each in its own spelling."""
+"""HMAC over parts of the request: what most ESPs that sign at all do, each in its own spelling."""
 
 import base64
 import binascii

@@ -1,4 +1,4 @@
-"""What the schemes share: reading headers, timestamps and base64 that anybody may have written."""
+"""Parsing that the schemes share: headers, timestamps, forms and base64 that anybody may have written."""
 
 import base64
 import binascii

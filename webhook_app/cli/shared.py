@@ -1,4 +1,4 @@
-"""What the commands have in common."""
+"""Helpers of the commands: settings, database, journal, errors, JSON."""
 
 import getpass
 import os

@@ -1,4 +1,4 @@
-"""Did somebody's unsubscribe go through? One sentence, and what to do."""
+"""The answer about a person: did their unsubscribe go through? One sentence, and what to do."""
 
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
@@ -20,7 +20,7 @@ class Mood(StrEnum):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Answer:
+class PersonAnswer:
     mood: Mood
     #: Of Dynamic Yield; empty for what waits in quarantine.
     section: str = ""
@@ -37,7 +37,7 @@ class Answer:
     mend: str = ""
 
 
-def answers(person: Person | None, quarantined: Iterable[Event]) -> list[Answer]:
+def answers(person: Person | None, quarantined: Iterable[Event]) -> list[PersonAnswer]:
     """One for each section that must know of the person, one for what waits in quarantine; empty: nothing came."""
     by_number = {event.id: event for event in person.events} if person else {}
     of_sections = [
@@ -45,7 +45,7 @@ def answers(person: Person | None, quarantined: Iterable[Event]) -> list[Answer]
         for one in (person.consents if person else ())
     ]
     waiting = [
-        Answer(
+        PersonAnswer(
             mood=Mood.BAD,
             word="No",
             event=event,
@@ -57,30 +57,30 @@ def answers(person: Person | None, quarantined: Iterable[Event]) -> list[Answer]
     return [*of_sections, *waiting]
 
 
-def _of_section(consent: Consent, event: Event | None) -> Answer:
+def _of_section(consent: Consent, event: Event | None) -> PersonAnswer:
     did = happened(event.reason, event.action) if event else str(consent.wanted).replace("_", "-")
     if consent.given_up_at:
         mend = "Mend the cause, then send it again from the event's page."
         why = f"Dynamic Yield refused it ({consent.error})," if consent.error else "it was given up"
-        return Answer(
+        return PersonAnswer(
             mood=Mood.BAD, word="No", event=event, did=did, rest=f"{why} on", at=consent.given_up_at, mend=mend
         )
     if consent.told is not consent.wanted or consent.told_at is None:
         return _waiting(consent, event, did)
     rest = f"Dynamic Yield took it{_later(event, consent.told_at)}"
     word = "Yes" if consent.wanted is Action.OPT_OUT else "Opted in again"
-    return Answer(
+    return PersonAnswer(
         mood=Mood.GOOD, word=word, event=event, did=did, rest=rest, at=consent.told_at, trace=consent.told_trace
     )
 
 
-def _waiting(consent: Consent, event: Event | None, did: str) -> Answer:
+def _waiting(consent: Consent, event: Event | None, did: str) -> PersonAnswer:
     if consent.being_told:
-        return Answer(mood=Mood.UNSURE, word="Just now", event=event, did=did, rest="it is being sent")
+        return PersonAnswer(mood=Mood.UNSURE, word="Just now", event=event, did=did, rest="it is being sent")
     if consent.due_at is None:
-        return Answer(mood=Mood.UNSURE, word="No", event=event, did=did, rest="it was discarded here")
+        return PersonAnswer(mood=Mood.UNSURE, word="No", event=event, did=did, rest="it was discarded here")
     why = f"it waits: {consent.error}" if consent.error else "it waits for its turn"
-    return Answer(
+    return PersonAnswer(
         mood=Mood.UNSURE, word="Not yet", event=event, did=did, rest=f"{why}. Next try", at=consent.due_at,
         mend="It is tried again by itself.",
     )  # fmt: skip

@@ -1,4 +1,4 @@
-"""A list as CSV, a batch at a time, safe to open in a spreadsheet."""
+"""CSV export of a list, a batch at a time, safe to open in a spreadsheet."""
 
 import csv
 import io

@@ -1,4 +1,4 @@
-"""What a person asks for in the address line, checked: a filter that is not understood must never widen an action."""
+"""Filters in the address line, checked: one that is not understood must never widen an action."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -72,7 +72,7 @@ class Asked:
 _QUERY = Query()
 
 
-def read(arguments: Mapping[str, str]) -> Asked:
+def read_filter(arguments: Mapping[str, str]) -> Asked:
     given = {name: value.strip() for name, value in arguments.items() if value.strip()}
     try:
         loaded = _QUERY.load(given)
@@ -95,7 +95,7 @@ def read(arguments: Mapping[str, str]) -> Asked:
 
 def understood(arguments: Mapping[str, str]) -> Asked:
     """Raises `BadRequest` where a filter is not understood."""
-    asked = read(arguments)
+    asked = read_filter(arguments)
     if asked.problems:
         abort(400, "; ".join(f"“{name}” {problem}" for name, problem in asked.problems.items()))
     return asked

@@ -1,4 +1,4 @@
-"""How times, sentences and raw events are written for a person."""
+"""Template filters: times and raw events as a person reads them."""
 
 import json
 import re

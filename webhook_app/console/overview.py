@@ -1,4 +1,4 @@
-"""Is it working? What the first page shows."""
+"""The overview, the console's first page: is it working?"""
 
 import re
 from collections.abc import Iterable, Mapping
@@ -54,7 +54,7 @@ class Calls:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Step:
+class ChartRow:
     """A row of the chart."""
 
     began_at: datetime
@@ -64,7 +64,7 @@ class Step:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Line:
+class Problem:
     """One thing that is wrong, as the first page says it."""
 
     sentence: str
@@ -76,13 +76,13 @@ class Line:
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Overview:
     #: Why unsubscribes do not reach Dynamic Yield; empty while they do.
-    broken: tuple[Line, ...]
+    broken: tuple[Problem, ...]
     #: What a person should look at, though all goes on.
-    attention: tuple[Line, ...]
+    attention: tuple[Problem, ...]
     counts: Mapping[State, int]
     oldest_waiting: datetime | None
     workers_alive: int
-    steps: tuple[Step, ...]
+    steps: tuple[ChartRow, ...]
     calls: Mapping[str, Calls]
     #: How the last comparison with each ESP's own suppression lists ended.
     reconciliations: tuple[Reconciliation, ...]
@@ -122,10 +122,10 @@ def look(database: Database, providers: Mapping[str, Provider], *, range_name: s
     )
 
 
-def _line(finding: Finding) -> Line:
+def _line(finding: Finding) -> Problem:
     said = f"{finding.sentence}: {finding.detail}" if finding.detail else finding.sentence
     mend = IN_THE_CONSOLE.sub("", finding.mend)
-    return Line(sentence=said, mend=mend, address=_mended_at(finding.slug))
+    return Problem(sentence=said, mend=mend, address=_mended_at(finding.slug))
 
 
 def _mended_at(slug: str) -> str:
@@ -146,24 +146,24 @@ def _mended_at(slug: str) -> str:
             return ""
 
 
-def _unknown_types(found: Iterable[Counted], since: datetime) -> Iterable[Line]:
+def _unknown_types(found: Iterable[Counted], since: datetime) -> Iterable[Problem]:
     for one in found:
         if one.name == Count.UNKNOWN_TYPES and one.last_at >= since:
             number = f"{one.value:,} event{'s' if one.value > 1 else ''}"
-            yield Line(
+            yield Problem(
                 sentence=f"{one.provider} has sent {number} of the unknown type {one.label}",
                 mend="see the quarantine",
                 address=url_for("quarantine"),
             )
 
 
-def _steps(database: Database, range_name: str, now: datetime) -> Iterable[Step]:
+def _steps(database: Database, range_name: str, now: datetime) -> Iterable[ChartRow]:
     _, length, width = RANGES[range_name]
     began = _floor(now - length, width) + width
     series = activity_since(database, began, width)
     while began <= now:
         found = {name: series[name].get(began, 0) for name in CHARTED}
-        yield Step(
+        yield ChartRow(
             began_at=began,
             received=found[Count.ACCEPTED],
             delivered=found[Count.DELIVERED],

@@ -42,7 +42,7 @@ class Way:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Made:
+class NewSecret:
     """A secret that was made just now. It is shown once, and stands nowhere else."""
 
     way: Way
@@ -58,7 +58,7 @@ def url_of(provider: Provider, base: str) -> str:
     return f"{base}/webhooks/{provider.name}"
 
 
-def make(provider: Provider, variable: str, base: str) -> Made | None:
+def make(provider: Provider, variable: str, base: str) -> NewSecret | None:
     """A new secret for one of the provider's ways in; None where that is not one whose secret we make."""
     way = next((way for way in ways(provider) if way.variable == variable and way.can_be_made), None)
     if way is None:
@@ -68,4 +68,4 @@ def make(provider: Provider, variable: str, base: str) -> Made | None:
         secret = f"{USER}:{secret}"
     if way.scheme == "url_secret":
         url = f"{url}/{secret}"
-    return Made(way=way, secret=secret, url=url)
+    return NewSecret(way=way, secret=secret, url=url)

@@ -1,4 +1,4 @@
-"""What the pages show and act upon."""
+"""The context of the console's pages: what they show and act upon."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass

@@ -1,4 +1,4 @@
-"""What Dynamic Yield is told, and what its answers mean."""
+"""Delivery to Dynamic Yield: what a request is, and what an answer to it means."""
 
 from dataclasses import dataclass, field, replace
 from enum import StrEnum

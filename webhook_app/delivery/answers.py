@@ -1,4 +1,4 @@
-"""What Dynamic Yield's answer means for the change that was sent. Pure: bytes in, `Answer` out."""
+"""Classifying Dynamic Yield's answers: what one means for the change that was sent. Pure: bytes in, `Answer` out."""
 
 import html
 import json

@@ -1,4 +1,4 @@
-"""The one way to Dynamic Yield: an attempt ends in time whatever the other side does, and always in an `Answer`."""
+"""The client for Dynamic Yield: an attempt ends in time whatever the other side does, and always in an `Answer`."""
 
 import http.client
 import math

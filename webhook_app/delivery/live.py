@@ -1,4 +1,4 @@
-"""Whether Dynamic Yield can be reached with this key, asked without telling it anything about anybody."""
+"""The live check: whether Dynamic Yield can be reached with this key, without telling it anything about anybody."""
 
 from dataclasses import dataclass
 

@@ -1,4 +1,4 @@
-"""An optional ceiling on requests per second: evenly spaced, without bursts."""
+"""The rate limit of a section: requests evenly spaced, without bursts."""
 
 import threading
 import time

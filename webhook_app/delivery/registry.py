@@ -1,4 +1,4 @@
-"""Which wire form the settings ask for. A new destination is a module and a row here."""
+"""The wire form that the settings ask for. A new destination is a module and a row here."""
 
 from collections.abc import Callable, Mapping
 

@@ -1,4 +1,4 @@
-"""What an answer makes of a change: done, dead, or tried again, and when."""
+"""The retry policy: what an answer makes of a change: done, dead, or tried again, and when."""
 
 import random
 from datetime import UTC, datetime, timedelta

@@ -1,4 +1,4 @@
-"""What a worker does for one section: threads that send, and a circuit breaker that judges every answer."""
+"""The sender of a section: threads that send, and a circuit breaker that judges every answer."""
 
 import threading
 import time

@@ -1,4 +1,4 @@
-"""Several programs as one: their lines side by side, and one end for all, however it comes."""
+"""Process supervision: several programs as one, their lines side by side, and one end for all, however it comes."""
 
 import os
 import signal

@@ -1,4 +1,4 @@
-"""The ESPs' side of each scheme: what a sender who knows the first live secret puts into a request."""
+"""Signers, the ESPs' side of each scheme: what a sender who knows the first live secret puts into a request."""
 
 import base64
 import json

@@ -1,4 +1,4 @@
-"""The verdict: does the whole service work? One list of findings for `/status`, `flask check` and the console.
+"""The service's status: does it work as a whole? One list of findings for `/status`, `flask check` and the console.
 
 What a finding says to everybody (`sentence`, `mend`) holds no host name, no address and no word of a driver or of
 Dynamic Yield; those stand in `detail`, for people who may see them.

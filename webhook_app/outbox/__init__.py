@@ -1,7 +1,8 @@
-"""What we promised: the changes that were acknowledged, until Dynamic Yield has taken them.
+"""The outbox: the log of what ESPs said, the register of what Dynamic Yield must know, and the attempts to tell it.
 
-`Intake` is the receiver's side, `Queue` the worker's. The log holds what ESPs said, the register what Dynamic Yield
-must know of each person. Every change of state is one conditional statement; the keys of `tables` carry the invariants.
+`Intake` is the receiver's side, `Queue` the worker's. Every change of state is one conditional statement; the keys of
+`tables` carry the invariants. What keeps something between two calls (a clock, statements, counts) is a class; what
+only asks is a function that takes the database.
 """
 
 from webhook_app.outbox.database import Database, OutboxUnavailable

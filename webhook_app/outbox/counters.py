@@ -1,4 +1,4 @@
-"""What has happened how often: counted in memory, added to the database every few seconds.
+"""Counters and histograms: counted in memory, added to the database every few seconds.
 
 Statistics, no promises: a process that is killed takes its last seconds of counting with it. What was promised stands
 in `events`. The database is where the processes meet: any number of web and worker processes, on any number of

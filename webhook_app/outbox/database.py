@@ -1,4 +1,4 @@
-"""What the outbox asks of a database, whichever engine it is."""
+"""The port to a database: what the outbox asks of it, whichever engine it is."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager

@@ -1,4 +1,4 @@
-"""A section that was added later learns what the log knows of everybody."""
+"""Backfill: a section that was added later learns what the log knows of everybody."""
 
 import json
 from collections.abc import Iterator

@@ -1,4 +1,4 @@
-"""Many small writes, one commit: whoever finds nobody committing commits for all who came meanwhile."""
+"""Group commit: whoever finds nobody committing commits for all who came meanwhile."""
 
 import threading
 import time

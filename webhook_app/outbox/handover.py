@@ -1,4 +1,4 @@
-"""What a version without a register left to do, taken into the register.
+"""Handover from the version without a register: what it left to do is taken into the register.
 
 That version kept in each event of the log when it was due and who had claimed it. Triggers of the tenth migration put
 into the register what its processes still store and settle; this takes over what waited before.

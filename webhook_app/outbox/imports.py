@@ -1,4 +1,4 @@
-"""How far each imported file has come. In the database: the disk of a one-off machine is gone when it ends."""
+"""Progress of imports. In the database: the disk of a one-off machine is gone when it ends."""
 
 import time
 from collections.abc import Callable

@@ -1,4 +1,4 @@
-"""Storing what a webhook said, before it is answered."""
+"""The intake: stores what a webhook said, before it is answered."""
 
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping

@@ -1,4 +1,4 @@
-"""What the outbox knows already, asked for many people at once."""
+"""Look-ups for imports and comparisons: what the outbox knows already, asked for many people at once."""
 
 from collections.abc import Iterable
 from dataclasses import dataclass

@@ -1,4 +1,4 @@
-"""Looking after the outbox by hand and by the day: send again, give up for good, forget what is old."""
+"""Maintenance, by hand and by the day: replay, discard, prune."""
 
 from collections.abc import Callable, Collection, Iterator
 from datetime import datetime, timedelta

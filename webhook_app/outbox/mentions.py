@@ -1,4 +1,4 @@
-"""Who may be meant in what was not understood: keyed hashes of the address-like texts in a quarantined event.
+"""Mentions in the quarantine: keyed hashes of the address-like texts in an event that was not understood.
 
 So a person is found in the quarantine too, and no address stands on the disk but in the event itself.
 """

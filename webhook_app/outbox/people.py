@@ -1,4 +1,4 @@
-"""What is known of one person, who is opted out, and how to forget somebody.
+"""People: what is known of one, who is opted out, and how to forget somebody.
 
 Raises `OutboxUnavailable` where the database cannot be used.
 """

@@ -1,4 +1,4 @@
-"""How long it took from an unsubscribe to its being taken by Dynamic Yield: sums, so that no report reads events.
+"""The report of delivery times, from unsubscribe to taken by Dynamic Yield: sums, so that no report reads events.
 
 They are written in the transaction that settles an attempt: what was taken is counted, once, whoever is killed when.
 """

@@ -1,4 +1,4 @@
-"""What was not understood at first, and is after a mapping was mended."""
+"""Reading quarantined events again, once a mapping was mended."""
 
 import time
 from collections.abc import Callable, Iterable, Mapping

@@ -1,4 +1,4 @@
-"""What became of everything: finding a person's changes, listing, counting, one change with its whole life.
+"""Queries over the log: finding a person's changes, listing, counting, one change with its whole life.
 
 Only reads. Lists go forward and back by the key of the row at their edge, so that the last page of ten million costs
 what the first one does.

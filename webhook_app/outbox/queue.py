@@ -1,4 +1,4 @@
-"""Claiming people, and settling what they were told."""
+"""The queue: claiming people under a lease, and settling what they were told."""
 
 import json
 import uuid

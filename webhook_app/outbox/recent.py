@@ -1,4 +1,4 @@
-"""The last webhooks of each ESP, to be looked at: what came, and what became of it.
+"""Recent webhooks of each ESP, to be looked at: what came, and what became of it.
 
 No promise, but an aid: whoever connects an ESP sees its calls here, those that were ignored or refused among them. They
 are kept in memory for a few seconds and written by the thread that writes statistics, never on a request's way.

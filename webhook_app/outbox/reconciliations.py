@@ -1,4 +1,4 @@
-"""When each ESP's own lists were compared with the outbox last, and what came of it.
+"""Records of reconciliations: when each ESP's own lists were compared last, and what came of it.
 
 One row an account is the schedule, the lock and the result: however many workers look, one of them compares.
 """

@@ -1,4 +1,4 @@
-"""From the log into the register: what is wanted of each person, in each section that an event concerns."""
+"""The register, made from the log: what is wanted of each person, in each section that an event concerns."""
 
 import json
 from collections.abc import Mapping

@@ -1,4 +1,4 @@
-"""Pruning once a day, whichever worker comes first, a batch at a time."""
+"""Retention: pruning once a day, whichever worker comes first, a batch at a time."""
 
 import time
 from collections.abc import Callable

@@ -1,4 +1,4 @@
-"""Which sections of Dynamic Yield an event concerns, decided once, when it is stored."""
+"""Routing: which sections of Dynamic Yield an event concerns, decided once, when it is stored."""
 
 import json
 from collections.abc import Callable, Iterable, Mapping

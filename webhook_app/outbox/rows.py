@@ -1,4 +1,4 @@
-"""Between the domain's values and the rows that keep them."""
+"""Rows: between the domain's values and what the tables keep of them."""
 
 import json
 from collections.abc import Mapping

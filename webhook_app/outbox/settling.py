@@ -1,4 +1,4 @@
-"""The statements by which the end of an attempt is written down, for many attempts at once."""
+"""Settling: the statements by which the ends of many attempts are written down at once."""
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any

@@ -1,4 +1,4 @@
-"""What became of an event, derived from the log, the register and the attempts."""
+"""States of events, derived from the log, the register and the attempts."""
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass

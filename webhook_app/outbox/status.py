@@ -1,4 +1,4 @@
-"""How the outbox is doing, at a glance."""
+"""The outbox at a glance: what waits, since when, and who works."""
 
 import json
 from collections.abc import Callable

@@ -1,4 +1,4 @@
-"""Whole microseconds since 1970 in UTC, and back. Integers, because floats lose the last digits."""
+"""Timestamps: whole microseconds since 1970 in UTC. Integers, because floats lose the last digits."""
 
 import time
 from collections.abc import Callable

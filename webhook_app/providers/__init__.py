@@ -1,4 +1,4 @@
-"""What they said: an ESP's webhook, authenticated and translated into consent changes."""
+"""Providers: an ESP's webhook, authenticated and translated into consent changes."""
 
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping

@@ -1,4 +1,4 @@
-"""An ESP that is described in TOML: its declaration at work.
+"""Declared providers: ESPs that are described in TOML, their declarations at work.
 
 Everything is compiled once, at boot. A webhook then goes body → events → what says nothing is dropped → a
 marshmallow schema built from the declaration → a consent change.

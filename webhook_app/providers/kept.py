@@ -1,4 +1,4 @@
-"""What is kept of an event that could not be read, so that it can be read again when the mapping is mended.
+"""Raw events of the quarantine: what is kept of one, so that it can be read again when the mapping is mended.
 
 That is its bytes, and behind them the query of the URL that it came by, where there was one: an ESP's program may say
 there what its events mean (`?action=opt_out`).

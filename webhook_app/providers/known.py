@@ -1,4 +1,4 @@
-"""The types of events that an entry knows to say nothing about consent. Any other must not pass unseen."""
+"""Known event types: those that say nothing about consent. Any other must not pass unseen."""
 
 import fnmatch
 import re

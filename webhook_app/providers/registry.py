@@ -1,4 +1,4 @@
-"""All ESPs we can hear, open or closed: two written in Python, the catalogue, and the customer's own file."""
+"""The registry of providers, open or closed: two written in Python, the catalogue, and the customer's own file."""
 
 import re
 import tomllib

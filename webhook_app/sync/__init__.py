@@ -1,1 +1,1 @@
-"""What the webhook does not tell: opt-outs from before it was there, and those that it missed."""
+"""Synchronisation: opt-outs from before the webhook was there, and those that it missed."""

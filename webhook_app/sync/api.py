@@ -1,4 +1,4 @@
-"""An ESP's API, asked politely: waits where it is told to, tries again what may pass, and never for ever."""
+"""The client of an ESP's API: waits where it is asked to, tries again what may pass, and never for ever."""
 
 import time
 from collections.abc import Callable, Mapping

@@ -1,4 +1,4 @@
-"""Comparing an ESP's own lists with the outbox: whoever is on them and was never heard of here is opted out, too.
+"""Comparison of an ESP's own lists with the outbox: whoever is on them and was never heard of here is opted out, too.
 
 Suppressions made by hand fire no webhook, and ESPs give up on a webhook after hours or a day of outage. Their lists
 know of both. They say when somebody was put on them: that is when the opt-out happened, so nothing newer is undone.

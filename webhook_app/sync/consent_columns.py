@@ -1,4 +1,4 @@
-"""Which people of a file have opted out: what its columns say about consent, and which rows may be taken.
+"""Consent columns of a file: what they say about who has opted out, and which rows may be taken.
 
 An export of all contacts must never opt out those who are subscribed. So a column that is about consent, by its name
 or by what stands in it, has to say of every row that the person has opted out, or a person has to say which rows are

@@ -1,4 +1,4 @@
-"""How ESPs cut their lists into pages: four ways, each of which comes to an end whatever the ESP answers."""
+"""Pagination of ESPs' lists: four ways, each of which comes to an end whatever the ESP answers."""
 
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass

@@ -1,4 +1,4 @@
-"""When the ESPs' own lists are compared: now and then by the worker, or by a command; never twice at a time."""
+"""Reconciliation by schedule or by command: when the ESPs' own lists are compared; never twice at a time."""
 
 import json
 import threading

@@ -1,4 +1,4 @@
-"""Which lists of an ESP say who has opted out: a description for each, from the ESP's published API.
+"""Suppression lists of the ESPs: which say who has opted out; a description for each, from its published API.
 
 What differs between ESPs stands here as data; how a list is read, compared and written down is the same for all.
 """

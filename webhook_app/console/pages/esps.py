@@ -44,7 +44,7 @@ def read_guide(name: str, base: str) -> Guide:
 
 
 def add(console: Flask, shown: Shown) -> None:
-    def page(provider: Provider, made: setup.Made | None = None) -> str:
+    def page(provider: Provider, made: setup.NewSecret | None = None) -> str:
         events = queries.search(shown.database, Filter(provider=provider.name), limit=1).events
         return render_template(
             "esp.html",

@@ -13,39 +13,20 @@ from webhook_app.outbox.maintenance import DISCARDABLE, REPLAYABLE
 
 
 def add(console: Flask, shown: Shown) -> None:
-    def listed(asked: filters.Asked, after: str = "", before: str = "") -> ResponseReturnValue:
-        page = None
-        if not asked.problems:
-            page = queries.search(
-                shown.database,
-                asked.filter,
-                sort=asked.sort,
-                ascending=asked.ascending,
-                after=after,
-                before=before,
-            )
-        html = render_template("events.html", asked=asked, page=page, providers=shown.sorted_providers())
-        return html, 400 if asked.problems else 200
-
-    def pseudonymous(asked: filters.Asked) -> ResponseReturnValue | None:
-        """The way to the same list with pseudonyms in its URL; None where no address or id stands in it."""
-        person = asked.filter.person
-        if not person or (pseudonyms := queries.pseudonyms(shown.database, person)) == person:
-            return None
-        return redirect(f"{url_for('list_events')}?{asked.address(person=pseudonyms)}", code=303)
-
     @console.get("/events")
     def list_events() -> ResponseReturnValue:
-        asked = filters.read(request.args)
-        return pseudonymous(asked) or listed(asked, request.args.get("after", ""), request.args.get("before", ""))
+        asked = filters.read_filter(request.args)
+        return _pseudonymous(shown, asked) or _listed(
+            shown, asked, request.args.get("after", ""), request.args.get("before", "")
+        )
 
     @console.post("/events")
     def search_events() -> ResponseReturnValue:
         # Posted: what is typed into this form stands in no URL, and so in no router's log.
-        asked = filters.read(request.form)
+        asked = filters.read_filter(request.form)
         if asked.problems:
-            return listed(asked)
-        return pseudonymous(asked) or redirect(f"{url_for('list_events')}?{asked.address()}", code=303)
+            return _listed(shown, asked)
+        return _pseudonymous(shown, asked) or redirect(f"{url_for('list_events')}?{asked.address()}", code=303)
 
     @console.get("/events.csv")
     def export_events() -> Response:
@@ -74,3 +55,26 @@ def add(console: Flask, shown: Shown) -> None:
             can_replay=life.event.state in REPLAYABLE and life.event.identity_value is not None,
             can_discard=life.event.state in DISCARDABLE and not life.event.in_flight,
         )
+
+
+def _listed(shown: Shown, asked: filters.Asked, after: str = "", before: str = "") -> ResponseReturnValue:
+    page = None
+    if not asked.problems:
+        page = queries.search(
+            shown.database,
+            asked.filter,
+            sort=asked.sort,
+            ascending=asked.ascending,
+            after=after,
+            before=before,
+        )
+    html = render_template("events.html", asked=asked, page=page, providers=shown.sorted_providers())
+    return html, 400 if asked.problems else 200
+
+
+def _pseudonymous(shown: Shown, asked: filters.Asked) -> ResponseReturnValue | None:
+    """The way to the same list with pseudonyms in its URL; None where no address or id stands in it."""
+    person = asked.filter.person
+    if not person or (pseudonyms := queries.pseudonyms(shown.database, person)) == person:
+        return None
+    return redirect(f"{url_for('list_events')}?{asked.address(person=pseudonyms)}", code=303)

@@ -1,4 +1,4 @@
-"""For those who look and order: the log, the faults, the page."""
+"""The sandbox's admin API: the log, the faults, the page."""
 
 from typing import Any
 

@@ -1,4 +1,4 @@
-"""How an answer can go wrong: a fault a function, and the table of them."""
+"""The sandbox's faults: how an answer can go wrong, a function each, and the table of them."""
 
 import asyncio
 import socket

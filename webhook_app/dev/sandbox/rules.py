@@ -1,4 +1,4 @@
-"""What Dynamic Yield takes, written from its documentation: each rule names what is wrong, with the path to it."""
+"""The sandbox's rules: what Dynamic Yield takes, written from its documentation; each names what is wrong."""
 
 import re
 from collections.abc import Callable, Iterator, Mapping

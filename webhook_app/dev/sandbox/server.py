@@ -1,4 +1,4 @@
-"""How a sandbox is reached."""
+"""The sandbox's server: connections in, answers out."""
 
 import asyncio
 import ssl

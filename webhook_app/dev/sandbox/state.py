@@ -1,4 +1,4 @@
-"""One stand-in's memory: what arrived, what became of it, and what goes wrong next."""
+"""The sandbox's state: what arrived, what became of it, and what goes wrong next."""
 
 import re
 import time

@@ -12,6 +12,13 @@ _Id = sa.BigInteger().with_variant(sa.Integer, "sqlite")
 
 
 def upgrade() -> None:
+    _create_events()
+    _create_indexes_of_events()
+    _create_attempts()
+    _create_the_rest()
+
+
+def _create_events() -> None:
     op.create_table(
         "events",
         sa.Column("id", _Id, primary_key=True),
@@ -38,6 +45,9 @@ def upgrade() -> None:
         sa.Column("error", sa.Text),
         sa.Column("raw", sa.LargeBinary),
     )
+
+
+def _create_indexes_of_events() -> None:
     op.create_index("events_dedupe_key", "events", ["dedupe_key"], unique=True)
     op.create_index(
         "events_due",
@@ -63,6 +73,9 @@ def upgrade() -> None:
         sqlite_where=sa.text("raw IS NOT NULL AND settled_at IS NOT NULL"),
         postgresql_where=sa.text("raw IS NOT NULL AND settled_at IS NOT NULL"),
     )
+
+
+def _create_attempts() -> None:
     op.create_table(
         "attempts",
         sa.Column("id", _Id, primary_key=True),
@@ -76,6 +89,9 @@ def upgrade() -> None:
         sa.Column("warnings", sa.Text),
     )
     op.create_index("attempts_event", "attempts", ["event_id"])
+
+
+def _create_the_rest() -> None:
     op.create_table(
         "one_time_tokens",
         sa.Column("token_hash", sa.LargeBinary, primary_key=True),

@@ -1,4 +1,4 @@
-"""From nothing to protected: a customer with a long past, an outage, and suppressions made by hand.
+"""Synchronisation, from nothing to protected: a customer with a long past, an outage, and suppressions made by hand.
 
 The oracle is the sandbox's own log of what Dynamic Yield has taken, against what SendGrid's stand-in has on its lists.
 """

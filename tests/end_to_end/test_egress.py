@@ -1,4 +1,4 @@
-"""The whole product behind a proxy that wants a password, towards a host of an own certificate authority."""
+"""Egress: the whole product behind a proxy that wants a password, towards a host of an own certificate authority."""
 
 import subprocess
 from collections.abc import Callable

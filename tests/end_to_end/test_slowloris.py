@@ -1,4 +1,4 @@
-"""Senders that never finish: without any secret, they must not keep the others out."""
+"""Slowloris: senders that never finish, without any secret, must not keep the others out."""
 
 import re
 import socket
