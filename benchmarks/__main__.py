@@ -3,6 +3,7 @@
 import argparse
 import json
 import os
+import subprocess
 import sys
 import time
 from collections.abc import Callable, Sequence
@@ -14,7 +15,7 @@ from benchmarks import capacity, machine, measures, report
 from benchmarks.peers import measures as peers
 from benchmarks.product import ENGINES, ROOT
 
-#: What can be measured by itself: A to D and F, E, G, and the connections that the capacity is computed with.
+#: What can be measured by itself: A to D2, F, I, S and W; E; G; and the connections that the capacity is computed with.
 PARTS = ("engines", "growth", "peers", "connections")
 RESULTS = Path(__file__).parent / "results.json"
 DOCS = ROOT / "docs"
@@ -67,10 +68,14 @@ def _measure(effort: measures.Effort, parts: Sequence[str], *, quick: bool) -> d
         "effort": {"rounds": effort.rounds, "seconds": effort.seconds, "sizes": list(effort.sizes)},
         "dates": {},
     }
+    git = ["git", "describe", "--always", "--dirty"]
+    commit = subprocess.run(git, cwd=ROOT, capture_output=True, text=True, check=False).stdout.strip() or "unknown"
     for part in parts:
         load = round(os.getloadavg()[0], 1)
         results[part] = measure[part]()
-        results["dates"][part] = f"{datetime.now(UTC):%Y-%m-%d %H:%M}, load {load} to {os.getloadavg()[0]:.1f}"
+        results["dates"][part] = (
+            f"commit {commit}, {datetime.now(UTC):%Y-%m-%d %H:%M}, load {load} to {os.getloadavg()[0]:.1f}"
+        )
     return results
 
 

@@ -1,27 +1,35 @@
 """What is measured: the product and its limit by turns, in the same run, on the same work."""
 
 import statistics
+import subprocess
+import threading
 import time
+import uuid
 from collections.abc import Callable
-from contextlib import ExitStack
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import AbstractContextManager, ExitStack
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
+import orjson
 import requests
 
-from benchmarks import filling, load, webhooks
+from benchmarks import filling, load, start, webhooks
 from benchmarks.limits import batches as batches_limit
 from benchmarks.limits import posting
+from benchmarks.limits import rows as rows_limit
 from benchmarks.limits.relaying import body_about
-from benchmarks.machine import apart, cpu_seconds, pss
+from benchmarks.machine import MEASURED, OTHERS, apart, cpu_seconds, pin, pss
 from benchmarks.product import Place, Served, gunicorn, place, sandbox, worker
-from tests.processes import wait_until
+from tests.processes import find, wait_until
 
 CONNECTIONS = 32
 BATCH_CONNECTIONS = 4
 THREADS = 16  # WORKER_CONCURRENCY's default
 LATENCY = 10  # ms that the sandbox takes for an answer
+SLOW = 50  # ms that it takes in the second turn of C
+LIMITS = Path(__file__).parent / "limits"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -36,6 +44,8 @@ class Effort:
     webhooks: int = 300
     sizes: tuple[int, ...] = (10_000, 100_000, 1_000_000)
     growth_rounds: int = 3
+    burst: int = 100_000
+    imported: int = 1_000_000
 
 
 QUICK = Effort(
@@ -47,6 +57,8 @@ QUICK = Effort(
     webhooks=10,
     sizes=(1_000, 2_000),
     growth_rounds=1,
+    burst=500,
+    imported=1_000,
 )
 
 
@@ -119,9 +131,9 @@ def batches(where: Place, web: Served, effort: Effort, opt_outs: float) -> Compa
 # ---------------------------------------------------------------- B
 
 
-def singles(where: Place, web: Served, nothing: Served, effort: Effort) -> Compared:
+def singles(where: Place, web: Served, nothing: Served, effort: Effort, *, measure: str = "B") -> Compared:
     """Single webhooks over 32 connections: requests per second; beside it, per CPU second of the web process."""
-    foreseen = round(6000 * effort.seconds)
+    foreseen = round(25_000 * effort.seconds)
     p99: dict[int, list[float]] = {web.port: [], nothing.port: []}
 
     def one(server: Served) -> Rate:
@@ -133,7 +145,7 @@ def singles(where: Place, web: Served, nothing: Served, effort: Effort) -> Compa
 
     one(web)
     one(nothing)
-    compared = Compared("B", where.engine, "requests/s")
+    compared = Compared(measure, where.engine, "requests/s")
     by_turns(compared, effort.rounds, lambda: one(web), lambda: one(nothing))
     compared.more = {
         f"p99_ms_{name}": statistics.median(p99[port])
@@ -142,20 +154,48 @@ def singles(where: Place, web: Served, nothing: Served, effort: Effort) -> Compa
     return compared
 
 
+def empty_view(where: Place, name: str = "nothing") -> AbstractContextManager[Served]:
+    """A limit of B, under gunicorn as it comes."""
+    app = f"benchmarks.limits.{name}:create_app()"
+    return gunicorn(where.folder, where.env, app=app, config=LIMITS / "stock.py", name=name)
+
+
+# ---------------------------------------------------------------- W
+
+
+def whole_way(where: Place, web: Served, effort: Effort) -> dict[str, float]:
+    """Microseconds of CPU for one opt-out, from the webhook to "taken", of each part."""
+    count = round(500 * effort.seconds)
+    with sandbox(where.folder) as box, worker(where, box.port, name="worker-whole-way", on=OTHERS) as sender:
+        parts = {"web": web.pids, "worker": [sender.process.pid], "database": where.database_pids}
+        found: dict[str, list[float]] = {part: [] for part in parts}
+        # Once before: connections, caches, what happens on the first.
+        for measured in (False, *[True] * effort.rounds):
+            requests.delete(f"http://127.0.0.1:{box.port}/sandbox/received", timeout=10)
+            parts["database"] = where.database_pids
+            before = {part: cpu_seconds(pids) for part, pids in parts.items()}
+            load.run(web.port, webhooks.singles(count), connections=CONNECTIONS)
+            wait_until(lambda: taken(box.port) >= count, "all have arrived")
+            if measured:
+                for part, pids in parts.items():
+                    found[part].append((cpu_seconds(pids) - before[part]) / count * 1e6)
+    return {part: statistics.median(figures) for part, figures in found.items()}
+
+
 # ---------------------------------------------------------------- C
 
 
-def draining(where: Place, effort: Effort, *, rounds: int) -> Compared:
-    """A backlog, the sandbox answering in 10 ms: events per second of one worker process."""
-    compared = Compared("C", where.engine, "events/s")
+def draining(where: Place, effort: Effort, *, rounds: int, answers_in: int = LATENCY) -> Compared:
+    """A backlog, the sandbox answering in 10 or 50 ms: events per second of one worker process."""
+    compared = Compared("C" if answers_in == LATENCY else f"C {answers_in}", where.engine, "events/s")
     with sandbox(where.folder) as box:
-        requests.put(f"http://127.0.0.1:{box.port}/sandbox/fault", json={"latency_ms": LATENCY}, timeout=10)
+        requests.put(f"http://127.0.0.1:{box.port}/sandbox/fault", json={"latency_ms": answers_in}, timeout=10)
         done = 0
 
         def product() -> Rate:
             nonlocal done
             done += 1
-            with worker(where, box.port, name=f"worker-{done}") as program:
+            with worker(where, box.port, name=f"worker-{answers_in}-{done}") as program:
                 pid, at_first = program.process.pid, delivered(where)
                 wait_until(lambda: delivered(where) > at_first, "the worker sends")
                 time.sleep(effort.drain_seconds / 4)  # claims, connections: what happens once
@@ -199,20 +239,30 @@ def latency(where: Place, web: Served, effort: Effort) -> Compared:
 def lags(port: int, sandbox_port: int, count: int) -> list[float]:
     admin = f"http://127.0.0.1:{sandbox_port}/sandbox"
     requests.delete(f"{admin}/received", timeout=10)
-    sent_at = {}
+    sent_at: dict[str, float] = {}
     with requests.Session() as session:
         session.trust_env = False
         for number in range(count):
             time.sleep(0.02 + 0.037 * (number % 7) / 7)  # in no rhythm with the worker's
-            body = next(webhooks.emarsys_bodies())
-            headers = {"Content-Type": "application/json", "X-Api-Key": webhooks.EMARSYS_TOKEN}
-            person = body.partition(b'"external_id":"')[2].partition(b'"')[0].decode()
-            sent_at[person] = time.time()
-            session.post(f"http://127.0.0.1:{port}/webhooks/emarsys", data=body, headers=headers, timeout=10)
+            send_one(session, port, sent_at)
     wait_until(lambda: taken(sandbox_port) >= count, "all have arrived")
-    received = requests.get(f"{admin}/received", timeout=30).json()["received"]
-    arrived = {one["body"]["events"][0]["properties"]["externalId"]: one["at"] for one in received}
+    arrived = arrivals(sandbox_port)
     return [(arrived[person] - sent_at[person]) * 1000 for person in sent_at]
+
+
+def send_one(session: requests.Session, port: int, sent_at: dict[str, float]) -> None:
+    """Send a webhook about somebody new, and write down when."""
+    body = next(webhooks.emarsys_bodies())
+    headers = {"Content-Type": "application/json", "X-Api-Key": webhooks.EMARSYS_TOKEN}
+    sent_at[orjson.loads(body)["external_id"]] = time.time()
+    answer = session.post(f"http://127.0.0.1:{port}/webhooks/emarsys", data=body, headers=headers, timeout=60)
+    answer.raise_for_status()
+
+
+def arrivals(sandbox_port: int) -> dict[str, float]:
+    """When each person arrived at the sandbox, as far back as it remembers."""
+    received = requests.get(f"http://127.0.0.1:{sandbox_port}/sandbox/received", timeout=120).json()["received"]
+    return {one["body"]["events"][0]["properties"]["externalId"]: one["at"] for one in received}
 
 
 def taken(sandbox_port: int) -> int:
@@ -221,11 +271,80 @@ def taken(sandbox_port: int) -> int:
     return int(counts["taken"])
 
 
+# ---------------------------------------------------------------- D2
+
+
+def burst(where: Place, web: Served, effort: Effort) -> dict[str, Any]:
+    """Many webhooks at once, and one more each second: how long answers take, and the fresh one to Dynamic Yield.
+
+    Raises `LoadFailed` where a webhook of the burst is refused.
+    """
+    fresh: dict[str, float] = {}
+    over = threading.Event()
+    with (
+        sandbox(where.folder) as box,
+        worker(where, box.port, name="worker-burst", on=OTHERS),
+        ThreadPoolExecutor(1) as beside,
+    ):
+        sending = beside.submit(_one_a_second, web.port, fresh, over)
+        try:
+            done = load.run(web.port, webhooks.singles(effort.burst), connections=CONNECTIONS)
+        finally:
+            over.set()
+        sending.result()
+        # Twice: it remembers the last 100,000.
+        arrived = arrivals(box.port)
+        wait_until(lambda: taken(box.port) >= effort.burst + len(fresh), "all have arrived", within=1800)
+        arrived |= arrivals(box.port)
+    lags_ = [arrived[person] - sent_at for person, sent_at in fresh.items()]
+    return {
+        "webhooks": done.answered,
+        "seconds": done.seconds,
+        "p99_ms": quantile(done.latencies, 0.99) * 1000,
+        "fresh_s": [quantile(lags_, 0.5), max(lags_)],
+    }
+
+
+def _one_a_second(port: int, sent_at: dict[str, float], over: threading.Event) -> None:
+    with requests.Session() as session:
+        session.trust_env = False
+        while True:
+            send_one(session, port, sent_at)
+            if over.wait(1):
+                return
+
+
+# ---------------------------------------------------------------- I
+
+
+def importing(where: Place, effort: Effort) -> Compared:
+    """`flask import` of a list, rows per second of the clock, with its start and its check of the whole file."""
+
+    def product() -> Rate:
+        file, run = where.folder / "opt-outs.csv", uuid.uuid4().hex[:12]
+        lines = (f"person.{run}.{number}@example.com\n" for number in range(effort.imported))
+        file.write_text("email\n" + "".join(lines))
+        command = [find("flask"), "import", "klaviyo", str(file), "--yes", "--all-rows", "--no-time", "--ahead", "0"]
+        env = where.env | {"KLAVIYO_WEBHOOK_SECRETS": "benchmark-klaviyo-secret"}
+        began = time.perf_counter()
+        subprocess.run(
+            command, cwd=where.folder, env=env, check=True, stdout=subprocess.DEVNULL, preexec_fn=pin(MEASURED)
+        )
+        rate = effort.imported / (time.perf_counter() - began)
+        return rate, rate
+
+    def limit() -> Rate:
+        rate = apart(rows_limit.run, where.database_url, effort.imported)
+        return rate, rate
+
+    return by_turns(Compared("I", where.engine, "rows/s"), effort.growth_rounds, product, limit)
+
+
 # ---------------------------------------------------------------- all of them
 
 
 def on_engine(engine: str, effort: Effort, say: Callable[[str], None]) -> dict[str, Any]:
-    """A to F on one engine."""
+    """A to D2, F, I, S and W on one engine."""
     results: dict[str, Any] = {"compared": [], "growth": [], "memory": {}}
 
     def keep(compared: Compared) -> None:
@@ -235,8 +354,7 @@ def on_engine(engine: str, effort: Effort, say: Callable[[str], None]) -> dict[s
     with ExitStack() as stack:
         where = stack.enter_context(place(engine))
         web = stack.enter_context(gunicorn(where.folder, where.env))
-        app = "benchmarks.limits.nothing:create_app()"
-        nothing = stack.enter_context(gunicorn(where.folder, where.env, app=app, name="nothing"))
+        nothing = stack.enter_context(empty_view(where))
         with ExitStack() as idle:
             box = idle.enter_context(sandbox(where.folder))
             ours = idle.enter_context(worker(where, box.port))
@@ -244,13 +362,26 @@ def on_engine(engine: str, effort: Effort, say: Callable[[str], None]) -> dict[s
             results["memory"]["idle"] = memory(web, ours.process.pid)
         keep(latency(where, web, effort))
         keep(singles(where, web, nothing, effort))
+        with empty_view(where, "bare") as bare:
+            keep(singles(where, web, bare, effort, measure="B bare"))
         for opt_outs in (0.05, 1.0):
             keep(batches(where, web, effort, opt_outs))
             results["memory"][f"under A {opt_outs:.0%}"] = {"web": [pss(pid) for pid in web.pids]}
+    # In a place of its own: what others left waiting would be sent first.
+    with place(engine) as where:
+        with gunicorn(where.folder, where.env) as web:
+            results["whole_way"] = whole_way(where, web, effort)
+            say(f"{engine}: W done")
+            results["burst"] = burst(where, web, effort)
+            say(f"{engine}: D2 done")
+        keep(importing(where, effort))
+    results["start"] = start.times(engine, effort.rounds)
+    say(f"{engine}: S done")
     with place(engine) as where:
         filling.fill(where, pending=effort.backlog)
         compared = draining(where, effort, rounds=max(1, effort.rounds // 2))
         keep(compared)
+        keep(draining(where, effort, rounds=max(1, effort.rounds // 2), answers_in=SLOW))
         results["memory"]["draining"] = {"worker": compared.more["worker_pss_mb"]}
     return results
 
@@ -274,9 +405,7 @@ def growth(engine: str, effort: Effort, say: Callable[[str], None]) -> list[dict
             where = stack.enter_context(place(engine))
             filling.fill(where, delivered=size)
             web = stack.enter_context(gunicorn(where.folder, where.env))
-            nothing = stack.enter_context(
-                gunicorn(where.folder, where.env, app="benchmarks.limits.nothing:create_app()", name="nothing")
-            )
+            nothing = stack.enter_context(empty_view(where))
             places.append((size, where, web, nothing))
             say(f"{engine}: {size:,} rows made, {size_mb(where):.0f} MB")
         for size, where, web, nothing in places:

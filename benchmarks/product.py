@@ -28,6 +28,13 @@ class Place:
     folder: Path
     database_url: str
     signer: SendGridSigner = field(default_factory=SendGridSigner)
+    #: PostgreSQL's first process; None where there is none.
+    server: int | None = None
+
+    @property
+    def database_pids(self) -> list[int]:
+        """PostgreSQL's processes of now; one that ends hands its CPU time on to nobody who is looked at."""
+        return family(self.server) if self.server else []
 
     @property
     def env(self) -> dict[str, str]:
@@ -49,6 +56,7 @@ def place(engine: str, *, on: set[int] = OTHERS) -> Iterator[Place]:
     """A fresh database with tables. PostgreSQL runs with its defaults: every commit waits for the disk."""
     with ExitStack() as stack:
         folder = checkout(Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="bench-"))))
+        server = None
         if engine == "sqlite":
             url = f"sqlite:///{folder}/outbox.db"
         else:
@@ -60,7 +68,7 @@ def place(engine: str, *, on: set[int] = OTHERS) -> Iterator[Place]:
                     assert connection.execute(f"SHOW {setting}").fetchone() == ("on",)
 
             url = server.url
-        made = Place(engine, folder, url)
+        made = Place(engine, folder, url, server=server.process.pid if server and server.process else None)
         made.upgrade()
         yield made
 

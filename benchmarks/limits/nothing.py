@@ -1,4 +1,4 @@
-"""Limit of B: a Flask view that answers 200 and does nothing. Served by gunicorn with the product's configuration."""
+"""Limit of B: a stock Flask view that answers 200 and does nothing, under gunicorn's stock thread worker."""
 
 from flask import Flask, Response, jsonify
 

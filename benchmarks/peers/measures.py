@@ -88,7 +88,7 @@ def _end_to_end(engine: str, effort: Effort) -> dict[str, Any]:
         # Node-RED's compiler has most of its work behind it after some thousand requests.
         found = _by_turns("Node-RED", "end to end, a core for each process", engine, effort.rounds, sides, warm_up=4)
         medians = {side: statistics.median(figures[-effort.rounds :]) for side, figures in per_cpu.items()}
-        return found | {"other_ratio": medians["product"] / medians["peer"]}
+        return found | {"other_ratio": medians["product"] / medians["peer"], "peer_per_cpu": medians["peer"]}
 
 
 def _by_turns(
