@@ -4,9 +4,11 @@ import ssl
 from dataclasses import dataclass, field
 from http.cookiejar import DefaultCookiePolicy
 from pathlib import Path
+from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
-import requests
+if TYPE_CHECKING:
+    import requests
 
 PROXY_FORM = "write it like http://user:password@proxy.example.com:3128"
 PEM_FORM = "it must be PEM, -----BEGIN CERTIFICATE-----"
@@ -31,7 +33,10 @@ class Egress:
         """As `requests` takes it."""
         return self.ca_file or True
 
-    def session(self) -> requests.Session:
+    def session(self) -> "requests.Session":
+        # Only now: whoever reads the settings need not send anything.
+        import requests
+
         session = requests.Session()
         # No .netrc, no proxies and no authorities that somebody set for other programs.
         session.trust_env = False

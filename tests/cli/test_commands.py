@@ -185,4 +185,5 @@ def test_the_web_process_loads_no_command_and_nothing_of_development(tmp_path: P
     )
     loaded = {name.removeprefix("webhook_app.") for name in done.stdout.split() if name.startswith("webhook_app.")}
     assert "receiver" in loaded, done.stderr
+    assert "requests" not in done.stdout.split()
     assert {name for name in loaded if name.startswith(("cli.", "dev.", "console.", "sync."))} == set()

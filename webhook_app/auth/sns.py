@@ -13,7 +13,6 @@ from datetime import UTC, datetime
 from typing import Any
 
 import orjson
-import requests
 from cryptography.exceptions import InvalidSignature, UnsupportedAlgorithm
 from cryptography.hazmat.primitives.asymmetric.padding import PKCS1v15
 from cryptography.hazmat.primitives.asymmetric.rsa import RSAPublicKey
@@ -62,6 +61,9 @@ Fetch = Callable[[str], bytes]
 
 def fetch(url: str, egress: Egress = DIRECT) -> bytes:
     """Get a small answer from Amazon, following no redirect: it could lead anywhere. Raises `FetchFailed`."""
+    # Only now: few ESPs sign so, and an HTTP client takes long to load.
+    import requests
+
     deadline = time.monotonic() + FETCH_DEADLINE
     try:
         with (

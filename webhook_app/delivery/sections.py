@@ -8,14 +8,13 @@ import re
 import tomllib
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import orjson
 from marshmallow import ValidationError, fields, validate, validates_schema
 
 from webhook_app.consent import Action, IdentityKind
 from webhook_app.delivery import WireForm
-from webhook_app.delivery.client import Client
 from webhook_app.delivery.registry import DESTINATIONS, build_form
 from webhook_app.egress import Egress
 from webhook_app.outbox.routing import Condition as RoutingCondition
@@ -23,6 +22,9 @@ from webhook_app.providers import flatten
 from webhook_app.providers.expressions import Condition
 from webhook_app.providers.toml_fields import Made, Table, Variable, condition, one_of
 from webhook_app.settings import EVENTS_API_BASES, BaseUrl, ConfigurationError, Settings
+
+if TYPE_CHECKING:
+    from webhook_app.delivery.client import Client
 
 DEFAULT = "default"
 DEFAULT_FILE = Path("sections.toml")
@@ -59,7 +61,10 @@ class Section:
             event = None
         return self.when.holds({"provider": provider, "action": str(action), "kind": str(kind), "event": event})
 
-    def client(self, egress: Egress) -> Client:
+    def client(self, egress: Egress) -> "Client":
+        # Only now: the web process and most commands send nothing, and start sooner without an HTTP client.
+        from webhook_app.delivery.client import Client
+
         return Client(self.base, self.api_key, egress=egress)
 
 
