@@ -1,6 +1,7 @@
 """What many tests share: keys, databases of both engines, the app."""
 
 import os
+import signal
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -14,6 +15,11 @@ from tests.signing import SendGridSigner
 from webhook_app import build_app
 from webhook_app.outbox import Database, open_database, schema
 from webhook_app.outbox.tables import metadata
+
+# A shell starts what runs in the background with these ignored, and whatever the tests start would ignore them, too.
+for _number in (signal.SIGINT, signal.SIGHUP, signal.SIGQUIT):
+    if signal.getsignal(_number) is signal.SIG_IGN:
+        signal.signal(_number, signal.default_int_handler if _number is signal.SIGINT else signal.SIG_DFL)
 
 pytest_plugins = ["tests.summary"]
 
