@@ -166,7 +166,9 @@ def test_every_page_works_on_either_engine(
     make_app: Callable[..., Flask], database_url: str, sendgrid_signer: SendGridSigner
 ) -> None:
     app = make_app(CONSOLE_PASSWORD=PASSWORD, DATABASE_URL=database_url)
-    body = json.dumps([unsubscribe(), unsubscribe("joe@example.com"), {"event": "unsubscribe"}]).encode()
+    body = json.dumps(
+        [unsubscribe(), unsubscribe("joe@example.com"), {"event": "unsubscribe", "for": "jill@example.com"}]
+    ).encode()
     app.test_client().post("/webhooks/sendgrid", data=body, headers=sendgrid_signer.headers(body))
     app.extensions["counters"].flush()
     person = Person(app.test_client())
@@ -185,8 +187,16 @@ def test_every_page_works_on_either_engine(
         f"replay?{window}",
         f"discard?{window}",
         "events.csv",
+        "esps",
+        "esps/sendgrid",
+        "report",
+        "report.csv?since=all",
+        "journal",
     ):
         assert person.get(f"/console/{path}").status_code == 200, path
+    for somebody, word in (("jane@example.com", "Not yet"), ("jill@example.com", "it was not understood")):
+        answer = person.post("/console/people", form_on="/console/", person=somebody)
+        assert word in person.get(answer.location).text
     done = person.post("/console/discard", form_on=f"/console/discard?{window}", state="pending", up_to="9").text
     assert "2 changes were discarded" in done
     assert person.get("/metrics").text.count("\nesp_webhooks_accepted_total{") == 1

@@ -58,6 +58,18 @@ def test_yes_with_the_time_it_took_and_the_trace(app: Flask, person: Person, pos
     assert "suppressed" not in text
 
 
+def test_the_first_time_counts_and_a_repetition_takes_nothing_back(app: Flask, person: Person, post: Post) -> None:
+    post(unsubscribe())
+    settle(app, State.DELIVERED, trace_id="first", started_at=time.time())
+    person.post("/console/events/1/replay", form_on="/console/events/1")
+    settle(app, State.DELIVERED, trace_id="second", started_at=time.time() + 3600)
+    assert "seconds later (trace first)" in ask(person)
+    post(unsubscribe(timestamp=int(time.time())))
+    assert "Dynamic Yield had taken the same before, on" in ask(person)
+    settle(app, State.DEAD, status=422, message="no such section")
+    assert ask(person).startswith("Yes")
+
+
 def test_not_yet_with_the_reason_and_the_next_try(app: Flask, person: Person, post: Post) -> None:
     post(unsubscribe())
     assert ask(person).startswith("Not yet")

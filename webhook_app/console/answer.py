@@ -1,4 +1,4 @@
-"""The answer about a person: did their unsubscribe go through? One sentence, and what to do."""
+"""Did somebody's unsubscribe go through? One sentence, and what to do."""
 
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
@@ -8,7 +8,7 @@ from enum import StrEnum
 from webhook_app.consent import Action
 from webhook_app.console.words import happened
 from webhook_app.outbox.people import Consent, Person
-from webhook_app.outbox.queries import Event
+from webhook_app.outbox.queries import Attempt, Event
 
 
 class Mood(StrEnum):
@@ -40,10 +40,14 @@ class PersonAnswer:
 def answers(person: Person | None, quarantined: Iterable[Event]) -> list[PersonAnswer]:
     """One for each section that must know of the person, one for what waits in quarantine; empty: nothing came."""
     by_number = {event.id: event for event in person.events} if person else {}
-    of_sections = [
-        replace(_of_section(one, by_number.get(one.event)), section=one.section)
-        for one in (person.consents if person else ())
-    ]
+    of_sections = (
+        [
+            replace(_of_section(one, by_number.get(one.event), person.attempts), section=one.section)
+            for one in person.consents
+        ]
+        if person
+        else []
+    )
     waiting = [
         PersonAnswer(
             mood=Mood.BAD,
@@ -57,21 +61,37 @@ def answers(person: Person | None, quarantined: Iterable[Event]) -> list[PersonA
     return [*of_sections, *waiting]
 
 
-def _of_section(consent: Consent, event: Event | None) -> PersonAnswer:
+def _of_section(consent: Consent, event: Event | None, attempts: Iterable[tuple[int, Attempt]]) -> PersonAnswer:
     did = happened(event.reason, event.action) if event else str(consent.wanted).replace("_", "-")
+    # First: who has been told the same before knows it, whatever became of a repetition.
+    if consent.told is consent.wanted and consent.told_at is not None:
+        return _taken(consent, event, did, attempts)
     if consent.given_up_at:
         mend = "Mend the cause, then send it again from the event's page."
         why = f"Dynamic Yield refused it ({consent.error})," if consent.error else "it was given up"
+        rest = f"{why} on"
         return PersonAnswer(
-            mood=Mood.BAD, word="No", event=event, did=did, rest=f"{why} on", at=consent.given_up_at, mend=mend
+            mood=Mood.BAD, word="No", event=event, did=did, rest=rest, at=consent.given_up_at, mend=mend
         )
-    if consent.told is not consent.wanted or consent.told_at is None:
-        return _waiting(consent, event, did)
-    rest = f"Dynamic Yield took it{_later(event, consent.told_at)}"
+    return _waiting(consent, event, did)
+
+
+def _taken(consent: Consent, event: Event | None, did: str, attempts: Iterable[tuple[int, Attempt]]) -> PersonAnswer:
     word = "Yes" if consent.wanted is Action.OPT_OUT else "Opted in again"
-    return PersonAnswer(
-        mood=Mood.GOOD, word=word, event=event, did=did, rest=rest, at=consent.told_at, trace=consent.told_trace
-    )
+    answer = PersonAnswer(mood=Mood.GOOD, word=word, event=event, did=did, trace=consent.told_trace)
+    # The first time counts: it may have been sent again since.
+    first = next((one for number, one in attempts if number == consent.event and _took(one, consent.section)), None)
+    taken_at = first.started_at + timedelta(seconds=first.duration) if first else consent.told_at
+    if event is None or event.occurred_at is None or taken_at is None:
+        return replace(answer, rest="Dynamic Yield took it on", at=taken_at)
+    if taken_at < event.occurred_at:
+        return replace(answer, rest="Dynamic Yield had taken the same before, on", at=taken_at)
+    later = duration(taken_at - event.occurred_at)
+    return replace(answer, rest=f"Dynamic Yield took it {later} later", trace=first.trace_id if first else answer.trace)
+
+
+def _took(attempt: Attempt, section: str) -> bool:
+    return attempt.section == section and attempt.outcome == "delivered"
 
 
 def _waiting(consent: Consent, event: Event | None, did: str) -> PersonAnswer:
@@ -80,17 +100,8 @@ def _waiting(consent: Consent, event: Event | None, did: str) -> PersonAnswer:
     if consent.due_at is None:
         return PersonAnswer(mood=Mood.UNSURE, word="No", event=event, did=did, rest="it was discarded here")
     why = f"it waits: {consent.error}" if consent.error else "it waits for its turn"
-    return PersonAnswer(
-        mood=Mood.UNSURE, word="Not yet", event=event, did=did, rest=f"{why}. Next try", at=consent.due_at,
-        mend="It is tried again by itself.",
-    )  # fmt: skip
-
-
-def _later(event: Event | None, told_at: datetime) -> str:
-    """How long after the person's click, in a person's words."""
-    if event is None or event.occurred_at is None:
-        return ""
-    return f" {duration(max(told_at - event.occurred_at, timedelta()))} later"
+    rest, mend = f"{why}. Next try", "It is tried again by itself."
+    return PersonAnswer(mood=Mood.UNSURE, word="Not yet", event=event, did=did, rest=rest, at=consent.due_at, mend=mend)
 
 
 def duration(length: timedelta) -> str:
