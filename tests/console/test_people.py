@@ -64,7 +64,7 @@ def test_the_first_time_counts_and_a_repetition_takes_nothing_back(app: Flask, p
     person.post("/console/events/1/replay", form_on="/console/events/1")
     settle(app, State.DELIVERED, trace_id="second", started_at=time.time() + 3600)
     assert "seconds later (trace first)" in ask(person)
-    post(unsubscribe(timestamp=int(time.time())))
+    post(unsubscribe(timestamp=int(time.time()) + 60))  # counts as now
     assert "Dynamic Yield had taken the same before, on" in ask(person)
     settle(app, State.DEAD, status=422, message="no such section")
     assert ask(person).startswith("Yes")
@@ -142,6 +142,14 @@ def test_a_person_is_forgotten_and_the_journal_says_who_did_it(app: Flask, perso
     assert last
     assert last.who == "console"
     assert "jane" not in str(last.details)
+
+
+def test_who_stands_in_quarantine_alone_can_be_forgotten_too(app: Flask, person: Person, post: Post) -> None:
+    post({"event": "resigned", "email": "jane@example.com"})
+    page = person.post("/console/people", form_on="/console/", person="jane@example.com").location
+    person.post(f"{page}/erase", form_on=page)
+    assert "1 event of this person was erased." in person.get("/console/").text
+    assert "Nothing about" in ask(person)
 
 
 def test_a_body_full_of_addresses_costs_a_bounded_number_of_hashes(app: Flask, post: Post) -> None:

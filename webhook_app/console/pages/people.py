@@ -12,6 +12,7 @@ from webhook_app.console.shown import Shown
 from webhook_app.outbox import queries
 from webhook_app.outbox.counters import counted
 from webhook_app.outbox.people import Person, erase_person, is_unfinished, quarantined_mentions, show_person
+from webhook_app.outbox.queries import Event
 
 #: So many events and attempts stand on a person's page; a shared mailbox may have thousands.
 LIMIT = 100
@@ -35,15 +36,18 @@ def add(console: Flask, shown: Shown) -> None:
         called = {provider.name: calls.get(provider.name) for provider in shown.sorted_providers() if provider.scheme}
         return render_template("nobody.html", person=person, called=called)
 
-    @console.get("/people/<pseudonym>")
-    def person(pseudonym: str) -> str:
-        if not PSEUDONYM.fullmatch(pseudonym):
-            # Not by an address either: it would stand in a URL.
-            abort(404)
-        found = show_person(shown.database, pseudonym)
-        quarantined = quarantined_mentions(shown.database, pseudonym)
+    def find(pseudonym: str) -> tuple[Person | None, list[Event]]:
+        # Not by an address: it would stand in a URL.
+        by_hash = PSEUDONYM.fullmatch(pseudonym)
+        found = show_person(shown.database, pseudonym) if by_hash else None
+        quarantined = quarantined_mentions(shown.database, pseudonym) if by_hash else []
         if found is None and not quarantined:
             abort(404)
+        return found, quarantined
+
+    @console.get("/people/<pseudonym>")
+    def person(pseudonym: str) -> str:
+        found, quarantined = find(pseudonym)
         return render_template(
             "person.html",
             pseudonym=pseudonym,
@@ -59,12 +63,12 @@ def add(console: Flask, shown: Shown) -> None:
 
     @console.post("/people/<pseudonym>/erase")
     def erase(pseudonym: str) -> ResponseReturnValue:
-        found = show_person(shown.database, pseudonym) or abort(404)
-        if is_unfinished(found) and not request.form.get("even_if_unfinished"):
+        found, _ = find(pseudonym)
+        if found and is_unfinished(found) and not request.form.get("even_if_unfinished"):
             abort(400, "Dynamic Yield does not know yet what this person wants: it would never be told.")
         shown.journal.record(access.user(), "people erase", person=pseudonym)
         erased = erase_person(shown.database, _name(found) or pseudonym)
-        session["told"] = f"{erased} event{'s' if erased != 1 else ''} of this person were erased."
+        session["told"] = f"{erased} event{' of this person was' if erased == 1 else 's of this person were'} erased."
         return redirect(url_for("home"), code=303)
 
 
