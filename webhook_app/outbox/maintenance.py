@@ -2,8 +2,9 @@
 
 from collections.abc import Callable, Collection, Iterator
 from datetime import datetime, timedelta
+from typing import Any
 
-from sqlalchemy import ColumnElement, Connection, and_, bindparam, delete, func, or_, select, text, update
+from sqlalchemy import ColumnElement, Connection, Select, and_, bindparam, delete, func, or_, select, text, update
 
 from webhook_app.outbox.database import Database
 from webhook_app.outbox.intake import due_when_stored
@@ -76,6 +77,7 @@ class Maintenance:
         for ids in self._chosen(selection, CAN_REPLAY):
             with self._database.write() as connection:
                 self._count_again(connection, ids)
+                connection.execute(_in_order(select(consents.c.version).where(_row_of(ids))))
                 again = (
                     update(consents)
                     .where(_row_of(ids), self._nobody_sends())
@@ -106,8 +108,8 @@ class Maintenance:
         for ids in self._chosen(selection, CAN_DISCARD):
             with self._database.write() as connection:
                 # Locked: from here on no worker takes them.
-                locked = select(consents, self._nobody_sends().label("is_free")).where(_row_of(ids)).with_for_update()
-                rows = connection.execute(locked).mappings().all()
+                held = select(consents, self._nobody_sends().label("is_free")).where(_row_of(ids))
+                rows = connection.execute(_in_order(held)).mappings().all()
                 busy = {row["event_id"] for row in rows if not row["is_free"]}
                 # Told, and only to be told again: that can be called off, but it has happened.
                 told = {row["event_id"] for row in rows} - busy
@@ -204,6 +206,11 @@ class Maintenance:
 def _is_finished(since: int) -> ColumnElement[bool]:
     """Nothing is left to do about an event or its person, and Dynamic Yield was not told of it since."""
     return and_(events.c.state != State.QUARANTINED, ~is_of_somebody_unfinished, ~told_since(since))
+
+
+def _in_order(rows: Select[Any]) -> Select[Any]:
+    """Locked in the order in which an intake takes them, or the two would wait for each other for ever."""
+    return rows.order_by(consents.c.identity_hash, consents.c.section).with_for_update()
 
 
 def _row_of(ids: list[int]) -> ColumnElement[bool]:

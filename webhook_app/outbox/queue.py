@@ -90,11 +90,11 @@ class Queue:
         # A lease that has run out is not renewed, even if nobody has taken over yet: somebody may be about to.
         self._renew = (
             update(consents)
-            .where(_key_in(_locked(consents.c.due_at > now)))
+            .where(_key_in(_held(consents.c.due_at > now)))
             .values(due_at=now + bindparam("lease_for"))
             .returning(consents.c.identity_hash)
         )
-        self._release = update(consents).where(_key_in(_locked())).values(due_at=now, lease=None)
+        self._release = update(consents).where(_key_in(_held())).values(due_at=now, lease=None)
         self._settling = Settling(database.dialect, now)
 
     def claim(self, limit: int, *, section: str = DEFAULT_SECTION, lease: float = LEASE) -> list[Claimed]:
@@ -125,6 +125,7 @@ class Queue:
         by_claim = _by_claim(claimed)
         if by_claim:
             with self._database.write() as connection:
+                self._lock(connection, by_claim)
                 for values, people in by_claim:
                     values["lease_for"] = seconds_to_micros(lease)
                     kept.update(people[bytes(one)] for one in connection.execute(self._renew, values).scalars())
@@ -135,6 +136,7 @@ class Queue:
         by_claim = _by_claim(claimed)
         if by_claim:
             with self._database.write() as connection:
+                self._lock(connection, by_claim)
                 for values, _ in by_claim:
                     connection.execute(self._release, values)
 
@@ -149,8 +151,10 @@ class Queue:
         in_order = sorted(settlements, key=lambda one: (one.claimed.pseudonym, one.claimed.section))
         rows = [(one.state is State.DELIVERED, self._values(one)) for one in in_order]
         delivered, failed = ([row for was, row in rows if was is kind] for kind in (True, False))
+        by_claim = _by_claim(one.claimed for one in in_order)
         try:
             with self._database.write() as connection:
+                self._lock(connection, by_claim)
                 held = self._settling.deliver(connection, delivered) + self._settling.fail(connection, failed)
                 if held < len(rows):
                     raise _NotAllOurs
@@ -158,8 +162,17 @@ class Queue:
                 promptness.add(connection, _taken(in_order))
         except _NotAllOurs:
             with self._database.write() as connection:
+                self._lock(connection, by_claim)
                 settled = [one for one in in_order if self._settle_one(connection, one)]
                 promptness.add(connection, _taken(settled))
+
+    def _lock(self, connection: Connection, by_claim: "_ByClaim") -> None:
+        """Take the rows of all these people in the order in which an intake takes them.
+
+        Several statements, each in an order of its own, would deadlock on PostgreSQL with an intake of the same people.
+        """
+        if self._database.dialect == "postgresql":
+            connection.execute(_IN_ORDER, {"people": [person for values, _ in by_claim for person in values["people"]]})
 
     def _settle_one(self, connection: Connection, one: Settlement) -> bool:
         """Whether the row was still ours."""
@@ -248,24 +261,29 @@ def _key_in(chosen: Any) -> Any:
     return tuple_(consents.c.identity_hash, consents.c.section).in_(chosen)
 
 
-def _locked(*more: Any) -> Any:
-    """Those of a claim that are still held under it, locked in the order in which an intake takes them."""
-    held = (
-        select(consents.c.identity_hash, consents.c.section)
-        .where(
-            consents.c.identity_hash.in_(bindparam("people", expanding=True)),
-            consents.c.section == bindparam("of_section"),
-            consents.c.lease == bindparam("token"),
-            *more,
-        )
-        .order_by(consents.c.identity_hash)
-        .with_for_update()
-        .cte("held")
+def _held(*more: Any) -> Any:
+    """Those of a claim that are still held under it."""
+    return select(consents.c.identity_hash, consents.c.section).where(
+        consents.c.identity_hash.in_(bindparam("people", expanding=True)),
+        consents.c.section == bindparam("of_section"),
+        consents.c.lease == bindparam("token"),
+        *more,
     )
-    return select(held)
 
 
-def _by_claim(claimed: Iterable[Claimed]) -> list[tuple[dict[str, Any], dict[bytes, Claimed]]]:
+#: The rows of some people, in every section, locked one after the other.
+_IN_ORDER = (
+    select(consents.c.version)
+    .where(consents.c.identity_hash.in_(bindparam("people", expanding=True)))
+    .order_by(consents.c.identity_hash, consents.c.section)
+    .with_for_update()
+)
+
+#: For each claim what its statement says, and its people.
+_ByClaim = list[tuple[dict[str, Any], dict[bytes, Claimed]]]
+
+
+def _by_claim(claimed: Iterable[Claimed]) -> _ByClaim:
     """For each claim what its statement says, and its people: one statement does for all of them."""
     by_token: dict[str, dict[bytes, Claimed]] = {}
     for one in claimed:
