@@ -116,9 +116,7 @@ def upgrade() -> None:
     _create_triggers_on_postgresql()
     # Committed here, and the locks of the tables are free: from now on nobody waits for us.
     with op.get_context().autocommit_block():
-        op.execute("SET lock_timeout = 0")
         _fill_and_replace_indexes(concurrently=True)
-        op.execute("RESET lock_timeout")
 
 
 def _create_register() -> None:
