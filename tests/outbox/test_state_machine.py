@@ -116,7 +116,8 @@ class OutboxMachine(RuleBasedStateMachine):
     )
     def end(self, one: Held, how: str) -> None:
         mine = self.leases.get(row_of(one.claimed)) is one
-        if self.is_live(one) and how in ("delivered", "dead", "lost", "busy", "misconfigured"):
+        # Its request left while the lease was live, though the answer may come when it is not.
+        if mine and how in ("delivered", "dead", "lost", "busy", "misconfigured"):
             self.sends(one.claimed)
         if how == "lost" or (how == "delivered" and not mine):
             self.model.in_doubt.add(row_of(one.claimed))
@@ -143,6 +144,7 @@ class OutboxMachine(RuleBasedStateMachine):
     def replay_all(self) -> None:
         self.maintenance.replay(events.c.id > 0)
         self.model.finished.clear()
+        self.forget_leases_that_ran_out()
 
     @rule(which=st.integers(min_value=0, max_value=5))
     def discard_one(self, which: int) -> None:
@@ -151,7 +153,7 @@ class OutboxMachine(RuleBasedStateMachine):
             # The one before counts again, and is told again where what was discarded may have been taken.
             person = found[which].identity_hash.hex()
             self.model.finished = {one for one in self.model.finished if one[0][0] != person}
-            self.leases = {row: held for row, held in self.leases.items() if row[0] != person or self.is_live(held)}
+            self.forget_leases_that_ran_out()
 
     @rule()
     def prune(self) -> None:
@@ -184,6 +186,13 @@ class OutboxMachine(RuleBasedStateMachine):
 
     def is_live(self, one: Held) -> bool:
         return self.leases.get(row_of(one.claimed)) is one and one.until > self.clock.now
+
+    def forget_leases_that_ran_out(self) -> None:
+        """A person's order may have taken rows whose lease had run out; never one whose lease is live."""
+        tokens = {(row.identity_hash.hex(), row.section): row.lease for row in register(self.database)}
+        kept = {row: held for row, held in self.leases.items() if tokens.get(row) == held.claimed.lease}
+        assert [held for row, held in self.leases.items() if row not in kept and held.until > self.clock.now] == []
+        self.leases = kept
 
     def newest(self, person: str, section: str) -> int:
         """The version of the newest change that counts, or was told."""
