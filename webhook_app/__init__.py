@@ -19,7 +19,7 @@ from webhook_app.ops import description, health, logs, metrics
 from webhook_app.outbox import Database, Intake, open_database
 from webhook_app.outbox.counters import FLUSH_EVERY, Counters
 from webhook_app.outbox.recent import RecentWebhooks
-from webhook_app.providers.registry import build_providers
+from webhook_app.providers.registry import build_providers, open_names
 from webhook_app.providers.registry import variables as provider_variables
 from webhook_app.settings import PLATFORMS, ConfigurationError, Settings, near_misses, platform
 from webhook_app.webhook_result import WebhookResult
@@ -92,10 +92,9 @@ def build_app(environ: Mapping[str, str], *, with_console: bool = True) -> Flask
     recent = RecentWebhooks(database)
     app.extensions["counters"] = counters = Counters(database, also=recent.flush)
     app.register_blueprint(receiver.blueprint(providers, Intake(database, sections=routed), settings))
-    app.register_blueprint(health.blueprint(database, [one.name for one in providers.values() if one.scheme]))
-    app.register_blueprint(
-        metrics.blueprint(database, [provider.name for provider in providers.values() if provider.scheme])
-    )
+    open_esps = open_names(providers.values())
+    app.register_blueprint(health.blueprint(database, open_esps))
+    app.register_blueprint(metrics.blueprint(database, open_esps))
     app.register_blueprint(description.blueprint())
     if with_console and (settings.console_password or settings.console_users):
         _mount_console(app)
@@ -145,7 +144,7 @@ def _log_open_providers(app: Flask) -> None:
         log.warning("unknown_setting", given=given, did_you_mean=ours)
     log.info(
         "providers",
-        open=[provider.name for provider in providers if provider.scheme],
+        open=open_names(providers),
         closed={provider.name: f"set {provider.opened_by}" for provider in providers if not provider.scheme},
     )
 

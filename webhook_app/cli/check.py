@@ -18,6 +18,7 @@ from webhook_app.outbox import OutboxUnavailable
 from webhook_app.outbox.counters import Count, Counted, counted
 from webhook_app.outbox.journal import Journal
 from webhook_app.providers import Provider
+from webhook_app.providers.registry import open_names
 
 
 @click.command
@@ -125,7 +126,7 @@ def _providers() -> LiveCheck:
 
 
 def _open_esps() -> list[str]:
-    return sorted(one.name for one in current_app.extensions["providers"].values() if one.scheme)
+    return open_names(current_app.extensions["providers"].values())
 
 
 def _journal() -> list[LiveCheck]:

@@ -24,6 +24,7 @@ from webhook_app.outbox import Database, OutboxUnavailable, Queue, schema
 from webhook_app.outbox.hashing import load_hasher
 from webhook_app.outbox.journal import Journal
 from webhook_app.outbox.retention import Retention
+from webhook_app.providers.registry import open_names
 from webhook_app.settings import Settings, variables
 from webhook_app.sync.reconciling import scheduled
 
@@ -86,7 +87,7 @@ def _alerting(settings: Settings, database: Database) -> AbstractContextManager[
     if unknown := alerts.send(settings.alert_urls, settings.egress, None):
         places = ", ".join(map(str, unknown))
         log.error("alert_urls_unknown", places=places, cure="write them as Apprise wants it")
-    open_esps = [one.name for one in current_app.extensions["providers"].values() if one.scheme]
+    open_esps = open_names(current_app.extensions["providers"].values())
     return alerts.watching(
         alerts.Alerts(database),
         lambda: findings(database, open_esps=open_esps),

@@ -4,7 +4,6 @@ It is a Flask app of its own: its sessions, its CSRF protection and its headers 
 """
 
 import time
-import traceback
 from collections.abc import Iterable, Mapping
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING
@@ -19,6 +18,7 @@ from werkzeug.middleware.proxy_fix import ProxyFix
 from webhook_app.console import access, formatting, pages
 from webhook_app.console.shown import Shown
 from webhook_app.delivery.sections import Section, conditions
+from webhook_app.ops.logs import place_of
 from webhook_app.outbox import Database, OutboxUnavailable, State
 from webhook_app.providers import Provider
 from webhook_app.settings import Settings
@@ -186,8 +186,7 @@ def _add_error_pages(console: Flask) -> None:
     @console.errorhandler(Exception)
     def unexpected_error(error: Exception) -> ResponseReturnValue:
         # The type and the place, not the text: it may hold an address.
-        place = traceback.extract_tb(error.__traceback__)[-1]
-        log.error("unexpected_error", error=type(error).__name__, place=f"{place.filename}:{place.lineno}")
+        log.error("unexpected_error", error=type(error).__name__, place=place_of(error))
         return http_error(InternalServerError())
 
     @console.errorhandler(OutboxUnavailable)

@@ -14,6 +14,7 @@ from webhook_app.outbox.queries import count_by_state
 from webhook_app.outbox.reconciliations import Reconciliation, Reconciliations
 from webhook_app.outbox.status import status
 from webhook_app.providers import Provider
+from webhook_app.providers.registry import open_names
 
 #: What the chart can show: its name, how far back, and the width of a step.
 RANGES: Mapping[str, tuple[str, timedelta, timedelta]] = {
@@ -102,8 +103,7 @@ class Overview:
 
 def look(database: Database, providers: Mapping[str, Provider], *, range_name: str, now: datetime) -> Overview:
     """Raises `OutboxUnavailable`."""
-    open_esps = [one.name for one in providers.values() if one.scheme]
-    verdict = findings(database, open_esps=open_esps, clock=now.timestamp)
+    verdict = findings(database, open_esps=open_names(providers.values()), clock=now.timestamp)
     current = status(database)
     reconciliations = Reconciliations(database).all()
     found = counted(database)

@@ -55,6 +55,11 @@ def variables(providers: Iterable[Provider]) -> set[str]:
     return {name for provider in providers for name in re.findall(r"\w*[A-Z]\w*", provider.opened_by)}
 
 
+def open_names(providers: Iterable[Provider]) -> list[str]:
+    """The names of those that have a secret, and so can be called, in alphabetical order."""
+    return sorted(provider.name for provider in providers if provider.scheme)
+
+
 def _declaration(name: str, table: Any, catalog: Mapping[str, Any]) -> Declaration:
     """Raises `Mistakes`."""
     likeness = table.get("like") if isinstance(table, dict) else None
