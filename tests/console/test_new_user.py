@@ -103,6 +103,8 @@ def test_a_simulated_webhook_is_seen_in_the_console_and_delivered(product: Produ
 def look_up(console: Page, address: str) -> None:
     console.get_by_label("Did somebody’s unsubscribe go through?").fill(address)
     console.get_by_role("button", name="Look up").click()
+    # Until then the page is on its way, and cannot be loaded again.
+    expect(answer(console)).to_be_visible()
 
 
 def answer(console: Page) -> Locator:
@@ -130,7 +132,8 @@ def test_dynamic_yield_switched_off_is_red_within_a_minute_and_green_again_after
     wait_until(lambda: answered("Not yet"), "the answer is not yet")
     sandbox.get_by_role("button", name="Heal").click()
     console.get_by_role("button", name="Send now").click()
-
+    # Or it is in the middle of being sent, and is left to that.
+    expect(console.get_by_role("status")).to_have_text(re.compile("will be sent|left alone"))
     wait_until(lambda: answered("Yes"), "the answer is yes")
     console.get_by_role("link", name="Overview", exact=True).click()
     expect(console.get_by_role("heading", name=re.compile("Working$"))).to_be_visible(timeout=60_000)
