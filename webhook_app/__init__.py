@@ -9,7 +9,7 @@ from functools import partial
 from pathlib import Path
 
 import structlog
-from flask import Flask, Response, g, redirect
+from flask import Flask, Response, redirect
 from flask.typing import ResponseReturnValue
 from werkzeug.middleware.dispatcher import DispatcherMiddleware
 
@@ -22,7 +22,6 @@ from webhook_app.outbox.recent import RecentWebhooks
 from webhook_app.providers.registry import build_providers, open_names
 from webhook_app.providers.registry import variables as provider_variables
 from webhook_app.settings import PLATFORMS, ConfigurationError, Settings, near_misses, platform
-from webhook_app.webhook_result import WebhookResult
 
 log = structlog.get_logger()
 
@@ -155,7 +154,7 @@ def _record(counters: Counters, recent: RecentWebhooks, response: Response) -> R
     seconds = time.perf_counter() - request.began
     response.headers["X-Request-ID"] = request.id
     rule = request.url_rule
-    webhook: WebhookResult | None = g.get("webhook")
+    webhook = request.webhook
     log.info(
         "request",
         request_id=request.id,

@@ -3,12 +3,11 @@
 from collections.abc import Mapping
 from functools import partial
 
-from flask import Blueprint, Request, g, request
+from flask import Blueprint, Request
 from flask.typing import ResponseReturnValue
 
 from webhook_app import web
 from webhook_app.auth import AuthenticationError, CannotVerify, WebhookRequest
-from webhook_app.consent import ConsentChange
 from webhook_app.outbox import Intake, OutboxUnavailable, TokenReused
 from webhook_app.providers import Provider, read
 from webhook_app.settings import Settings
@@ -47,12 +46,12 @@ def blueprint(providers: Mapping[str, Provider], intake: Intake, settings: Setti
 def _view(
     providers: Mapping[str, Provider], name: str, intake: Intake, settings: Settings, url_secret: str | None = None
 ) -> ResponseReturnValue:
+    request = web.current()
     try:
-        result = receive(request, url_secret, providers[name], intake, settings)
+        request.webhook = receive(request, url_secret, providers[name], intake, settings)
     except Exception as error:
-        result = _refusal(name, error)
-    g.webhook = result
-    return result.response()
+        request.webhook = _refusal(name, error)
+    return request.webhook.response()
 
 
 def receive(
@@ -85,7 +84,7 @@ def receive(
         counts={
             "accepted": added.accepted,
             "duplicates": added.duplicates,
-            "ignored": reading.ignored + added.no_section + _tests_among(reading.changes),
+            "ignored": reading.ignored + added.no_section + added.tests,
             "quarantined": added.quarantined,
         },
     )
@@ -125,17 +124,18 @@ def _answer_probe(provider: Provider, method: str) -> WebhookResult:
 
 
 def _whole_request(request: Request, url_secret: str | None, settings: Settings) -> WebhookRequest:
-    encoding = request.headers.get("Content-Encoding", "identity").strip().lower()
-    coding = request.headers.get("Transfer-Encoding", "chunked").strip().lower()
+    environ = request.environ
+    encoding = environ.get("HTTP_CONTENT_ENCODING", "identity").strip().lower()
+    coding = environ.get("HTTP_TRANSFER_ENCODING", "chunked").strip().lower()
     if encoding not in ("identity", "") or coding != "chunked":
         # 415: compressed bytes would be signed, stored and quarantined as if they were the events.
         raise RequestRefused(
             415, "send it without Content-Encoding", "content_encoding", {"Accept-Encoding": "identity"}
         )
-    query = request.environ.get("QUERY_STRING", "")
+    query = environ.get("QUERY_STRING", "")
     url = None
     if settings.public_url:
-        raw = request.environ.get("RAW_URI", request.full_path if query else request.path)
+        raw = environ.get("RAW_URI", request.full_path if query else request.path)
         # A proxy may ask in absolute form, `POST http://host/path`; which host it names is nobody's word.
         url = settings.public_url + (raw if raw.startswith("/") else f"/{raw.split('/', 3)[-1]}")
     return WebhookRequest(
@@ -172,7 +172,3 @@ def _whole_body(request: Request, limit: int) -> bytes:
     if expected is not None and length != expected:
         raise RequestRefused(400, "the body could not be read", "body_broken")
     return b"".join(chunks)
-
-
-def _tests_among(changes: list[tuple[ConsentChange, bytes]]) -> int:
-    return sum(change.is_test for change, _ in changes)

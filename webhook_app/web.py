@@ -4,7 +4,7 @@ import random
 import re
 import time
 from collections.abc import Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import flask
 import orjson
@@ -13,6 +13,9 @@ from flask.json.provider import JSONProvider
 from werkzeug.exceptions import HTTPException
 
 from webhook_app.ops.logs import place_of
+
+if TYPE_CHECKING:
+    from webhook_app.webhook_result import WebhookResult
 
 log = structlog.get_logger()
 
@@ -23,9 +26,13 @@ _REQUEST_ID = re.compile(r"[A-Za-z0-9-]{1,64}")
 class Request(flask.Request):
     """Numbered and timed; a doubled slash in its path counts once."""
 
+    #: What became of it, where it is a webhook: log line and metrics are made of that.
+    webhook: "WebhookResult | None" = None
+
     def __init__(self, environ: dict[str, Any], *arguments: Any, **options: Any) -> None:
         # `https://host/` and `/webhooks/…` put together by hand. Flask would redirect, and no ESP follows a redirect.
-        environ["PATH_INFO"] = _SLASHES.sub("/", environ.get("PATH_INFO", ""))
+        if "//" in (path := environ.get("PATH_INFO", "")):
+            environ["PATH_INFO"] = _SLASHES.sub("/", path)
         super().__init__(environ, *arguments, **options)
         #: On the clock of `time.perf_counter`.
         self.began = time.perf_counter()
@@ -34,11 +41,15 @@ class Request(flask.Request):
         self.id = given if given and _REQUEST_ID.fullmatch(given) else f"{random.getrandbits(128):032x}"
 
 
+def to_json(obj: Any) -> bytes:
+    return orjson.dumps(obj, option=orjson.OPT_SORT_KEYS | orjson.OPT_APPEND_NEWLINE)
+
+
 class OrjsonProvider(JSONProvider):
     """https://flask.palletsprojects.com/en/stable/api/#flask.json.provider.JSONProvider"""
 
     def dumps(self, obj: Any, **kwargs: Any) -> str:
-        return orjson.dumps(obj, option=orjson.OPT_SORT_KEYS | orjson.OPT_APPEND_NEWLINE).decode()
+        return to_json(obj).decode()
 
     def loads(self, s: str | bytes, **kwargs: Any) -> Any:
         return orjson.loads(s)
@@ -53,8 +64,11 @@ def configure(app: flask.Flask) -> None:
 
 
 def current() -> Request:
-    """The request that is being served."""
-    request: Request = flask.request  # type: ignore[assignment] # the app's request_class
+    """The request that is being served: itself, for each look through Flask's stand-in finds it anew.
+
+    https://werkzeug.palletsprojects.com/en/stable/wrappers/#werkzeug.wrappers.Request (`populate_request`)
+    """
+    request: Request = flask.request.environ["werkzeug.request"]
     return request
 
 

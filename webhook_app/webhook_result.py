@@ -4,7 +4,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from flask.typing import ResponseReturnValue
+from flask import Response
+
+from webhook_app.web import to_json
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -32,6 +34,8 @@ class WebhookResult:
         said = {name: value for name, value in optional.items() if value}
         return {"provider": self.provider, **(self.counts or {}), **said}
 
-    def response(self) -> ResponseReturnValue:
-        body: Any = {"error": self.error} if self.error else self.counts
-        return body or "", self.status, self.headers
+    def response(self) -> Response:
+        body = {"error": self.error} if self.error else self.counts
+        if body is None:
+            return Response(status=self.status, headers=self.headers)
+        return Response(to_json(body), self.status, self.headers, content_type="application/json")

@@ -32,11 +32,13 @@ class Added:
     accepted: int
     duplicates: int
     quarantined: int
+    #: What a test button made up: stored, and nobody's change.
+    tests: int = 0
     #: Changes that concern no section: not stored.
     no_section: int = 0
 
 
-@dataclass(frozen=True, slots=True, eq=False)
+@dataclass(slots=True, eq=False)
 class _Webhook:
     rows: list[NewRow]
     token: dict[str, Any] | None
@@ -139,17 +141,17 @@ class Intake:
 
 def _added(rows: list[NewRow], were_new: Iterator[bool]) -> Added:
     """Count what became of a webhook's rows; takes one answer for each."""
-    accepted = duplicates = quarantined = 0
+    accepted = duplicates = quarantined = tests = 0
     for row, was_new in zip(rows, were_new, strict=False):
         if row.state == State.TEST:
-            continue
-        if not was_new:
+            tests += 1
+        elif not was_new:
             duplicates += 1
         elif row.state == State.QUARANTINED:
             quarantined += 1
         else:
             accepted += 1
-    return Added(accepted=accepted, duplicates=duplicates, quarantined=quarantined)
+    return Added(accepted=accepted, duplicates=duplicates, quarantined=quarantined, tests=tests)
 
 
 def due_when_stored(database: Database, clock: Callable[[], float] | None) -> str:

@@ -90,7 +90,9 @@ class RecentWebhooks:
             "body_size": None if body is None else len(body),
         }
         with self._lock:
-            self._new.setdefault(provider, deque(maxlen=KEPT)).append(row)
+            if provider not in self._new:
+                self._new[provider] = deque(maxlen=KEPT)
+            self._new[provider].append(row)
 
     def flush(self) -> None:
         """Write down what came since the last time. Raises `OutboxUnavailable`; it is tried again then."""

@@ -15,6 +15,7 @@ from sqlalchemy import URL, Connection, Engine, create_engine, event
 from webhook_app.outbox.database import LOCK_TIMEOUT, NoDatabase, OutboxUnavailable, unavailable
 
 CACHE_KIB = 32 * 1024
+CHECKPOINT_PAGES = 4000  # of 4 KiB
 POLL = 0.005  # seconds between two looks at whether another process has committed; 200 cost 1 % of a core
 
 
@@ -32,7 +33,13 @@ class SQLite:
         # FULL: a commit is on disk before we answer. WAL: readers and the one writer do not wait for each other; the
         # file remembers it, and only under the lock of a writer it is safe to ask for.
         # The register is written at random places: with the 2 MB that SQLite takes by default, each would be read anew.
-        pragmas = ("synchronous=FULL", "journal_mode=WAL", f"cache_size=-{CACHE_KIB}")
+        # A page that many commits change is copied into the file once, and not every 4 MB of them.
+        pragmas = (
+            "synchronous=FULL",
+            "journal_mode=WAL",
+            f"cache_size=-{CACHE_KIB}",
+            f"wal_autocheckpoint={CHECKPOINT_PAGES}",
+        )
         self._writer = _sqlite_engine(url, begin="BEGIN IMMEDIATE", pool_size=1, pragmas=pragmas)
         self._reader = _sqlite_engine(url, begin="BEGIN", pool_size=8)
         self._writing: Connection | None = None
