@@ -48,10 +48,11 @@ def _view(
 ) -> ResponseReturnValue:
     request = web.current()
     try:
-        request.webhook = receive(request, url_secret, providers[name], intake, settings)
+        result = receive(request, url_secret, providers[name], intake, settings)
     except Exception as error:
-        request.webhook = _refusal(name, error)
-    return request.webhook.response()
+        result = _refusal(name, error)
+    request.webhook = result
+    return web.answer(result.answer(), result.status, result.headers)
 
 
 def receive(

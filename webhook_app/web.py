@@ -4,7 +4,7 @@ import random
 import re
 import time
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import flask
 import orjson
@@ -13,9 +13,7 @@ from flask.json.provider import JSONProvider
 from werkzeug.exceptions import HTTPException
 
 from webhook_app.ops.logs import place_of
-
-if TYPE_CHECKING:
-    from webhook_app.webhook_result import WebhookResult
+from webhook_app.webhook_result import WebhookResult
 
 log = structlog.get_logger()
 
@@ -27,7 +25,7 @@ class Request(flask.Request):
     """Numbered and timed; a doubled slash in its path counts once."""
 
     #: What became of it, where it is a webhook: log line and metrics are made of that.
-    webhook: "WebhookResult | None" = None
+    webhook: WebhookResult | None = None
 
     def __init__(self, environ: dict[str, Any], *arguments: Any, **options: Any) -> None:
         # `https://host/` and `/webhooks/…` put together by hand. Flask would redirect, and no ESP follows a redirect.
@@ -90,6 +88,10 @@ def log_unexpected_error(error: Exception) -> None:
     log.error("unexpected_error", request_id=current().id, error=type(error).__name__, place=place_of(error))
 
 
-def answer(fields: Mapping[str, Any]) -> flask.Response:
-    """What a program reads, as JSON."""
-    return flask.jsonify(fields)
+def answer(
+    fields: Mapping[str, Any] | None, status: int = 200, headers: Mapping[str, str] | None = None
+) -> flask.Response:
+    """What a program reads, as JSON; empty where there is nothing to say."""
+    if fields is None:
+        return flask.Response(status=status, headers=headers)
+    return flask.Response(to_json(fields), status, headers, content_type="application/json")

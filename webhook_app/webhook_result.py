@@ -4,10 +4,6 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from flask import Response
-
-from webhook_app.web import to_json
-
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class WebhookResult:
@@ -34,8 +30,6 @@ class WebhookResult:
         said = {name: value for name, value in optional.items() if value}
         return {"provider": self.provider, **(self.counts or {}), **said}
 
-    def response(self) -> Response:
-        body = {"error": self.error} if self.error else self.counts
-        if body is None:
-            return Response(status=self.status, headers=self.headers)
-        return Response(to_json(body), self.status, self.headers, content_type="application/json")
+    def answer(self) -> Mapping[str, Any] | None:
+        """What the caller is told, if anything."""
+        return {"error": self.error} if self.error else self.counts
