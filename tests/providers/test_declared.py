@@ -247,6 +247,19 @@ def test_forms_are_nested_by_their_brackets(declare: Declare) -> None:
         ('email = "a"\nprobed_with = ["PUT"]\n', "probed_with.0: must be GET or HEAD"),
         ('email = "a"\ngreeting = { show = "b" }\n', "greeting.when: is missing"),
         ('email = "a"\nvisitor = "dyid"\n', "visitor: must be a table like"),
+        ("email = \"'jane@example.com'\"\n", "email: is a text that would be the same for everybody"),
+        ('email = "a"\ntime = "\'2026-01-05\'"\n', "time: is a text that would be the same for everybody"),
+        ('email = "a"\nopt_in = "type != \'unsubscribed\'"\n', "opt_in: holds wherever what it looks at is absent"),
+        ('email = "a"\nignore = "!(real)"\n', "ignore: holds wherever what it looks at is absent"),
+        ('email = "a"\nis_test = "live != `true`"\n', "is_test: holds wherever what it looks at is absent"),
+        (
+            'email = "a"\ngreeting = { when = "a != \'b\'" }\n',
+            "greeting.when: holds wherever what it looks at is absent",
+        ),
+        ('email = "a"\nopt_in = "type == \'unsubscribed\'"\n', "opt_in: says the same as opt_out"),
+        ('email = "a"\nignore = "type == \'unsubscribed\'"\n', "opt_out: says the same as ignore"),
+        ('email = "a"\nsample = "{"\n', "sample: is no JSON: "),
+        ('email = "a"\nsample = \'{"mail": $mail}\'\n', "sample: is no JSON: "),
         ('email = "a"\nlike = "mailgone"\n', "like: must be one of: "),
         ('email = "a"\nlike = ["mailgun"]\n', "like: must be one of: "),
     ],
@@ -363,6 +376,15 @@ def test_a_file_that_cannot_be_read(mistakes: Callable[..., list[str]]) -> None:
     assert line.startswith("providers.toml: is no TOML: ")
     (line,) = mistakes("", PROVIDERS_FILE="nowhere.toml")
     assert line == "PROVIDERS_FILE cannot be read: nowhere.toml: No such file or directory"
+
+
+def test_a_file_as_notepad_saves_it(mistakes: Callable[..., list[str]], tmp_path: Path) -> None:
+    """With a byte order mark it is read; in another encoding the cure is said."""
+    file = tmp_path / "own.toml"
+    file.write_text('[acme]\ntitle = "Bücher"\n', "utf-8-sig")
+    assert "own.toml: [acme] opt_out: is missing" in "\n".join(mistakes("", PROVIDERS_FILE=str(file)))
+    file.write_text('[acme]\ntitle = "Bücher"\n', "cp1252")
+    assert mistakes("", PROVIDERS_FILE=str(file)) == ["own.toml: is no TOML: it is not UTF-8 text; save it as UTF-8"]
 
 
 toml_values: Any = st.recursive(

@@ -25,6 +25,14 @@ from webhook_app.providers.expressions import Condition, Path
         ("a[?nope(@)]", "calls nope(), which JMESPath does not have"),
         ("contains(a)", "calls contains() with 1 arguments instead of 2"),
         ("length(a, b)", "calls length() with 2 arguments instead of 1"),
+        ("contains('unsubscribed', type)", "calls contains() the wrong way round: a part of 'unsubscribed'"),
+        ("starts_with('unsub', type)", "write starts_with(…, 'unsub')"),
+        ("contains(type, ['a', 'b'])", "for one of several texts write contains(['a', 'b'], …)"),
+        ("type == ['a', 'b']", "for one of several texts write contains(['a', 'b'], …)"),
+        ("count > '5'", "a number stands in backticks"),
+        ("lower(type) == 'Unsubscribed'", "which it never gives; write 'unsubscribed'"),
+        ("'Unsubscribed' == lower(type)", "which it never gives; write 'unsubscribed'"),
+        ("contains(type, 'unsub') == 'true'", "gives true or false, with a text; leave 'true' out"),
     ],
 )
 def test_a_mistake_is_found_at_boot(text: str, mistake: str) -> None:
@@ -33,7 +41,59 @@ def test_a_mistake_is_found_at_boot(text: str, mistake: str) -> None:
     assert mistake in str(refused.value)
 
 
-@pytest.mark.parametrize("text", ["a == b.c", "a == length(b)", "not_null(a, b, c)", '"a b".c == `true`', "!(a.b)"])
+@pytest.mark.parametrize(
+    ("text", "mistake"),
+    [
+        ("'unsubscribed'", "asks for 'unsubscribed' alone"),
+        ("`1`", "asks for 1 alone"),
+        ("type == 'a' || 'b'", "asks for 'b' alone"),
+        ("type == 'a' && type == 'b'", "can never hold: the same cannot be 'b' and another text"),
+        ("x || (type == 'a' && y && 'b' == type)", "can never hold"),
+    ],
+)
+def test_what_can_be_no_condition_or_can_never_hold_is_found_at_boot(text: str, mistake: str) -> None:
+    Path(text)
+    with pytest.raises(ValueError) as refused:
+        Condition(text)
+    assert mistake in str(refused.value)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "`true`",
+        "lower(a || 'x') == 'x'",
+        "a == 'x' && (b == 'y' || b == 'z')",
+        "a == 'x' && b == 'y'",
+        "a == 'x' && a == 'x'",
+        "contains(['a', 'b'], type) && contains(type, 'a')",
+        "(a == 'x') == `false`",
+    ],
+)
+def test_what_only_looks_like_a_condition_that_never_holds(text: str) -> None:
+    Condition(text)
+
+
+@pytest.mark.parametrize(
+    ("text", "holds"),
+    [
+        ("type != 'subscribed'", True),
+        ("!(subscribed)", True),
+        ("subscribed != `true`", True),
+        ("type == 'unsubscribed'", False),
+        ("type && type != 'subscribed'", False),
+        ("starts_with(type, 'x')", False),
+        ("@ == `{}`", False),
+        ("`true`", False),
+    ],
+)
+def test_a_condition_that_holds_of_anything_is_known(text: str, holds: bool) -> None:
+    assert Condition(text).holds_of_anything() is holds
+
+
+@pytest.mark.parametrize(
+    "text", ["'x' == a", "a == b.c", "a == length(b)", "not_null(a, b, c)", '"a b".c == `true`', "!(a.b)"]
+)
 def test_what_only_looks_like_a_mistake(text: str) -> None:
     Path(text)
 

@@ -20,7 +20,7 @@ from webhook_app.egress import Egress
 from webhook_app.outbox.routing import Condition as RoutingCondition
 from webhook_app.providers import flatten
 from webhook_app.providers.expressions import Condition
-from webhook_app.providers.toml_fields import Made, Table, Variable, condition, one_of
+from webhook_app.providers.toml_fields import Made, Table, Variable, condition, one_of, read_toml
 from webhook_app.settings import EVENTS_API_BASES, BaseUrl, ConfigurationError, Settings
 
 if TYPE_CHECKING:
@@ -112,7 +112,7 @@ def _of_environment(settings: Settings) -> Section:
 
 def _load(path: Path) -> dict[str, Any]:
     try:
-        tables = tomllib.loads(path.read_text("utf-8"))
+        tables = tomllib.loads(read_toml(path))
     except OSError as error:
         raise ConfigurationError([f"SECTIONS_FILE cannot be read: {path}: {error.strerror}"]) from None
     except ValueError as error:

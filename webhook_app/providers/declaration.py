@@ -16,7 +16,7 @@ from webhook_app.providers.auth_config import WayIn, WaysIn
 from webhook_app.providers.bodies import FORMS
 from webhook_app.providers.expressions import Condition, Where
 from webhook_app.providers.known import KnownTypeNames
-from webhook_app.providers.toml_fields import Inner, Table, Word, condition, one_of, path, time_pattern, zone
+from webhook_app.providers.toml_fields import Inner, Table, Word, condition, one_of, path, sample, time_pattern, zone
 
 #: Key of a declaration → the kind of identity that stands there.
 IDENTITIES = {
@@ -101,6 +101,15 @@ class UrlVerificationTable(Table):
     def _has_a_condition(self, data: Any, **_: Any) -> None:
         if data.get("when") is None:
             raise ValidationError("is missing: a condition on the body", "when")
+        _check_asks(data, "when")
+
+
+def _check_asks(data: Mapping[str, Any], *keys: str) -> None:
+    """Raises where a condition holds of whatever is none of its business: it would opt out who opened a mail."""
+    holding = [key for key in keys if isinstance(data.get(key), Condition) and data[key].holds_of_anything()]
+    if holding:
+        line = "holds wherever what it looks at is absent; say what must stand there, like type == 'unsubscribed'"
+        raise ValidationError({key: [line] for key in holding})
 
 
 class Names(fields.Field[tuple[str, ...]]):
@@ -183,7 +192,7 @@ class ProviderTable(Table):
     message_id = path()
     visitor = Inner(VisitorTable, load_default=dict)
     push_channel = path()
-    sample = Word(load_default=None)
+    sample = sample(load_default=None)
 
     @validates_schema(skip_on_field_errors=False, pass_original=True)
     def _says_what_happened(self, _data: Any, original: Any, **_: Any) -> None:
@@ -201,6 +210,26 @@ class ProviderTable(Table):
             raise ValidationError(line, "identify_by")
         if missing := [name for name in wanted if name not in declared]:
             raise ValidationError(f"names {missing[0]}, but no path is given for it", "identify_by")
+
+    @validates_schema(skip_on_field_errors=False)
+    def _asks_for_something(self, data: Any, **_: Any) -> None:
+        _check_asks(data, "skip", "ignore", "opt_out", "opt_in", "is_test")
+
+    @validates_schema(skip_on_field_errors=False)
+    def _leaves_room_for_changes(self, data: Any, **_: Any) -> None:
+        earlier: dict[str, str] = {}
+        for key in ("ignore", "opt_out", "opt_in"):
+            text = getattr(data.get(key), "text", "")
+            if text and text in earlier:
+                raise ValidationError(f"says the same as {earlier[text]}, which comes first: it can never hold", key)
+            earlier[text] = key
+
+    @validates_schema(skip_on_field_errors=False)
+    def _reads_them_from_the_event(self, data: Any, **_: Any) -> None:
+        fixed = [key for key in (*IDENTITIES, "time", "event_id") if data.get(key) and data[key].is_constant]
+        if fixed:
+            line = "is a text that would be the same for everybody; a path stands without quotes of its own"
+            raise ValidationError({key: [line] for key in fixed})
 
     @validates_schema(skip_on_field_errors=False, pass_original=True)
     def _knows_types_by_their_place(self, _data: Any, original: Any, **_: Any) -> None:

@@ -47,6 +47,11 @@ class Path:
             raise ValueError("; ".join(mistakes))
         object.__setattr__(self, "_compiled", compiled)
 
+    @property
+    def is_constant(self) -> bool:
+        """Whether it gives the same of every event, as `'jane'` does in quotes of its own."""
+        return bool(self._compiled.parsed["type"] == "literal")
+
     def find(self, value: Any) -> Any:
         """What stands there, None for nothing. Raises `ValidationError` where the expression does not fit the value."""
         try:
@@ -66,6 +71,10 @@ class FirstOf:
     @property
     def text(self) -> str:
         return " or ".join(path.text for path in self.paths)
+
+    @property
+    def is_constant(self) -> bool:
+        return any(path.is_constant for path in self.paths)
 
     def find(self, value: Any) -> Any:
         """Raises `ValidationError` where nothing is found and an expression does not fit the value."""
@@ -97,12 +106,24 @@ class Condition(Path):
     def __post_init__(self) -> None:
         # Named: a dataclass with slots is another class than the one that `super()` was written in.
         Path.__post_init__(self)
+        if mistakes := [*_no_conditions(self._compiled.parsed), *_contradictions(self._compiled.parsed)]:
+            raise ValueError("; ".join(mistakes))
         found = list(_looked_at(self._compiled.parsed))
         object.__setattr__(self, "looks_at", () if None in found else tuple(found))
 
     def can_be_asked(self, value: Any) -> bool:
         """Whether any of the fields it looks at is there; where none is, its answer says nothing."""
         return not self.looks_at or any(_stands(steps, value) for steps in self.looks_at)
+
+    def holds_of_anything(self) -> bool:
+        """Whether it is true of an event that has nothing to do with it, as `type != 'subscribed'` is.
+
+        Not where it says so plainly, by `true`.
+        """
+        try:
+            return not self.is_constant and self.holds({"": None})
+        except ValidationError:
+            return False
 
     def holds(self, value: Any) -> bool:
         result = self.find(value)
@@ -163,6 +184,10 @@ def _wrong_parts(node: Any) -> Iterator[str]:
     children = [child for child in node["children"] if isinstance(child, dict)]
     if node["type"] == "function_expression":
         yield from _wrong_call(node["value"], len(children))
+        yield from _wrong_search(node["value"], children)
+    if node["type"] == "comparator":
+        yield from _wrong_comparison(node["value"], *children)
+        yield from _wrong_comparison(node["value"], *reversed(children))
     if node["type"] == "subexpression" and children[0]["type"] == "not_expression":
         # It binds tighter than the dot: the path of a truth value, which is null.
         yield "negates only the first step of a path; write !(a.b) for !a.b"
@@ -181,12 +206,95 @@ def _wrong_call(name: str, given: int) -> Iterator[str]:
         yield f"calls {name}() with {given} arguments instead of {len(signature)}"
 
 
+def _wrong_search(name: str, given: Sequence[Any]) -> Iterator[str]:
+    """What is looked for stands first, or is a list: `contains('unsubscribed', type)` holds of `subscribed`, too."""
+    if name not in ("contains", "starts_with", "ends_with") or len(given) != 2:
+        return
+    within, looked_for = given
+    if _is_text(within) and not _is_text(looked_for):
+        text = within["value"]
+        right = f"{name}(…, '{text}')" + (
+            ", or contains(['a', 'b'], …) for one of several texts" * (name == "contains")
+        )
+        yield f"calls {name}() the wrong way round: a part of '{text}', or nothing at all, is enough; write {right}"
+    elif _is_list_of_texts(looked_for):
+        yield f"looks for a whole list by {name}(); for one of several texts write contains(['a', 'b'], …)"
+
+
+_BY_SIZE = ("lt", "lte", "gt", "gte")
+_TRUTH_FUNCTIONS = ("contains", "starts_with", "ends_with")
+
+
+def _wrong_comparison(comparator: str, side: Any, other: Any) -> Iterator[str]:
+    """A comparison with a constant that always, or never, holds."""
+    called = other["value"] if other["type"] == "function_expression" else ""
+    if _is_list_of_texts(side):
+        yield "compares with a list; for one of several texts write contains(['a', 'b'], …)"
+    elif not _is_text(side):
+        return
+    elif comparator in _BY_SIZE:
+        yield f"asks whether something is more or less than the text '{side['value']}'; a number stands in backticks"
+    elif called == "lower" and side["value"] != side["value"].strip().lower():
+        yield f"compares lower() with '{side['value']}', which it never gives; write '{side['value'].strip().lower()}'"
+    elif called in _TRUTH_FUNCTIONS:
+        yield f"compares {called}(), which gives true or false, with a text; leave '{side['value']}' out"
+
+
+def _no_conditions(node: Any) -> Iterator[str]:
+    """Texts and numbers where a condition should stand: `type == 'a' || 'b'`."""
+    if node["type"] in ("and_expression", "or_expression", "not_expression"):
+        for child in node["children"]:
+            yield from _no_conditions(child)
+    elif node["type"] == "literal" and not isinstance(node["value"], bool):
+        yield f"asks for {node['value']!r} alone, which is neither true nor false; compare it with something"
+
+
+def _contradictions(node: Any) -> Iterator[str]:
+    """`type == 'a' && type == 'b'`."""
+    if node["type"] in ("or_expression", "not_expression"):
+        for child in node["children"]:
+            yield from _contradictions(child)
+    if node["type"] != "and_expression":
+        return
+    values: list[tuple[Any, Any]] = []
+    for part in _conjuncts(node):
+        yield from _contradictions(part)
+        if part["type"] == "comparator" and part["value"] == "eq":
+            left, right = part["children"]
+            if _is_text(left) != _is_text(right):
+                what, text = (right, left) if _is_text(left) else (left, right)
+                values.append((what, text["value"]))
+    for number, (what, text) in enumerate(values):
+        if any(same == what and text != earlier for same, earlier in values[:number]):
+            yield f"can never hold: the same cannot be '{text}' and another text; write || for or"
+            return
+
+
+def _conjuncts(node: Any) -> Iterator[Any]:
+    """The parts of `a && b && c`."""
+    for child in node["children"]:
+        if child["type"] == "and_expression":
+            yield from _conjuncts(child)
+        else:
+            yield child
+
+
+def _is_text(node: Any) -> bool:
+    return node["type"] == "literal" and isinstance(node["value"], str)
+
+
+def _is_list_of_texts(node: Any) -> bool:
+    return node["type"] == "multi_select_list" and all(map(_is_text, node["children"]))
+
+
 def _unquoted_texts(text: str) -> Iterator[str]:
     """`type == "unsubscribed"` compares two fields, one of which does not exist: JMESPath's commonest trap."""
     tokens = list(Lexer().tokenize(text))
-    for before, token, after in zip(tokens, tokens[1:], tokens[2:], strict=False):
+    for first, before, token, after in zip(tokens, tokens[1:], tokens[2:], tokens[3:], strict=False):
         if before["type"] not in ("eq", "ne") or after["type"] in ("dot", "lparen", "lbracket"):
             continue
+        if first["type"] == "literal":
+            continue  # 'unsubscribed' == type
         if token["type"] == "quoted_identifier" or token["type"] == "unquoted_identifier":
             value = token["value"]
             literal = f"`{value}`" if value in ("true", "false", "null") else f"'{value}'"

@@ -10,6 +10,7 @@ from typing import Any
 from webhook_app.auth import Scheme, any_of, sns
 from webhook_app.providers import Provider, declared, emarsys, sendgrid
 from webhook_app.providers.declaration import Declaration, Mistakes, compile_declaration
+from webhook_app.providers.toml_fields import read_toml
 from webhook_app.settings import ConfigurationError, Settings
 
 CATALOG = Path(__file__).parent / "catalog"
@@ -73,7 +74,7 @@ def _declaration(name: str, table: Any, catalog: Mapping[str, Any]) -> Declarati
 
 def _load(path: Path) -> dict[str, Any]:
     """A file's tables. Raises `ValueError` or `OSError`."""
-    return tomllib.loads(path.read_text("utf-8"))
+    return tomllib.loads(read_toml(path))
 
 
 def _own_file(settings: Settings, problems: list[str]) -> tuple[dict[str, Any], str]:

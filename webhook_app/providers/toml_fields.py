@@ -1,10 +1,12 @@
 """Marshmallow fields for what stands in a providers file. Every message says what would be right."""
 
 import difflib
+import json
 import re
 from collections.abc import Callable
 from datetime import UTC, tzinfo
-from string import Formatter
+from pathlib import Path as FilePath
+from string import Formatter, Template
 from typing import Any
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
@@ -16,7 +18,19 @@ from webhook_app.providers.fields import MISSING
 
 #: RFC 9110, section 5.1.
 _HEADER_NAME = re.compile(r"[A-Za-z0-9!#$%&'*+.^`|~-]+")
+#: What differs each time, in a sample.
+FILLED_IN = ("email", "id", "unix", "unix_ms", "iso", "datetime")
 _VARIABLE = re.compile(r"[A-Z][A-Z0-9_]*")
+#: Letters and digits in turns, and nothing between them: a key like AKIAIOSFODNN7EXAMPLE04 rather than a name.
+_KEY_IN_CAPITALS = re.compile(r"(?=(?:[A-Z]*\d){3})[A-Z0-9]{16,}")
+
+
+def read_toml(path: FilePath) -> str:
+    """A file's text, also as Notepad writes it: with a byte order mark. Raises `ValueError` or `OSError`."""
+    try:
+        return path.read_text("utf-8-sig")
+    except UnicodeDecodeError:
+        raise ValueError("it is not UTF-8 text; save it as UTF-8") from None
 
 
 class Table(Schema):
@@ -80,7 +94,7 @@ class Variable(Word):
 
     def _deserialize(self, value: Any, attr: str | None, data: Any, **kwargs: Any) -> str:
         text = super()._deserialize(value, attr, data, **kwargs)
-        if not _VARIABLE.fullmatch(text):
+        if not _VARIABLE.fullmatch(text) or _KEY_IN_CAPITALS.fullmatch(text):
             # The text is not repeated: it may be the secret itself.
             raise ValidationError(
                 "must be the NAME of an environment variable, like ACME_TOKENS, never the secret itself"
@@ -131,6 +145,10 @@ def time_pattern(**kwargs: Any) -> fields.Field[Any]:
     return Made(_time_pattern, **kwargs)
 
 
+def sample(**kwargs: Any) -> fields.Field[Any]:
+    return Made(_sample, **kwargs)
+
+
 def one_of(*choices: str, **kwargs: Any) -> fields.Field[Any]:
     return Word(validate=validate.OneOf(choices, error="must be one of: {choices}"), **kwargs)
 
@@ -146,6 +164,15 @@ def _header_name(text: str) -> str:
         raise ValueError(f"cannot arrive: servers drop headers with an underscore; write {right}, here and at the ESP")
     if not _HEADER_NAME.fullmatch(text):
         raise ValueError("is no header's name; write it like X-Signature (a part of it like header:X-Signature#v1)")
+    return text
+
+
+def _sample(text: str) -> str:
+    try:
+        json.loads(Template(text).safe_substitute(dict.fromkeys(FILLED_IN, 1)))
+    except ValueError as error:
+        right = ", ".join(f"${name}" for name in FILLED_IN)
+        raise ValueError(f"is no JSON: {error}; {right} are filled in, within the quotes of a text") from None
     return text
 
 
