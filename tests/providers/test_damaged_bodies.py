@@ -162,3 +162,14 @@ def test_damage_names_the_place_and_no_key_that_might_be_an_address() -> None:
     assert inner.damage == "data.list.name: holds bytes that are no UTF-8 text"
     (key,) = load_json(b'[{"jan\xe9@example.com": 1}]')
     assert key.damage == "holds bytes that are no UTF-8 text"
+
+
+def test_json_lines_are_a_list_of_events_and_one_bad_byte_costs_its_own_alone() -> None:
+    events = load_json(b'{"a": "x\xe9"}\r\n\n{"a": "\xe2\x80\xa8"}\n')
+    assert [type(event) for event in events] == [Damaged, dict]
+
+
+@pytest.mark.parametrize("body", [b'{"a": 1}\n{"a": ', b'{"a": 1}\n[2]', b'{"a": 1} {"a": 2}', b"1\n2"])
+def test_what_only_begins_like_json_lines_is_quarantined_whole(body: bytes) -> None:
+    with pytest.raises(Unreadable):
+        load_json(body)

@@ -1,6 +1,7 @@
 """The language of a providers file: what a customer can say, and what they are told when it is wrong."""
 
 import base64
+import codecs
 import hmac
 import json
 import time
@@ -119,7 +120,8 @@ def test_a_change_that_is_in_doubt_is_quarantined_with_the_reason(declare: Decla
 def test_a_body_of_any_form_is_told_apart_by_how_it_begins(declare: Declare) -> None:
     acme = declare(LEAST + 'email = "who.mail"\nbody = "any"\n')
     form, single = b"type=unsubscribed&who%5Bmail%5D=a%40b.de", b'{"type": "unsubscribed", "who": {"mail": "a@b.de"}}'
-    for body in (form, single, b" [" + single + b"]"):
+    wide = single.decode().encode("utf-16")
+    for body in (form, single, b" [" + single + b"]", codecs.BOM_UTF8 + single, wide, wide[2:], single + b"\n"):
         ((change, _),) = say(acme, body).changes
         assert change.identity.value == "a@b.de"
 

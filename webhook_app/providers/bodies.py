@@ -14,6 +14,7 @@ from webhook_app.providers import Unreadable, read_json
 
 #: `data[merges][EMAIL]`; deeper or otherwise odd names stay as they are.
 _NESTED = re.compile(r"([^\[\]]+)((?:\[[^\[\]]*\]){1,4})")
+_BRACKET = re.compile(rb"(?:\xef\xbb\xbf|\xff\xfe|\xfe\xff)?[\s\0]*[{\[]")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -69,9 +70,9 @@ def _write_form(text: str) -> bytes:
 def read_json_or_form(request: WebhookRequest) -> Any:
     """A body of either form, told apart by its first character: no form begins with a bracket.
 
-    Raises `Unreadable`.
+    JSON in UTF-16, or behind a byte order mark, begins with it all the same. Raises `Unreadable`.
     """
-    return read_json(request) if request.body.lstrip()[:1] in (b"{", b"[") else read_form(request)
+    return read_json(request) if _BRACKET.match(request.body) else read_form(request)
 
 
 FORMS = {

@@ -70,9 +70,13 @@ class Text(Strict[str]):
         return text
 
 
-#: What a program writes where it has no id, and the signs of a template that was not filled in.
+#: What a program writes where it has no id, and the signs of a template that was not filled in: doubled ones anywhere,
+#: and a name within single ones. `{3F2504E0-4F89-11D3-9A0C-0305E82C3301}` is an id.
 _NO_ID = re.compile(
-    r"null|nil|none|nan|undefined|\[object object\]|.*(?:\{\{|\{%|\$\{|%%|\*\||<%).*", re.IGNORECASE | re.DOTALL
+    r"null|nil|none|nan|undefined|unknown|anonymous|guest|n/a|true|false|0+|-+|\((?:null|none|unknown)\)|\[\]|\{\}"
+    r"|\[object object\]|.*(?:\{\{|\{%|\$\{|%%|\*\||<%|\[%|\[\[|@\{).*"
+    r"|\{[a-z_][\w. ]*\}|\[[a-z_][\w.: -]*\]|<[a-z_][\w.: -]*>|([#$%@]|__)[a-z_][\w. -]*\1",
+    re.IGNORECASE | re.DOTALL,
 )
 
 

@@ -45,8 +45,9 @@ def read_json(request: WebhookRequest) -> Any:
 def load_json(body: bytes) -> Any:
     """Parse JSON, also what orjson refuses but one bad event of a batch may hold.
 
-    NaN, lone surrogates and huge numbers are left to the event's schema. Objects with bytes that are no UTF-8, or with
-    raw control characters, come back as `Damaged`. Raises `Unreadable`.
+    JSON Lines, an object in each line, come back as a list. NaN, lone surrogates and huge numbers are left to the
+    event's schema. Objects with bytes that are no UTF-8, or with raw control characters, come back as `Damaged`.
+    Raises `Unreadable`.
     """
     try:
         return orjson.loads(body)
@@ -93,7 +94,24 @@ _HARMLESS_KEY = re.compile(r"[A-Za-z_][A-Za-z0-9_-]{0,39}")
 
 def _load_leniently(body: bytes) -> Any:
     text = _TEXT_OR_CONTROL.sub(_marked, _decode(body))
-    return json.loads(text, object_hook=flagged)
+    try:
+        return json.loads(text, object_hook=flagged)
+    except json.JSONDecodeError:
+        events = _json_lines(text)
+        if events is None:
+            raise
+        return events
+
+
+def _json_lines(text: str) -> list[Any] | None:
+    """The events of JSON Lines; None for any other text."""
+    lines = [line for line in text.split("\n") if line.strip()]
+    if len(lines) < 2 or not all(line.lstrip().startswith("{") for line in lines):
+        return None
+    try:
+        return [json.loads(line, object_hook=flagged) for line in lines]
+    except json.JSONDecodeError:
+        return None
 
 
 def _decode(body: bytes) -> str:
