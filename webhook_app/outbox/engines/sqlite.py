@@ -16,7 +16,10 @@ from webhook_app.outbox.database import LOCK_TIMEOUT, NoDatabase, OutboxUnavaila
 
 CACHE_KIB = 32 * 1024
 CHECKPOINT_PAGES = 4000  # of 4 KiB
-POLL = 0.005  # seconds between two looks at whether another process has committed; 200 cost 1 % of a core
+#: Seconds between two looks at whether another process has committed; 200 a second cost 1 % of a core.
+POLL = 0.005
+#: The same while something goes on, and for so many seconds after.
+BUSY_POLL, BUSY_FOR = 0.001, 1.0
 
 
 class SQLite:
@@ -51,6 +54,8 @@ class SQLite:
         self._opened: tuple[int, int] | None = None
         self._watch: Any = None
         self._seen_version = -1
+        #: When another process was last seen to have committed, on the clock of `time.monotonic`.
+        self._busy_at = 0.0
 
     @contextmanager
     def write(self) -> Iterator[Connection]:
@@ -97,10 +102,13 @@ class SQLite:
             cursor = self._watch.cursor()
             while True:
                 (version,) = cursor.execute("PRAGMA data_version").fetchone()
-                if version != self._seen_version or time.monotonic() >= deadline:
-                    self._seen_version = version
+                now = time.monotonic()
+                if version != self._seen_version:
+                    self._seen_version, self._busy_at = version, now
                     return
-                time.sleep(POLL)
+                if now >= deadline:
+                    return
+                time.sleep(BUSY_POLL if now - self._busy_at < BUSY_FOR else POLL)
 
     def close(self) -> None:
         self._forget_writing()
