@@ -125,7 +125,7 @@ class Queue:
         by_claim = _by_claim(claimed)
         if by_claim:
             with self._database.write() as connection:
-                self._lock(connection, by_claim)
+                self._settling.lock(connection, {person for _, people in by_claim for person in people})
                 for values, people in by_claim:
                     values["lease_for"] = seconds_to_micros(lease)
                     kept.update(people[bytes(one)] for one in connection.execute(self._renew, values).scalars())
@@ -136,7 +136,7 @@ class Queue:
         by_claim = _by_claim(claimed)
         if by_claim:
             with self._database.write() as connection:
-                self._lock(connection, by_claim)
+                self._settling.lock(connection, {person for _, people in by_claim for person in people})
                 for values, _ in by_claim:
                     connection.execute(self._release, values)
 
@@ -151,35 +151,24 @@ class Queue:
         in_order = sorted(settlements, key=lambda one: (one.claimed.pseudonym, one.claimed.section))
         rows = [(one.state is State.DELIVERED, self._values(one)) for one in in_order]
         delivered, failed = ([row for was, row in rows if was is kind] for kind in (True, False))
-        by_claim = _by_claim(one.claimed for one in in_order)
+        people = sorted({row["person"] for _, row in rows})
         try:
             with self._database.write() as connection:
-                self._lock(connection, by_claim)
-                held = self._settling.deliver(connection, delivered) + self._settling.fail(connection, failed)
+                held = self._settling.deliver(connection, delivered, locking=people)
+                held += self._settling.fail(connection, failed, locking=people)
                 if held < len(rows):
                     raise _NotAllOurs
-                self._settling.record(connection, [row for _, row in rows])
                 promptness.add(connection, _taken(in_order))
         except _NotAllOurs:
             with self._database.write() as connection:
-                self._lock(connection, by_claim)
-                settled = [one for one in in_order if self._settle_one(connection, one)]
+                settled = [one for one in in_order if self._settle_one(connection, one, people)]
                 promptness.add(connection, _taken(settled))
 
-    def _lock(self, connection: Connection, by_claim: "_ByClaim") -> None:
-        """Take the rows of all these people in the order in which an intake takes them.
-
-        Several statements, each in an order of its own, would deadlock on PostgreSQL with an intake of the same people.
-        """
-        if self._database.dialect == "postgresql":
-            connection.execute(_IN_ORDER, {"people": [person for values, _ in by_claim for person in values["people"]]})
-
-    def _settle_one(self, connection: Connection, one: Settlement) -> bool:
+    def _settle_one(self, connection: Connection, one: Settlement, people: Sequence[bytes]) -> bool:
         """Whether the row was still ours."""
         row, was_delivered = self._values(one), one.state is State.DELIVERED
-        self._settling.record(connection, [row])
         settle = self._settling.deliver if was_delivered else self._settling.fail
-        if settle(connection, [row]):
+        if settle(connection, [row], locking=people):
             return True
         # Nobody updated: our lease ran out, and what becomes of the person is another worker's business.
         mine = and_(consents.c.identity_hash == row["person"], consents.c.section == row["of_section"])
@@ -270,14 +259,6 @@ def _held(*more: Any) -> Any:
         *more,
     )
 
-
-#: The rows of some people, in every section, locked one after the other.
-_IN_ORDER = (
-    select(consents.c.version)
-    .where(consents.c.identity_hash.in_(bindparam("people", expanding=True)))
-    .order_by(consents.c.identity_hash, consents.c.section)
-    .with_for_update()
-)
 
 #: For each claim what its statement says, and its people.
 _ByClaim = list[tuple[dict[str, Any], dict[bytes, Claimed]]]

@@ -17,10 +17,11 @@ from sqlalchemy import (
     func,
     insert,
     select,
+    text,
     update,
 )
 from sqlalchemy.dialects import sqlite
-from sqlalchemy.dialects.postgresql import ARRAY
+from sqlalchemy.dialects.postgresql import ARRAY, psycopg
 
 from webhook_app.consent import Action
 from webhook_app.outbox.tables import attempts, consents
@@ -73,58 +74,90 @@ _RECORD = {
 }
 #: What one attempt says, by the names above.
 Row = Mapping[str, Any]
-Batch = Callable[[Connection, Sequence[Row]], int]
+Batch = Callable[..., int]
 
-_NAMED = sqlite.dialect(paramstyle="named")
+#: Each person is looked up by itself: PostgreSQL's statistics know nothing of rows that came within the last minute,
+#: and for a list of people it would read the whole table.
+LOCKED = (
+    text(
+        "SELECT held.version FROM unnest(CAST(:people AS bytea[])) AS given(person) CROSS JOIN LATERAL "
+        "(SELECT version FROM consents WHERE identity_hash = given.person ORDER BY section FOR UPDATE) AS held"
+    )
+    .columns(column("version", BigInteger()))
+    .cte("locked")
+)
+_DIALECTS: Mapping[str, Any] = {"sqlite": sqlite.dialect(paramstyle="named"), "postgresql": psycopg.dialect()}  # type: ignore[no-untyped-call]
 
 
 class Settling:
-    """The statements for one engine: SQLite runs one for each attempt, PostgreSQL one for all, which saves messages.
+    """The statements for one engine: SQLite runs two for each attempt, PostgreSQL one for all, which saves messages.
 
     A version's last bit is the action: `in_doubt` has one bit for each.
     """
 
     def __init__(self, dialect: str, now: ColumnElement[int]) -> None:
+        self._dialect = dialect
+        self._now = now
         self._at_once = dialect == "postgresql"
-        self._deliver = self._batch(self._delivering(now), _DELIVERED)
-        self._fail = self._batch(self._failing(now), _FAILED)
-        self._stray = self._batch(self._straying(now), _KEY)
-        self._attempt = self._batch(self._recording(now), _RECORD.values())
+        self._deliver = self._with_record(self._delivering(), _DELIVERED)
+        self._fail = self._with_record(self._failing(), _FAILED)
+        self._stray = self._batch(self._straying(), _KEY)
 
-    def deliver(self, connection: Connection, rows: Sequence[Row]) -> int:
-        """How many of the rows were still held under their lease."""
-        return self._deliver(connection, rows)
+    def deliver(self, connection: Connection, rows: Sequence[Row], *, locking: Sequence[bytes]) -> int:
+        """Write the attempts down; how many of the rows were still held under their lease.
 
-    def fail(self, connection: Connection, rows: Sequence[Row]) -> int:
+        Before, on PostgreSQL, the rows of all people in `locking` are locked, in that order. It is the one in which an
+        intake takes them: two that took the same people in two orders would wait for each other in a ring.
+        """
+        return self._deliver(connection, rows, locking)
+
+    def fail(self, connection: Connection, rows: Sequence[Row], *, locking: Sequence[bytes]) -> int:
         """The same."""
-        return self._fail(connection, rows)
+        return self._fail(connection, rows, locking)
+
+    def lock(self, connection: Connection, people: Iterable[bytes]) -> None:
+        """Lock the rows of people in the order in which an intake takes them."""
+        if self._at_once:
+            connection.execute(select(func.count()).select_from(LOCKED), {"people": sorted(people)})
 
     def stray(self, connection: Connection, row: Row) -> None:
         """Our lease ran out, and what we sent may have come after what another worker has sent."""
         self._stray(connection, [row])
 
-    def record(self, connection: Connection, rows: Sequence[Row]) -> None:
-        self._attempt(connection, rows)
+    def _with_record(self, statement: Any, names: Iterable[str]) -> Callable[[Connection, Sequence[Row], Any], int]:
+        every = dict.fromkeys([*names, *_RECORD.values()])
+        if self._at_once:
+            recorded = self._recording().cte("recorded")
+            # The condition is asked once, before the first row is touched.
+            locked = select(func.count()).select_from(LOCKED).scalar_subquery()
+            run = self._batch(statement.where(locked >= 0).add_cte(recorded), every)
+            return lambda connection, rows, people: run(connection, rows, people=people)
+        update, record = self._batch(statement, names), self._batch(self._recording(), every)
+
+        def run_both(connection: Connection, rows: Sequence[Row], people: Any) -> int:
+            record(connection, rows)
+            return update(connection, rows)
+
+        return run_both
 
     def _batch(self, statement: Any, names: Iterable[str]) -> Batch:
         """Runs a statement for many rows, which must name all of these; returns how many rows it has changed."""
-        if self._at_once:
-
-            def run(connection: Connection, rows: Sequence[Row]) -> int:
-                arrays = {name: [row[name] for row in rows] for name in names}
-                return connection.execute(statement, arrays).rowcount if rows else 0
-
-            return run
         # As text: SQLAlchemy would put the parameters of each row together anew, which costs more than the row.
-        compiled = statement.compile(dialect=_NAMED)
-        text = str(compiled)
+        compiled = statement.compile(dialect=_DIALECTS[self._dialect])
+        # Bytes in binary form: as text each of them would be escaped, twice.
+        as_text = str(compiled).replace(")s::BYTEA", ")b::BYTEA")
 
-        def run_each(connection: Connection, rows: Sequence[Row]) -> int:
+        def run(connection: Connection, rows: Sequence[Row], **more: Any) -> int:
+            if not rows:
+                return 0
+            # The time among them, where a clock tells it, is that of now.
             constants = compiled.params
-            each = [constants | {name: row[name] for name in names} for row in rows]
-            return connection.exec_driver_sql(text, each).rowcount if rows else 0
+            given: Any = [constants | {name: row[name] for name in names} for row in rows]
+            if self._at_once:
+                given = constants | {name: [row[name] for row in rows] for name in names} | more
+            return connection.exec_driver_sql(as_text, given).rowcount
 
-        return run_each
+        return run
 
     def _given(self, names: Iterable[str]) -> Any:
         """What a statement calls what an attempt says: bound values, or the columns of arrays."""
@@ -133,7 +166,8 @@ class Settling:
         arrays = func.unnest(*(bindparam(name, type_=ARRAY(_TYPES[name])) for name in names))
         return arrays.table_valued(*(column(name, _TYPES[name]) for name in names), name="given").render_derived().c
 
-    def _delivering(self, now: ColumnElement[int]) -> Any:
+    def _delivering(self) -> Any:
+        now = self._now
         given = self._given(_DELIVERED)
         version = given["sent_version"]
         # Somebody changed their mind while they were being told the version before.
@@ -156,7 +190,8 @@ class Settling:
             )
         )
 
-    def _failing(self, now: ColumnElement[int]) -> Any:
+    def _failing(self) -> Any:
+        now = self._now
         given = self._given(_FAILED)
         # What failed was another version: the newer one has tries of its own.
         moved_on = consents.c.version > given["sent_version"]
@@ -175,7 +210,8 @@ class Settling:
             )
         )
 
-    def _straying(self, now: ColumnElement[int]) -> Any:
+    def _straying(self) -> Any:
+        now = self._now
         given = self._given(_KEY)
         version = given["sent_version"]
         told_otherwise = and_(consents.c.due_at.is_(None), consents.c.told_version % 2 != version % 2)
@@ -188,7 +224,8 @@ class Settling:
             )
         )
 
-    def _recording(self, now: ColumnElement[int]) -> Any:
+    def _recording(self) -> Any:
+        now = self._now
         given = self._given(_RECORD.values())
         values = {name: given[said] for name, said in _RECORD.items()}
         values["started_at"] = now + given["started_in"]
