@@ -7,6 +7,7 @@ import pytest
 from marshmallow import ValidationError
 
 from webhook_app.providers.fields import Timestamp, VisitorId
+from webhook_app.sync.times import PastTime
 
 
 @pytest.mark.parametrize(
@@ -22,6 +23,43 @@ def test_a_time_before_the_year_2000_is_none(written: Any) -> None:
 @pytest.mark.parametrize("written", [946684800, "2000-01-01T00:00:00Z", "2000-01-01T01:00:00+01:00", 946684800000])
 def test_from_the_year_2000_on_it_counts(written: Any) -> None:
     assert Timestamp().deserialize(written) == datetime(2000, 1, 1, tzinfo=UTC)
+
+
+@pytest.mark.parametrize(
+    "written",
+    [
+        "2026-01-05 10:15:30 UTC",
+        "2026-01-05T10:15:30GMT",
+        "2026-01-05 11:15:30 +01:00",
+        "2026-01-05 11:15:30.000 +0100",
+        "2026-01-05 10:15:30",
+        "Mon, 05 Jan 2026 10:15:30 GMT",
+        "Mon, 5 Jan 2026 11:15:30 +0100 (CET)",
+        "05 Jan 2026 05:15:30 EST",
+        "5 Jan 2026 10:15:30",
+    ],
+)
+def test_a_time_whose_zone_is_a_word_or_stands_apart_and_a_mails_date_are_read(written: str) -> None:
+    assert Timestamp().deserialize(written) == datetime(2026, 1, 5, 10, 15, 30, tzinfo=UTC)
+
+
+@pytest.mark.parametrize("field", [Timestamp, PastTime])
+@pytest.mark.parametrize(
+    "written",
+    [
+        "05 Jan 2026 10:15:30 PM",
+        "5 Jan 2026 10:15 PM",
+        "05 Jan 2026 10:15:30 CET",
+        "2026-01-05 10:15:30 CET",
+        "2026-01-05 10:15:30 PM",
+        "05.01.2026 10:15",
+        "UTC",
+    ],
+)
+def test_a_time_is_not_read_without_what_stands_behind_it(field: type[Timestamp], written: str) -> None:
+    """Half a day or an hour early, an opt-out would lose against an older opt-in."""
+    with pytest.raises(ValidationError, match="is not a time"):
+        field().deserialize(written)
 
 
 @pytest.mark.parametrize("written", [None, 7, 7.5, True, {}, {"id": "1"}, ["1"], "a\0b", "\ud800", "x" * 2000])

@@ -5,6 +5,7 @@ import math
 import re
 from collections.abc import Callable, Mapping
 from datetime import UTC, datetime, timedelta, tzinfo
+from email.utils import parsedate_to_datetime
 from typing import Any, ClassVar, TypeVar
 
 from marshmallow import ValidationError, fields
@@ -23,6 +24,15 @@ _UNSTORABLE = re.compile("[\x00\ud800-\udfff]")
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 #: No webhook tells of anything earlier. `0`, or `20260201` taken for seconds, would lose against every other change.
 EARLIEST = 2000  # year
+#: `2026-01-05 10:00:00 UTC`, `2026-01-05 10:00:00 +0100`: ISO 8601, were it not for the zone.
+_ZONE_APART = re.compile(r"(.{1,40}\d)\s*(?:(UTC|GMT)|\s([+-]\d\d:?\d\d))", re.IGNORECASE)
+#: `Mon, 05 Jan 2026 10:00:00 +0000`, as mail and HTTP have it (RFC 5322). With anything else behind it, it is none:
+#: Python's own reader passes over `PM` and `CET`.
+_MAIL_DATE = re.compile(
+    r"(?:[a-z]{3}, ?)?\d{1,2} [a-z]{3} \d{4} \d\d:\d\d(?::\d\d)?"
+    r"(?: (?:[+-]\d{4}|GMT|UTC?|[ECMP][SD]T))?(?: \([^()]*\))?",
+    re.IGNORECASE,
+)
 #: Unix times above this are milliseconds, not seconds: in seconds it is the year 5138.
 _MILLISECONDS_FROM = 1e11
 
@@ -143,7 +153,7 @@ def _compared(value: Any) -> str:
 
 
 class Timestamp(Strict[datetime]):
-    """When it happened: Unix seconds or milliseconds, as a number or a string, or ISO 8601.
+    """When it happened: Unix seconds or milliseconds, as a number or a string, ISO 8601, or a date as mail has it.
 
     `pattern` is another way a text may be written, as `strptime` reads it; `zone` is that of a time without one.
     Aware, unless the zone is None: then a time without one stays so.
@@ -175,7 +185,7 @@ class Timestamp(Strict[datetime]):
             except ValueError:
                 value = None
             if value is None:
-                return self._aware(lambda: datetime.fromisoformat(text))
+                return self._aware(lambda: _from_text(text))
         if isinstance(value, bool) or not isinstance(value, int | float):
             raise ValidationError("is not a time")
         return _from_unix(value)
@@ -188,6 +198,17 @@ class Timestamp(Strict[datetime]):
             return (moment if moment.tzinfo else moment.replace(tzinfo=self.zone)).astimezone(UTC)
         except (ValueError, OverflowError):
             raise ValidationError("is not a time") from None
+
+
+def _from_text(text: str) -> datetime:
+    try:
+        return datetime.fromisoformat(text)
+    except ValueError:
+        if _MAIL_DATE.fullmatch(text):
+            return parsedate_to_datetime(text)
+        if found := _ZONE_APART.fullmatch(text):
+            return datetime.fromisoformat(found[1] + (found[3] or "+00:00"))
+        raise
 
 
 def _from_unix(number: float) -> datetime:

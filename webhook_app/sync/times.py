@@ -4,7 +4,6 @@ import itertools
 import re
 from collections.abc import Iterable, Iterator
 from datetime import UTC, datetime, timedelta, tzinfo
-from email.utils import parsedate_to_datetime
 from typing import Any
 
 from marshmallow import ValidationError
@@ -16,11 +15,6 @@ FIRST_UNIX_TIME = 1_000_000_000
 EARLIEST = datetime(2000, 1, 1, tzinfo=UTC)
 #: How far in the future a time may lie: a clock that goes wrong, or a zone that is not UTC.
 TOLERANCE = timedelta(days=1)
-
-_UTC_IN_WORDS = re.compile(r"\s*(UTC|GMT)$", re.IGNORECASE)
-#: `2026-01-05 10:15:30 +00:00`, as ISO 8601 does not write it.
-_SPACE_BEFORE_ZONE = re.compile(r"(?<=\d) (?=[+-]\d\d:?\d\d$)")
-_RFC_2822 = re.compile(r"([A-Za-z]{3}, )?\d{1,2} [A-Za-z]{3} \d{4} ")
 
 _DATES = (
     "%d/%m/%Y", "%m/%d/%Y", "%d.%m.%Y", "%d-%m-%Y", "%m-%d-%Y", "%Y/%m/%d", "%d/%m/%y", "%m/%d/%y", "%d.%m.%y",
@@ -75,11 +69,7 @@ class PastTime(Timestamp):
     def _read(self, value: str, attr: str | None, data: Any, **kwargs: Any) -> datetime:
         if self.only_pattern:
             return self._in_zone(_parsed(value, self.only_pattern))
-        if _RFC_2822.match(value):
-            return self._in_zone(_mail_date(value))
-        return super()._deserialize(
-            _SPACE_BEFORE_ZONE.sub("", _UTC_IN_WORDS.sub("+00:00", value)), attr, data, **kwargs
-        )
+        return super()._deserialize(value, attr, data, **kwargs)
 
     def _in_zone(self, moment: datetime) -> datetime:
         return (moment if moment.tzinfo else moment.replace(tzinfo=self.zone)).astimezone(UTC)
@@ -90,13 +80,6 @@ def _parsed(text: str, pattern: str) -> datetime:
         return datetime.strptime(text, pattern)  # noqa: DTZ007 (whoever asks knows the zone)
     except ValueError:
         raise ValidationError("is not written like the pattern") from None
-
-
-def _mail_date(text: str) -> datetime:
-    try:
-        return parsedate_to_datetime(text)
-    except ValueError:
-        raise ValidationError("is not a date of RFC 2822") from None
 
 
 def is_time(text: str) -> bool:
