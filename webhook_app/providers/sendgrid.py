@@ -13,7 +13,7 @@ from webhook_app.auth import WebhookRequest
 from webhook_app.auth.sendgrid import SendGridSignature
 from webhook_app.consent import Action, ConsentChange, Identity, IdentityKind, Visitor
 from webhook_app.providers import Provider, json_events
-from webhook_app.providers.fields import Address, Note, Timestamp, VisitorId
+from webhook_app.providers.fields import Address, Note, Timestamp, VisitorId, is_given
 from webhook_app.providers.known import KnownTypeNames, UnknownType
 from webhook_app.settings import Settings
 
@@ -51,7 +51,8 @@ class SendGridEvent(Schema):
 
     email = Address(required=True)
     event = fields.String(required=True)
-    timestamp = Timestamp(required=True)
+    # The opt-out does not wait for its time.
+    timestamp = Timestamp(load_default=None, allow_none=True)
     sg_event_id = Note(load_default="", allow_none=True)
     sg_message_id = Note(load_default="", allow_none=True)
     # Custom arguments a shop may add to its mails, so that Dynamic Yield knows the visitor.
@@ -65,11 +66,12 @@ class SendGridEvent(Schema):
     def change(self, event: dict[str, Any], **_: Any) -> ConsentChange:
         address: str = event["email"]
         message_id: str = event["sg_message_id"] or ""
-        occurred_at: datetime = event["timestamp"]
+        occurred_at: datetime | None = event["timestamp"]
+        name = _normalized(event["event"])
         return ConsentChange(
-            action=MEANING[event["event"]],
+            action=MEANING[name],
             identity=Identity(kind=IdentityKind.EMAIL, value=address),
-            reason=event["event"],
+            reason=name,
             occurred_at=occurred_at,
             event_id=event["sg_event_id"] or "",
             message_id=message_id,
@@ -96,13 +98,16 @@ class SendGridTranslator:
     def __call__(self, event: Any, request: WebhookRequest) -> ConsentChange | None:
         if not isinstance(event, dict):
             raise ValidationError("is not a JSON object")
-        name = event.get("event")
-        if not isinstance(name, str):
+        written = event.get("event")
+        if not isinstance(written, str):
             raise ValidationError("is missing or not a text", "event")
+        name = _normalized(written)
         if name not in MEANING and name not in KNOWN:
-            raise UnknownType(KNOWN.name_unknown(name), "event")
+            raise UnknownType(KNOWN.name_unknown(written), "event")
         if name not in self.events or not self._concerns_us(name, event):
             return None
+        if not is_given(event.get("timestamp")):
+            event = {**event, "timestamp": None}
         change: ConsentChange = self.schema.load(event)
         return change
 
@@ -115,6 +120,11 @@ class SendGridTranslator:
         if name in GROUP_EVENTS and self.group_ids:
             return _group_id(event) in self.group_ids
         return True
+
+
+def _normalized(name: str) -> str:
+    """An event's name as this module writes it, as every entry of the catalogue reads its own."""
+    return name.strip().lower()
 
 
 def _group_id(event: dict[str, Any]) -> int:
