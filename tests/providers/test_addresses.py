@@ -86,6 +86,10 @@ REFUSED = [
     "jan\ue000@example.com",
     "mailto:jane%00@example.com",
     "mailto:jan%E9@example.com",
+    "j***@example.com",
+    "j**e@example.com",
+    "j*@e*.com",
+    "j•••@example.com",
     "a" * 320 + "@example.com",
     "jane@" + "a" * 320,
 ]
@@ -103,7 +107,12 @@ def test_an_address_is_taken_out_of_what_stands_around_it(written: str) -> None:
 def test_what_cannot_be_an_address_is_refused_without_being_repeated(written: str) -> None:
     with pytest.raises(ValidationError) as refused:
         Address().deserialize(written)
-    assert refused.value.messages in (["is not an email address"], ["is empty"], ["names more than one address"])
+    assert refused.value.messages[0] in (
+        "is not an email address",
+        "is empty",
+        "is masked",
+        "names more than one address",
+    )
 
 
 def key(address: str) -> str:

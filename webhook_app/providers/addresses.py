@@ -30,6 +30,8 @@ _INVISIBLE = frozenset("\u034f\u115f\u1160\u17b4\u17b5\u3164\uffa0") | {chr(code
 _IMPOSSIBLE = frozenset({"Cc", "Cs", "Co", "Cn", "Zs", "Zl", "Zp"})
 #: Stands where somebody before us could not read a character: whose address it was is lost.
 _REPLACEMENT = "\ufffd"
+#: `j***@example.com`, as dashboards and logs hide an address: of whoever it was, this stops nothing.
+_MASKED = re.compile(r"\*\*|@.*\*|•", re.DOTALL)
 
 
 def read_address(text: str) -> str:
@@ -46,6 +48,8 @@ def read_address(text: str) -> str:
     local, at, domain = address.rpartition("@")
     if not at or not _LOCAL.fullmatch(local) or not _DOMAIN.fullmatch(domain) or len(address) > MAX_ADDRESS_LENGTH:
         raise ValueError("is not an email address")
+    if _MASKED.search(address):
+        raise ValueError("is masked")
     if _REPLACEMENT in address or any(unicodedata.category(character) in _IMPOSSIBLE for character in address):
         raise ValueError("is not an email address")
     return address
