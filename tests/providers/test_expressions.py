@@ -160,6 +160,17 @@ def test_the_reason_does_not_show_the_value_which_may_be_an_address() -> None:
     assert refused.value.messages == ["cannot be evaluated here: sum() does not take this str"]
 
 
+@pytest.mark.parametrize("misfit", ["contains(b, 'x')", "b"])
+def test_the_reason_names_a_long_condition_by_its_beginning(misfit: str) -> None:
+    """A person reads it in a list."""
+    with pytest.raises(ValidationError) as refused:
+        Condition(" || ".join(["a == 'unsubscribed'"] * 20 + [f"\n{misfit}"])).holds({"b": 7})
+    assert isinstance(refused.value.messages, list)
+    assert len(refused.value.field_name) <= 80
+    assert refused.value.field_name.startswith("a == 'unsubscribed' || ")
+    assert "\n" not in refused.value.field_name
+
+
 class TestOwnFunctions:
     @pytest.mark.parametrize(("value", "lowered"), [(" Unsub ", "unsub"), (7, 7), (None, None), (["A"], ["A"])])
     def test_lower_leaves_what_is_no_text(self, value: Any, lowered: Any) -> None:

@@ -3,6 +3,7 @@
 https://jmespath.org/specification.html
 """
 
+import textwrap
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -26,6 +27,9 @@ class MoreFunctions(Functions):
         """The values that are not among the others."""
         return [value for value in values or [] if value not in (others or [])]
 
+
+#: So much of an expression stands in the reason of what is quarantined.
+NAMED_BY = 80  # characters
 
 _OPTIONS = jmespath.Options(custom_functions=MoreFunctions())
 
@@ -59,7 +63,7 @@ class Path:
         except Exception as error:
             # A customer's expression meets whatever an ESP sends: contains(null, 'x'), a sum of texts, a JSON tree of
             # any depth. The event is quarantined with this reason; its neighbours go on.
-            raise ValidationError(f"cannot be evaluated here: {_why(error)}", self.text) from None
+            raise ValidationError(f"cannot be evaluated here: {_why(error)}", _named(self.text)) from None
 
 
 @dataclass(frozen=True, slots=True)
@@ -130,7 +134,7 @@ class Condition(Path):
         if isinstance(result, bool) or result in (None, "", [], {}):
             return result is True
         # "false" as a text would count as true in JMESPath; nobody is to be opted out by that.
-        raise ValidationError("gives neither true nor false here; compare with something", self.text)
+        raise ValidationError("gives neither true nor false here; compare with something", _named(self.text))
 
 
 def _looked_at(node: Any) -> Iterator[tuple[str, ...] | None]:
@@ -170,6 +174,11 @@ def _stands(steps: tuple[str, ...], value: Any) -> bool:
             return False
         value = value[step]
     return True
+
+
+def _named(text: str) -> str:
+    """An expression's beginning: it names the expression, and a catalogue's may be thirty lines long."""
+    return textwrap.shorten(text, NAMED_BY, placeholder=" …")
 
 
 def _why(error: Exception) -> str:
