@@ -92,6 +92,14 @@ def test_a_body_for_a_webhook_step_works_when_it_is_filled_in_and_opts_nobody_ou
     assert (change.action, change.identity.value) == ("opt_out", "jane@example.com")
 
 
+def test_a_sender_with_names_of_its_own_opts_out_by_the_page_of_standard_webhooks(tmp_path: Path) -> None:
+    """Were the entry's `ignore` still asked, it would drop the event: no word of consent stands in its type."""
+    (acme,) = (build(tmp_path, toml)["acme"] for toml in blocks("standard_webhooks", "toml"))
+    body = json.dumps({"type": "member.goodbye", "data": {"member": {"address": "jane@example.com"}}}).encode()
+    ((change, _),) = read(acme, WebhookRequest(body=body), forward_opt_ins=True).changes
+    assert (change.action, change.identity.value) == ("opt_out", "jane@example.com")
+
+
 def test_ten_lines_of_toml_connect_an_esp(make_app: Callable[..., Flask], tmp_path: Path) -> None:
     """The page's own example, from nothing to a stored opt-out, with the page's own curl."""
     toml = blocks("custom", "toml")[0]
