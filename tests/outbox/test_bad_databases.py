@@ -1,12 +1,16 @@
 """A database that cannot be used: one clear line, a 503, never a stack trace; and it works again by itself."""
 
 import json
+import shutil
 import signal
 import socket
 import sqlite3
+import subprocess
+import sys
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
 from pathlib import Path
 
 import psycopg
@@ -212,6 +216,84 @@ def test_a_file_that_is_deleted_while_we_run_is_not_written_on(ours: Database, p
     schema.upgrade(ours)
     assert store(ours) == 1
     assert len(rows(ours)) == 1
+
+
+def on_disk(path: Path, folder: Path) -> int:
+    """How many events the files hold, as whoever starts after a `kill -9` of everybody finds them."""
+    folder.mkdir()
+    for one in (path, path.with_name(f"{path.name}-wal")):
+        if one.exists():
+            shutil.copy(one, folder / one.name)
+    with closing(sqlite3.connect(folder / path.name)) as connection:
+        assert connection.execute("PRAGMA integrity_check").fetchall() == [("ok",)]
+        return int(connection.execute("SELECT count(*) FROM events").fetchone()[0])
+
+
+@pytest.mark.parametrize("ends", [["-wal"], ["-wal", "-shm"]])
+def test_a_log_that_is_deleted_while_we_run_is_not_written_on_and_what_it_held_is_kept(
+    ours: Database, path: Path, tmp_path: Path, ends: list[str]
+) -> None:
+    """Seen otherwise: what was answered with 200 before, and all that is answered since, is gone with the process."""
+    assert store(ours) == 1
+    for end in ends:
+        path.with_name(path.name + end).unlink()
+    assert Intake(ours).add("sendgrid", changes=[(change("second@example.com"), b"{}")]).accepted == 1
+    assert on_disk(path, tmp_path / "found") == 2
+    assert len(rows(ours)) == 2
+
+
+def backup(path: Path) -> Path:
+    copy = path.with_name("backup.db")
+    with closing(sqlite3.connect(path)) as source, closing(sqlite3.connect(copy)) as target:
+        source.backup(target)
+    return copy
+
+
+def test_a_backup_that_takes_the_files_place_while_we_run_gets_no_pages_of_the_log_before(
+    ours: Database, path: Path, tmp_path: Path
+) -> None:
+    """Seen otherwise: a database disk image that is malformed."""
+    copy = backup(path)
+    for number in range(50):
+        assert Intake(ours).add("sendgrid", changes=[(change(f"u{number}@example.com"), b"x" * 1000)]).accepted == 1
+    copy.replace(path)
+    assert store(ours) == 1
+    assert on_disk(path, tmp_path / "found") == 1
+    assert len(rows(ours)) == 1
+
+
+ANOTHER_PROCESS = """
+import sys
+from webhook_app.outbox import open_database
+database = open_database(sys.argv[1])
+for line in sys.stdin:
+    with database.write() as connection:
+        print(connection.exec_driver_sql("SELECT count(*) FROM events").scalar_one(), flush=True)
+"""
+
+
+def test_a_backup_that_is_copied_over_the_file_while_web_and_worker_run_gets_no_pages_of_the_log_before(
+    ours: Database, path: Path, tmp_path: Path
+) -> None:
+    copy = backup(path)
+    command = [sys.executable, "-c", ANOTHER_PROCESS, f"sqlite:///{path}"]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as other:
+
+        def seen_by_the_other() -> int:
+            assert other.stdin
+            assert other.stdout
+            other.stdin.write("\n")
+            other.stdin.flush()
+            return int(other.stdout.readline())
+
+        assert Intake(ours).add("sendgrid", changes=[(change("lost@example.com"), b"{}")]).accepted == 1
+        assert seen_by_the_other() == 1
+        shutil.copyfile(copy, path)
+        for end in ("-wal", "-shm"):
+            path.with_name(path.name + end).unlink()
+        assert store(ours) == 1
+        assert seen_by_the_other() == 1
+        assert on_disk(path, tmp_path / "found") == 1
 
 
 # ---------------------------------------------------------------- PostgreSQL

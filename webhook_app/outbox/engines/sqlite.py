@@ -22,6 +22,10 @@ POLL = 0.005
 BUSY_POLL, BUSY_FOR = 0.001, 1.0
 
 
+#: Device and inode.
+FileIdentity = tuple[int, int]
+
+
 class SQLite:
     """One file. All writers of a process share one connection: with one each, they would starve each other.
 
@@ -32,6 +36,8 @@ class SQLite:
 
     def __init__(self, database_url: str) -> None:
         self.path = _file_of(database_url)
+        #: SQLite's own names for the write-ahead log and its index.
+        self._log_path, self._index_path = (self.path.with_name(self.path.name + end) for end in ("-wal", "-shm"))
         url = URL.create("sqlite+pysqlite", database=str(self.path))
         # FULL: a commit is on disk before we answer. WAL: readers and the one writer do not wait for each other; the
         # file remembers it, and only under the lock of a writer it is safe to ask for.
@@ -46,12 +52,13 @@ class SQLite:
         self._writer = _sqlite_engine(url, begin="BEGIN IMMEDIATE", pool_size=1, pragmas=pragmas)
         self._reader = _sqlite_engine(url, begin="BEGIN", pool_size=8)
         self._writing: Connection | None = None
-        #: The file it writes to, like `_opened`.
-        self._written: tuple[int, int] | None = None
         self._mutex = threading.Lock()
         self._lock_file: int | None = None
-        #: Device and inode of the file that is open.
-        self._opened: tuple[int, int] | None = None
+        #: Device and inode of the file that is open, and of its write-ahead log.
+        self._opened: FileIdentity | None = None
+        self._log_opened: FileIdentity | None = None
+        #: Size and time of the last change of the file, as it was last seen with its log.
+        self._seen_change: tuple[int, int] | None = None
         self._watch: Any = None
         self._seen_version = -1
         #: When another process was last seen to have committed, on the clock of `time.monotonic`.
@@ -60,7 +67,8 @@ class SQLite:
     @contextmanager
     def write(self) -> Iterator[Connection]:
         with unavailable(sqlite3.Error), self._one_writer():
-            self._follow_file()
+            if not self._is_as_opened():
+                self._follow_files()
             connection = self._for_writing()
             try:
                 with connection.begin():
@@ -75,7 +83,7 @@ class SQLite:
             # A look at it makes none: `flask check` leaves nothing behind where the app has never run.
             raise NoDatabase("there is no database file yet: run `flask db upgrade`")
         with unavailable(sqlite3.Error):
-            self._follow_file()
+            self._follow_files_of_others()
             with self._reader.begin() as connection:
                 yield connection
 
@@ -94,7 +102,7 @@ class SQLite:
     def wait(self, timeout: float) -> None:
         deadline = time.monotonic() + timeout
         with unavailable(sqlite3.Error):
-            self._follow_file()
+            self._follow_files_of_others()
             if self._watch is None:
                 self._watch = self._reader.raw_connection()
             # The number changes whenever another connection has committed. What was committed between the
@@ -117,19 +125,53 @@ class SQLite:
             os.close(self._lock_file)
             self._lock_file = None
 
-    def _follow_file(self) -> None:
-        """Make the file if there is none; let go of one that was deleted or replaced.
+    def _is_as_opened(self) -> bool:
+        """Whether the file and its log are those that are open; makes the file if there is none.
 
-        What we wrote into a deleted file would be acknowledged, and gone with the process.
+        What we wrote into a deleted one would be acknowledged, and gone with the process.
         """
         try:
             found = self.path.stat()
         except FileNotFoundError:
             _create_private(self.path)
             found = self.path.stat()
-        if self._opened != (found.st_dev, found.st_ino):
-            self._forget_connections()
+        if self._opened is None:
             self._opened = found.st_dev, found.st_ino
+        log = _identity(self._log_path)
+        if self._opened != (found.st_dev, found.st_ino) or (self._log_opened and self._log_opened != log):
+            return False
+        # SQLite makes the log when it first reads the file, and it stays for as long as anybody has that open.
+        self._log_opened = log
+        self._seen_change = found.st_size, found.st_mtime_ns
+        return True
+
+    def _follow_files_of_others(self) -> None:
+        if not self._is_as_opened():
+            with self._one_writer():
+                self._follow_files()
+
+    def _follow_files(self) -> None:
+        """Let go of a file, or a log, that was deleted or replaced. Nobody else writes meanwhile."""
+        if self._is_as_opened():
+            return  # another thread was first
+        found, log = self.path.stat(), _identity(self._log_path)
+        replaced = self._opened != (found.st_dev, found.st_ino)
+        if replaced and log == self._log_opened:
+            # The log of the file before: SQLite would write its pages into this one.
+            self._log_path.unlink(missing_ok=True)
+            self._index_path.unlink(missing_ok=True)
+        elif not replaced and log is None and self._seen_change == (found.st_size, found.st_mtime_ns):
+            # Only the log was deleted. What was acknowledged since the last checkpoint is still open here, and nowhere
+            # else; where the file has changed as well, it may be a backup's, to which those pages do not belong.
+            self._checkpoint()
+        self._forget_writing()
+        self._forget_connections()
+        self._opened, self._log_opened = (found.st_dev, found.st_ino), None
+
+    def _checkpoint(self) -> None:
+        if self._writing is not None and (driver := self._writing.connection.driver_connection) is not None:
+            with suppress(sqlite3.Error):
+                driver.execute("PRAGMA wal_checkpoint(TRUNCATE)")
 
     def _forget_connections(self) -> None:
         if self._watch is not None:
@@ -140,9 +182,8 @@ class SQLite:
 
     def _for_writing(self) -> Connection:
         """The one connection that writes, kept: to take it out of a pool and put it back costs as much as to use it."""
-        if self._writing is None or self._written != self._opened:
-            self._forget_writing()
-            self._writing, self._written = self._writer.connect(), self._opened
+        if self._writing is None:
+            self._writing = self._writer.connect()
         return self._writing
 
     def _forget_writing(self) -> None:
@@ -171,6 +212,14 @@ class SQLite:
                 fcntl.flock(self._lock_file, fcntl.LOCK_UN)
         finally:
             self._mutex.release()
+
+
+def _identity(path: Path) -> FileIdentity | None:
+    try:
+        found = path.stat()
+    except FileNotFoundError:
+        return None
+    return found.st_dev, found.st_ino
 
 
 def _file_of(url: str) -> Path:
