@@ -84,6 +84,8 @@ WAITS = {"timeout": IMPATIENT, "drip_headers": IMPATIENT, "endless_headers": IMP
         ("endless_headers", {}, Outcome.RETRY, "timeout"),
         ("endless_body", {}, Outcome.RETRY, "answer_cut"),
         ("endless_body", {"status": 503}, Outcome.RETRY, "http_503"),
+        ("interim", {}, Outcome.RETRY, "http_103"),
+        ("two_lengths", {}, Outcome.RETRY, "not_http"),
         ("not_http", {}, Outcome.RETRY, "not_http"),
     ],
 )
@@ -135,6 +137,7 @@ def test_a_deadline_of_one_attempt_does_not_shorten_the_next(client: Client, box
         ("close", {}, True),
         ("reset", {}, True),
         ("not_http", {}, True),
+        ("interim", {}, True),
         ("status", {"status": 504}, True),
         ("status", {"status": 502}, True),
         ("status", {"status": 503}, False),
@@ -149,6 +152,13 @@ def test_an_answer_says_whether_the_request_may_still_take_effect(
     box.fault(kind, **options)
     client.timeouts = WAITS.get(kind, client.timeouts)
     assert client.send(call()).lost is lost
+
+
+def test_the_answer_to_one_change_is_not_taken_for_the_answer_to_the_next(client: Client, box: Sandbox) -> None:
+    """Seen otherwise: the last answer to the first comes late, and the second is taken that was refused."""
+    box.fault("interim")
+    box.fault("status", status=500)
+    assert [client.send(call()).status for _ in range(2)] == [103, 500]
 
 
 def test_what_could_not_connect_was_not_sent() -> None:

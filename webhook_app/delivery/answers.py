@@ -118,6 +118,8 @@ def read_answer(
             reason, message = unproven[0], _join(unproven[1], message)
     elif outcome is Outcome.MISCONFIGURED:
         message = _join(_hint(status, headers), message)
+    elif status < 200:
+        message = "an interim answer came, and not the last one"
     elif document is _NO_JSON and body and not _is_html(body):
         message = body.decode(errors="replace")
     return Answer(
@@ -128,7 +130,7 @@ def read_answer(
         trace_id=clean(_trace_id(headers, document), private, TRACE_ID_LIMIT),
         warnings=tuple(clean(warning, private) for warning in _warnings(document)),
         retry_after=retry_after(headers.get("Retry-After"), now) if outcome is Outcome.RETRY else None,
-        lost=status in GATEWAY_LOST_IT,
+        lost=status in GATEWAY_LOST_IT or status < 200,
     )
 
 

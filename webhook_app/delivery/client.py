@@ -100,7 +100,9 @@ class Client:
         try:
             # The headers may look whole because they were cut off.
             connection.attempt.check()
-            body = _read_body(response, connection.attempt)
+            # Behind an interim answer (103, `http.client` takes it for the last) the real one follows. Unread, so that
+            # the connection is closed: the next change on it would be told the answer to this one.
+            body = None if response.status_code < 200 else _read_body(response, connection.attempt)
         finally:
             # Goes back to the pool if it was read to its end, else the connection is closed.
             response.close()
@@ -188,6 +190,7 @@ FAILURES: tuple[tuple[type[BaseException], str, str], ...] = (
     (ConnectionError, "connection_lost", "the connection broke off"),
     (http.client.IncompleteRead, "connection_lost", "the connection broke off"),
     (http.client.HTTPException, "not_http", "the answer is not HTTP"),
+    (urllib3.exceptions.InvalidHeader, "not_http", "the answer is not HTTP"),
     (OSError, "network", "the host cannot be reached"),
 )
 

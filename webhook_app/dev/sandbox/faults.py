@@ -156,6 +156,18 @@ async def _late(exchange: Exchange) -> int:
     return await exchange.answer(204)
 
 
+async def _interim(exchange: Exchange) -> int:
+    """Take the request with two answers: one on the way (103 Early Hints), and the last one a little later."""
+    await exchange.send(b"HTTP/1.1 103 Early Hints\r\nLink: </style.css>; rel=preload\r\n\r\n")
+    await asyncio.sleep(float(exchange.options.get("seconds", 0.1)))
+    exchange.take_effect()
+    return await exchange.answer(204)
+
+
+async def _two_lengths(exchange: Exchange) -> None:
+    await exchange.send(b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\nContent-Length: 3\r\n\r\n{}")
+
+
 async def _not_http(exchange: Exchange) -> None:
     await exchange.send(b"220 mail.example.com ESMTP\r\n")
 
@@ -180,5 +192,7 @@ FAULTS: dict[str, Callable[[Exchange], Awaitable[int | None]]] = {
     "endless_headers": _endless_headers,
     "endless_body": _endless_body,
     "endless_redirect": _endless_redirect,
+    "interim": _interim,
+    "two_lengths": _two_lengths,
     "not_http": _not_http,
 }
