@@ -50,12 +50,29 @@ def test_all_mistakes_are_reported_at_once() -> None:
         ("EMARSYS_JWT_SECRETS", "0123456789abcdef,short", "entry 2 of 2 is shorter than 16 characters"),
         ("EMARSYS_URL_SECRETS", "short", "make one with `openssl rand -hex 24`"),
         ("SECRET_KEY", "short", "must be at least 16 characters long"),
+        # What can be no host would only be noticed when the first opt-out is sent.
+        *(
+            ("EVENTS_API_URL", f"https://{host}", "is not a URL; write it like https://dy-api.com")
+            for host in ("dy api.com", "dy-api..com", "-dy-api.com", f"{'a' * 64}.com", "dy-api.com\\v2", "[dy-api]")
+        ),
+        ("EGRESS_PROXY", "http://proxy..example.com:3128", "is not the URL of an HTTP proxy"),
+        ("SENDGRID_EVENTS", " , ", "holds nothing but commas; name at least one, or take the variable away"),
+        ("OPT_OUT_EVENT_NAME", "{kanal} Opt-Out", "may hold {channel}"),
+        ("OPT_IN_EVENT_NAME", "{channel", "and no other braces"),
+        ("EVENTS_API_KEY", '"0123456789abcdef"', "holds characters that no key has, like a space or quotation marks"),
     ],
 )
 def test_a_mistake_names_the_variable_and_the_cure(name: str, value: str, cure: str) -> None:
     (line,) = problems(**{name: value})
     assert line.startswith(f"{name} ")
     assert cure in line
+
+
+@pytest.mark.parametrize(
+    "host", ["dy-api.com", "DY-API.com:443", "my_host.internal", "127.0.0.1:8001", "[::1]:8001", "münchen.example."]
+)
+def test_whatever_can_be_a_host_is_one(host: str) -> None:
+    assert Settings.from_environment({"EVENTS_API_URL": f"https://{host}"}).events_api_base == f"https://{host}"
 
 
 def test_a_mistake_in_a_secret_does_not_repeat_the_secret() -> None:

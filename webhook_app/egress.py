@@ -1,5 +1,7 @@
 """Egress: proxy and certificate authorities of every request that leaves, in one place."""
 
+import ipaddress
+import re
 import ssl
 from dataclasses import dataclass, field
 from http.cookiejar import DefaultCookiePolicy
@@ -49,6 +51,8 @@ class Egress:
 #: As if neither was set.
 DIRECT = Egress()
 
+_HOST = re.compile(r"[a-z0-9_]([a-z0-9_-]*[a-z0-9_])?(\.[a-z0-9_]([a-z0-9_-]*[a-z0-9_])?)*\.?", re.ASCII)
+
 _NO_COOKIES = DefaultCookiePolicy(allowed_domains=())
 
 
@@ -60,11 +64,24 @@ def check_proxy(text: str) -> str:
     except ValueError:
         # Also where a password holds one of / ? # [ ]: what stands behind it is taken for the port or the path.
         raise ValueError(f"is not a proxy's URL; {PROXY_FORM}, and %2F for a / in the password") from None
-    if url.scheme != "http" or not url.hostname or port == 0:
+    if url.scheme != "http" or port == 0 or not url.hostname or not is_host(url.hostname):
         raise ValueError(f"is not the URL of an HTTP proxy; {PROXY_FORM}")
     if url.path.strip("/") or url.query or url.fragment:
         raise ValueError(f"must hold user, password, host and port only; {PROXY_FORM}, and %2F for a / in the password")
     return text.rstrip("/")
+
+
+def is_host(name: str) -> bool:
+    """Whether a URL's host can be looked up at all: an address, or labels of letters, digits, `-` and `_`."""
+    try:
+        ipaddress.ip_address(name)
+    except ValueError:
+        try:
+            plain = name.encode("idna").decode()
+        except UnicodeError:  # a label that is empty, or too long
+            return False
+        return bool(_HOST.fullmatch(plain))
+    return True
 
 
 def check_ca_file(path: str) -> str:

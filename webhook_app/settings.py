@@ -13,7 +13,7 @@ from cryptography.hazmat.primitives.asymmetric.ec import EllipticCurvePublicKey
 from marshmallow import EXCLUDE, Schema, ValidationError, fields, validate
 
 from webhook_app.auth.sendgrid import parse_key
-from webhook_app.egress import Egress, check_ca_file, check_proxy
+from webhook_app.egress import Egress, check_ca_file, check_proxy, is_host
 
 MAILGUN_BASES = {"us": "https://api.mailgun.net", "eu": "https://api.eu.mailgun.net"}
 EVENTS_API_BASES = {"us": "https://dy-api.com", "eu": "https://dy-api.eu"}
@@ -65,6 +65,9 @@ class CommaSeparated(fields.Field[tuple[Any, ...]]):
                 problems += [f"entry {place} of {len(parts)} {_lower(line)}" for line in _lines(error)]
         if problems:
             raise ValidationError(problems)
+        if not loaded:
+            # Whoever has set it meant something: no event that counts would opt nobody out.
+            raise ValidationError("holds nothing but commas; name at least one, or take the variable away")
         return tuple(loaded)
 
 
@@ -141,7 +144,7 @@ class BaseUrl(fields.Field[str]):
             port = url.port
         except ValueError:
             raise ValidationError(f"is not a URL; write it like {self.example}") from None
-        if url.scheme not in ("http", "https") or not url.hostname or port == 0:
+        if url.scheme not in ("http", "https") or port == 0 or not url.hostname or not is_host(url.hostname):
             raise ValidationError(f"is not a URL; write it like {self.example}")
         if url.scheme == "http" and not is_loopback(url.hostname):
             raise ValidationError(f"must begin with https://, like {self.example} (plain http is for localhost only)")
@@ -199,6 +202,14 @@ def _short_text() -> fields.String:
     return fields.String(validate=validate.Length(max=100, error="must be at most {max} characters"))
 
 
+def _event_name() -> fields.String:
+    not_too_long = validate.Length(max=100, error="must be at most {max} characters")
+    channel_alone = validate.Regexp(
+        r"([^{}]|\{channel\})*\Z", error="may hold {{channel}}, which becomes Email or Push, and no other braces"
+    )
+    return fields.String(validate=[not_too_long, channel_alone])
+
+
 def _path_part() -> fields.String:
     """A text that becomes a part of a URL's path."""
     return _matching(r"[A-Za-z0-9_-]{1,64}", "must be letters, digits, - and _ only")
@@ -209,8 +220,8 @@ def _secret_text(*, least: int) -> fields.String:
 
 
 def _api_key() -> fields.String:
-    """A text that becomes a header."""
-    return _matching(r"[!-~]+", "holds characters that no key has; was it copied whole?")
+    """A text that becomes a header. Quotation marks are those of a shell, which `docker run --env-file` hands on."""
+    return _matching(r"[!#-&(-~]+", "holds characters that no key has, like a space or quotation marks; copy it anew")
 
 
 def _flag() -> fields.Boolean:
@@ -230,7 +241,7 @@ class Settings:
         shown="SQLite file under `instance/`",
     )
     events_api_key: str = _setting(
-        _matching(r"[!-~]+", "holds characters that no key has; was it copied whole?"),
+        _api_key(),
         "",
         "server-side API key of the Dynamic Yield section; the worker needs it",
         secret=True,
@@ -253,9 +264,9 @@ class Settings:
         "put `user.active_consent_accepted: true` into every call; needed where the section uses Active Cookie Consent",
     )
     opt_out_event_name: str = _setting(
-        _short_text(), "{channel} Opt-Out", "what an event is called; `{channel}` becomes `Email` or `Push`"
+        _event_name(), "{channel} Opt-Out", "what an event is called; `{channel}` becomes `Email` or `Push`"
     )
-    opt_in_event_name: str = _setting(_short_text(), "{channel} Opt-In", "the same for opt-ins")
+    opt_in_event_name: str = _setting(_event_name(), "{channel} Opt-In", "the same for opt-ins")
     reconnect_email_channel: str = _setting(
         _path_part(), "email", "`DESTINATION=reconnect`: the channel of emails, also for external ids"
     )
