@@ -64,7 +64,7 @@ def test_webhooks_are_counted_by_what_became_of_them(make_app: MakeApp, sendgrid
         ("changes", (("state", "quarantined"),)): 1,
         ("database_up", ()): 1,
         ("workers_alive", ()): 0,
-        ("paused", ()): 0,
+        ("paused", (("section", "default"),)): 0,
     }
     assert {key: samples.get(key) for key in expected} == expected
     assert samples["oldest_waiting_seconds", ()] >= 0

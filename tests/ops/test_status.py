@@ -52,9 +52,10 @@ def store(app: Flask, email: str, *, minutes_ago: float = 0.0) -> int:
     return int(number)
 
 
-def attempt(app: Flask, number: int, *outcomes: str, minutes_ago: float = 0.0) -> None:
+def attempt(app: Flask, number: int, *outcomes: str, minutes_ago: float = 0.0, section: str | None = None) -> None:
     started = round((datetime.now(UTC).timestamp() - minutes_ago * 60) * 1e6)
-    rows = [{"event_id": number, "started_at": started, "duration": 1, "outcome": outcome} for outcome in outcomes]
+    made = {"event_id": number, "started_at": started, "duration": 1, "section": section}
+    rows = [made | {"outcome": outcome} for outcome in outcomes]
     with app.extensions["database"].write() as connection:
         connection.execute(insert(attempts), rows)
 
@@ -112,6 +113,26 @@ def test_dynamic_yield_fails_when_most_of_the_last_attempts_did(app: Flask, outc
     Queue(app.extensions["database"]).report("a worker")
     attempt(app, store(app, "jane@example.com"), *outcomes)
     assert (ask(app, "/status")[0], slugs(app)) == ((503, ["failing"]) if fails else (200, []))
+
+
+def test_a_section_that_fails_is_named_however_much_another_one_delivers(app: Flask) -> None:
+    Queue(app.extensions["database"]).report("a worker")
+    number = store(app, "jane@example.com")
+    attempt(app, number, *["retry"] * 5, section="uk")
+    attempt(app, number, *["delivered"] * 200, section="app")
+    status, said = ask(app, "/status")
+    assert (status, slugs(app)) == (503, ["failing"])
+    assert said["reasons"][0].startswith("Dynamic Yield fails for section uk: 5 of the last 5 attempts")
+
+
+def test_a_pause_names_its_section_and_another_one_may_still_fail(app: Flask) -> None:
+    Queue(app.extensions["database"]).report("a worker", pauses={"uk": ("HTTP 401", 2e9)})
+    attempt(app, store(app, "jane@example.com"), *["retry"] * 5, section="app")
+    _, said = ask(app, "/status")
+    assert slugs(app) == ["paused", "failing"]
+    assert "paused for section uk because" in said["reasons"][0]
+    assert "its table in SECTIONS_FILE" in said["reasons"][0]
+    assert "fails for section app" in said["reasons"][1]
 
 
 def test_failures_are_over_when_nothing_waits_any_more_and_after_a_quarter_of_an_hour(app: Flask) -> None:

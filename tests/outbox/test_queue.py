@@ -481,13 +481,13 @@ def test_four_processes_share_the_work_and_send_nothing_twice(
 
 
 def test_a_worker_reports_and_signs_off(database: Database, queue: Queue, clock: Clock) -> None:
-    def reported() -> tuple[int, tuple[str, ...]]:
+    def reported() -> tuple[int, tuple[tuple[str, str], ...]]:
         now = status(database, clock)
         return now.workers_alive, now.paused
 
     queue.report("a")
     queue.report("b", pauses={"default": ("wrong key", clock.now + 30), "uk": ("no answer", clock.now + 30)})
-    assert reported() == (2, ("section uk: no answer", "wrong key"))
+    assert reported() == (2, (("default", "wrong key"), ("uk", "no answer")))
     queue.report("b")
     queue.sign_off("a")
     assert reported() == (1, ())

@@ -29,6 +29,7 @@ from webhook_app.outbox.counters import LABELS, SUM, Count, Counted, Counters, C
 from webhook_app.outbox.queries import count_by_state
 from webhook_app.outbox.reconciliations import Reconciliations
 from webhook_app.outbox.status import status
+from webhook_app.outbox.tables import DEFAULT_SECTION
 from webhook_app.webhook_result import WebhookResult
 
 PREFIX = "esp_webhooks_"
@@ -131,7 +132,10 @@ OLDEST = Described(
     name="oldest_waiting_seconds", kind="gauge", meaning="age of the oldest waiting change; 0 when none waits"
 )
 PAUSED = Described(
-    name="paused", kind="gauge", meaning="1 while workers send nothing because of Dynamic Yield's answers"
+    name="paused",
+    kind="gauge",
+    labels=("section",),
+    meaning="1 while workers send nothing there because of Dynamic Yield's answers",
 )
 WORKERS = Described(name="workers_alive", kind="gauge", meaning="workers heard of in the last 30 seconds")
 
@@ -171,15 +175,19 @@ FROM_THE_START: Mapping[Count, tuple[str, ...]] = {
 
 
 def blueprint(
-    database: Database, open_providers: Iterable[str] = (), *, clock: Callable[[], float] = time.time
+    database: Database,
+    open_providers: Iterable[str] = (),
+    *,
+    sections: Iterable[str] = (DEFAULT_SECTION,),
+    clock: Callable[[], float] = time.time,
 ) -> Blueprint:
-    providers = tuple(open_providers)
+    collector = _Collector(database, tuple(open_providers), tuple(sections), clock)
     metrics = Blueprint("metrics", __name__)
 
     @metrics.get("/metrics")
     def scrape() -> Response:
         registry = CollectorRegistry(auto_describe=False)
-        registry.register(_Collector(database, providers, clock))
+        registry.register(collector)
         encode, content_type = choose_encoder(request.headers.get("Accept", ""))
         return Response(encode(registry), content_type=content_type)
 
@@ -187,9 +195,12 @@ def blueprint(
 
 
 class _Collector(Collector):
-    def __init__(self, database: Database, providers: tuple[str, ...], clock: Callable[[], float]) -> None:
+    def __init__(
+        self, database: Database, providers: tuple[str, ...], sections: tuple[str, ...], clock: Callable[[], float]
+    ) -> None:
         self._database = database
         self._providers = providers
+        self._sections = sections
         self._clock = clock
 
     def collect(self) -> Iterable[Metric]:
@@ -218,7 +229,10 @@ class _Collector(Collector):
             changes.add_metric([state], number)
         yield changes
         yield _gauge(OLDEST, max(waited.total_seconds(), 0) if waited else 0)
-        yield _gauge(PAUSED, 1 if current.paused else 0)
+        paused = GaugeMetricFamily(PREFIX + PAUSED.name, PAUSED.meaning, labels=PAUSED.labels)
+        for section in dict.fromkeys([*self._sections, *dict(current.paused)]):
+            paused.add_metric([section], section in dict(current.paused))
+        yield paused
         yield _gauge(WORKERS, current.workers_alive)
 
     def _reconciliations(self) -> Iterable[Metric]:

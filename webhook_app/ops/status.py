@@ -16,6 +16,7 @@ from webhook_app.outbox.counters import Count, of_providers_since
 from webhook_app.outbox.queries import count_by_state
 from webhook_app.outbox.reconciliations import Reconciliations
 from webhook_app.outbox.status import Status, status
+from webhook_app.outbox.tables import DEFAULT_SECTION
 
 #: Somebody should look when an opt-out has waited for so long.
 TOO_OLD = timedelta(minutes=15)
@@ -106,6 +107,16 @@ def _database_unavailable(error: OutboxUnavailable) -> Finding:
     )
 
 
+def _in_sections(names: Collection[str]) -> str:
+    """Nothing where there is but the one of the environment."""
+    named = [name for name in names if name != DEFAULT_SECTION]
+    return f" for section {', '.join(named)}" if named else ""
+
+
+def _where_key_stands(sections: Collection[str]) -> str:
+    return "EVENTS_API_KEY and EVENTS_API_REGION" if DEFAULT_SECTION in sections else "its table in SECTIONS_FILE"
+
+
 def _of_delivery(current: Status, now: float) -> Iterator[Finding]:
     if not current.workers_alive:
         yield Finding(
@@ -115,21 +126,31 @@ def _of_delivery(current: Status, now: float) -> Iterator[Finding]:
             mend="start `flask forward` (on Heroku: `heroku ps:scale worker=1`)",
         )
     if current.paused:
+        sections = dict.fromkeys(section for section, _ in current.paused)
         yield Finding(
             slug="paused",
             severity=Severity.CRITICAL,
-            sentence="the destination is paused because of Dynamic Yield's answers",
-            mend="the console and `flask check` have the reason; look at EVENTS_API_KEY and EVENTS_API_REGION",
-            detail="; ".join(current.paused),
+            sentence=f"the destination is paused{_in_sections(sections)} because of Dynamic Yield's answers",
+            mend=f"the console and `flask check` have the reason; look at {_where_key_stands(sections)}",
+            detail="; ".join(why if one == DEFAULT_SECTION else f"section {one}: {why}" for one, why in current.paused),
         )
     if current.oldest_waiting is None:
         return  # all that was taken has been delivered or given up: failures of before are over
-    failed, attempts = current.last_failed, current.last_attempts
-    if not current.paused and attempts >= FEWEST_ATTEMPTS and failed > FAILING_SHARE * attempts:
+    paused = {section for section, _ in current.paused}
+    failing = {
+        section: f"{lately.count(False)} of the last {len(lately)} attempts did not end in a delivery"
+        for section, lately in sorted(current.lately.items())
+        if section not in paused
+        and len(lately) >= FEWEST_ATTEMPTS
+        and lately.count(False) > FAILING_SHARE * len(lately)
+    }
+    if failing:
         yield Finding(
             slug="failing",
             severity=Severity.CRITICAL,
-            sentence=f"Dynamic Yield fails: {failed} of the last {attempts} attempts did not end in a delivery",
+            sentence="; ".join(
+                f"Dynamic Yield fails{_in_sections([section])}: {how}" for section, how in failing.items()
+            ),
             mend="changes are tried again for 72 hours; the console shows what was answered",
         )
     waited = datetime.fromtimestamp(now, UTC) - current.oldest_waiting
