@@ -128,6 +128,30 @@ def test_whoever_types_what_the_message_says_imports_exactly_those_who_opted_out
         ("Email Address,First Name,Tags\na@b.de,Jane,vip\n", "looks like a list of contacts (First Name, Tags)"),
         ("created,email,reason\n1760000000,a@b.de,Mail domain is unknown\n", "The column reason says:"),
         ("email,Sign-up source,Lifecycle Stage\na@b.de,web,lead\n", "looks like a list of contacts"),
+        # A word in the column that is no yes may be another language's no.
+        ("email,Unsubscribed\na@b.de,não\nc@d.de,sim\n", '--only "Unsubscribed=sim"'),
+        ("email,Unsubscribed\na@b.de,Not unsubscribed\nc@d.de,Unsubscribed\n", '--only "Unsubscribed=Unsubscribed"'),
+        ("email,Unsubscribed\na@b.de,0.0\nc@d.de,1.0\n", '--only "Unsubscribed=1.0"'),
+        ("email,Opted Out\na@b.de,ei\nc@d.de,kyllä\n", '--only "Opted Out=VALUE"'),
+        ("email,Blacklisted\na@b.de,✗\nc@d.de,✓\n", '--only "Blacklisted=✓"'),
+        ("email,Opt-Out\na@b.de,no (back since 2025)\nc@d.de,Yes\n", '--only "Opt-Out=Yes"'),
+        ("email,Opt-out date\na@b.de,0000-00-00\nc@d.de,2025-01-01\n", '--only "Opt-out date"'),
+        ("email,Suppressed\na@b.de,not suppressed\nc@d.de,suppressed\n", '--only "Suppressed=suppressed"'),
+        ("email,Status\na@b.de,Suppressed\nc@d.de,Unsubscribed\n", '--only "Status=Unsubscribed"'),
+        ("email,Suppression Reason\na@b.de,Role account\nc@d.de,Spam\n", '--only "Suppression Reason=Spam"'),
+        # Columns in other languages.
+        ("E-Mail,Anmeldung,Abmeldung\na@b.de,2020-01-01,\nc@d.de,2020-01-01,2025-02-05\n", '--only "Abmeldung"'),
+        ("email,Iscritto\na@b.de,sì\nc@d.de,no\n", '--only "Iscritto=no"'),
+        ("Emailadresse,ABGEMELDET\na@b.de,Nein\nc@d.de,Ja\n", '--only "ABGEMELDET=Ja"'),
+        ("email,Désabonné\na@b.de,Non\nc@d.de,Oui\n", '--only "Désabonné=Oui"'),
+        ("email,Opt\na@b.de,I\nc@d.de,O\n", "looks like a list of contacts (Opt)"),
+        ("email,Прислать\na@b.de,да\nc@d.de,нет\n", "looks like a list of contacts (Прислать)"),
+        # Who came back, who is still there, and who was lost.
+        ("email,opted_out_at,resubscribed_at\na@b.de,2025-01-01,2025-02-01\n", "has people who came back"),
+        ("email,unsubscribe_date,active\na@b.de,2025-01-01,yes\n", "The column active says: yes 1."),
+        ("email,Deleted\na@b.de,2025-01-01\n", "The column Deleted says: filled 1."),
+        # Mailchimp's columns, and one that says who left.
+        ("Email Address,Status,MEMBER_RATING\na@b.de,Subscribed,2\nc@d.de,Unsubscribed,2\n", '"Status=Unsubscribed"'),
     ],
 )
 def test_a_list_that_holds_more_than_opt_outs_is_refused(
@@ -347,3 +371,20 @@ def test_a_date_that_a_spreadsheet_made_a_number_is_not_left_out_silently(run: R
     path = tmp_path / "list.csv"
     path.write_text("email,opt_out_date\na@example.com,46027\n")
     assert "the times in opt_out_date are written like 46027" in run(path, "--yes").output
+
+
+def test_a_time_that_is_none_is_no_opt_out(run: Run, app: Flask, tmp_path: Path) -> None:
+    path = tmp_path / "list.csv"
+    none = ["0000-00-00 00:00:00", "1970-01-01", "never", "00.00.0000"]
+    rows = [*(f"in-{number}@b.de,{text}" for number, text in enumerate(none)), "out-1@b.de,2025-01-01 10:00:00"]
+    path.write_text("\n".join(["email,unsubscribed_at", *rows, ""]))
+    assert run(path, "--yes", "--no-time", "--only", "unsubscribed_at").exit_code == 0
+    assert [row.identity_value for row in stored(app)] == ["out-1@b.de"]
+
+
+@pytest.mark.parametrize("column", ["unsubscribed_at", "resubscribed_at"])
+def test_a_column_alone_is_no_choice_where_it_also_says_no(column: str, run: Run, app: Flask, tmp_path: Path) -> None:
+    path = tmp_path / "list.csv"
+    path.write_text(f"email,{column}\nout-1@b.de,2025-01-01\nout-2@b.de,2025-01-02\nin-1@b.de,no\n")
+    assert run(path, "--yes", "--no-time", "--only", column).exit_code == 1
+    assert stored(app) == []

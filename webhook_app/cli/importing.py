@@ -19,7 +19,7 @@ from webhook_app.cli import shared
 from webhook_app.outbox import Database, OutboxUnavailable, schema
 from webhook_app.outbox.imports import Import, Imports
 from webhook_app.outbox.lookup import is_backlog_over, is_being_worked_off
-from webhook_app.sync.consent_columns import NotOptOuts, about_consent, check_columns, parse_only, values_of
+from webhook_app.sync.consent_columns import NotOptOuts, Said, about_consent, check_columns, parse_only, values_of
 from webhook_app.sync.csv_file import CannotImport, NotCsv, look_through, rows
 from webhook_app.sync.importing import Check, check_list, store
 from webhook_app.sync.opt_out_list import (
@@ -153,9 +153,10 @@ def _look_at_columns(reader: ListReader, how: Mapping[str, Any]) -> ListReader:
 
 def _check_consent(reader: ListReader, seen: Survey) -> None:
     export, layout = reader.layout.export, reader.layout
-    if export and export.not_opt_outs:
+    is_told = any(Said.OUT in column.said for column in about_consent(seen.columns))
+    if export and export.not_opt_outs and not is_told:
         raise NotOptOuts(f"{export.not_opt_outs}. --all-rows opts everybody in it out")
-    used = [place for name, place in layout.places.items() if name in (layout.identity, "time")]
+    used = [place for name, place in layout.places.items() if name in (*KIND_OF, "time")]
     is_known = export is not None and not export.has_contacts
     check_columns(seen.columns, reader.only, used=used, is_known=is_known)
 

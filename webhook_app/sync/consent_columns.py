@@ -20,25 +20,37 @@ from webhook_app.sync.known_exports import plain
 MOST_VALUES = 50
 #: More columns than this that no list of opt-outs needs make it a list of contacts.
 MOST_OTHERS = 3
+#: No language's yes or no is longer, nor is a sign for one.
+LONGEST_YES = 5
 
-_BLANK = frozenset({"", "-", "[]", "null", "none", "nan", "n/a", "undefined"})
-_TRUE = frozenset({"true", "yes", "y", "ja", "j", "oui", "si", "sí", "on", "t", "x", "wahr", "1"})
-_FALSE = frozenset({"false", "no", "n", "nein", "non", "off", "f", "falsch", "0", "2"})
+_BLANK = frozenset({"", "-", "[]", "null", "none", "nan", "n/a", "undefined", "never"})
+#: What databases write where there is no time.
+_NO_TIME = re.compile(r"(?=(\D*0){6})[0\s:./-]+|(1970|1900|0001)-01-01([t ]00:00.*)?", re.IGNORECASE)
+_TRUE = frozenset({
+    "true", "yes", "y", "ja", "j", "oui", "si", "sí", "sì", "sim", "tak", "on", "t", "x", "wahr", "vrai", "vero",
+    "verdadero", "waar", "checked", "✓", "✔", "☑", "1", "1 0",
+})  # fmt: skip
+_FALSE = frozenset({
+    "false", "no", "n", "nein", "nee", "nej", "non", "não", "nao", "nie", "off", "f", "falsch", "faux", "falso",
+    "onwaar", "unchecked", "✗", "✘", "✕", "☐", "0", "0 0", "2",
+})  # fmt: skip
 
 #: Values by which a person has asked for no more messages.
 _OUT = re.compile(
-    r"un ?subscri.*|unsub|(user |manually )?(opt(ed)? ?out.*|suppressed)|manual ?suppression|(email )?black ?listed"
-    r"|block ?listed|.*(spam|complain|abuse).*|revoked|withdrawn|declined|removed|admin ?blocked|one ?click"
-    r"|abgemeldet|widerrufen|désabonné|désinscrit"
+    r"un ?subscri.*|unsub|(user |manually )?opt(ed)? ?out.*|(user|manually) ?suppressed|manual ?suppression"
+    r"|(email )?black ?listed|block ?listed|.*(spam|complain|abuse).*|revoked|withdrawn|declined|denied|refused|removed"
+    r"|admin ?blocked|one ?click|abgemeldet|widerrufen|désabonné|désinscrit"
 )
 _IN = re.compile(
-    r"(re ?)?subscribed|(single |double )?opt(ed)? ?in.*|active|confirmed|accepted|allowed|granted|given|enabled"
+    r"(not|never|nicht|non) (un ?subscri.*|opt(ed)? ?out|suppressed|(black|block) ?listed|abgemeldet)"
+    r"|(re ?)?subscribed|(single |double )?opt(ed)? ?in.*|active|confirmed|accepted|allowed|granted|given|enabled"
     r"|angemeldet|aktiv|abonné"
 )
 #: Nobody has asked for these: dead addresses, other channels, people who never said anything.
 _NOT_ASKED = re.compile(
     r".*bounce.*|invalid.*|clean(ed)?|undeliver.*|[45] \d+ \d+.*|never ?subscribed|non ?subscribed|not ?subscribed"
     r"|pending|unconfirmed|archived|deleted|transactional|inactive|sms|push|whatsapp"
+    r"|role( account| based| address)?|spam ?trap.*|disposable.*|.*quota.*"
     r"|.*(unknown|not exist|not an address|no such|bad domain|mailbox|mail domain).*"
 )
 _NOT_ASKED_NOTE = "bounces and the like are no opt-outs"
@@ -46,11 +58,26 @@ _NOT_ASKED_NOTE = "bounces and the like are no opt-outs"
 #: Names of columns in which a yes or a no says it, and of those in which a word may.
 _CONSENT = re.compile(
     r"\bopt(ed)? ?(in|out)|optin|optout|consent|subscri|\bunsub|accepts|black ?list|block ?list|suppress|permission"
-    r"|do not (e ?mail|contact|send)|newsletter|einwilligung"
+    r"|do not (e ?mail|contact|send)|newsletter|einwilligung|abmeld|abgemeldet|anmeld|angemeldet|widerruf|abonn|inscri"
+    r"|iscri|suscri|\bbaja\b|uitgeschreven|afgemeld|aangemeld|ingeschreven|toestemming|wypis|zapis|zgod|prenumer|tilmeld"
 )
 _STATUS = re.compile(r"(?<!lead )(?<!order )(?<!contact )(?<!payment )(?<!account )(?<!customer )\bstatus\b")
 #: Names of columns in which a yes is an opt-out.
-_NEGATIVE = re.compile(r"unsub|opt(ed)? ?out|optout|black ?list|block ?list|suppress|do not")
+_NEGATIVE = re.compile(
+    r"unsub|opt(ed)? ?out|optout|black ?list|block ?list|suppress|do not|abmeld|abgemeldet|widerruf|d[ée]sabonn"
+    r"|d[ée]sinscri|disiscri|\bbaja\b|uitgeschreven|afgemeld|wypis|avprenumer|frameld"
+)
+#: Columns that tell that somebody came back: whether before or after they left, two times may say, and a file may not.
+_CAME_BACK = re.compile(r"\bre ?(subscri|opt|activat|join)|wieder ?angemeldet")
+#: Columns in which a yes is no opt-out for sure, and a no may be anything.
+_ACTIVE = re.compile(r"(is )?(active|aktiv|enabled|actif|activo|attivo|actief)")
+#: Columns about those who have asked for nothing. Whoever did ask may be in them, too.
+_LOST = re.compile(r"\b(deleted|bounced?|bounces|clean(ed)?|unconfirmed|archived|invalid|undeliverable)\b")
+#: A time, or numbers of lists and channels: what tells by being there.
+_TELLS_BY_BEING_THERE = re.compile(
+    r"(?=.*[1-9])(?!.*\b(19\d\d|0000|0001|9999)\b)(\d(st|nd|rd|th)?|[\s,+\[\]()]|[tz]|utc|gmt|ce?st|[ap]m"
+    r"|\b(mon|tue|wed|thu|fri|sat|sun|jan|feb|mar|mär|apr|may|mai|jun|jul|aug|sep|oct|okt|nov|dec|dez)[a-z]*\b)+"
+)
 #: Columns about an unsubscribe, or about something else of that name, that say of nobody whether it happened.
 _ABOUT_IT = re.compile(r"\b(id|key|number|hash|url|link|source|method|count|ip|type|campaign|reason|title|name|rate)\b")
 _OTHER_CHANNEL = re.compile(r"\b(sms|push|whats ?app|phone|mobile|text|voice|postal|viber|line)\b")
@@ -66,6 +93,7 @@ _CONTACTS = re.compile(
 )
 _HARMLESS = re.compile(
     r"|name|notes?|comments?|ip|ip address|origin"
+    r"|country|land|language|sprache|lang|locale|region|currency|gender"
     r"|group (id|name)|list( id| name)?|campaign.*|(campaign|template|message|channel|message type) ids?|rejected .*"
 )
 
@@ -84,9 +112,13 @@ class NotOptOuts(Exception):
     """Not everybody in the file has opted out. The text goes on after its name, and says what to type."""
 
 
+def _tells_by_being_there(value: str) -> bool:
+    return _TELLS_BY_BEING_THERE.fullmatch(plain(value)) is not None
+
+
 def is_blank(value: str) -> bool:
     """Whether it says nothing, in whatever way."""
-    return value.casefold() in _BLANK
+    return value.casefold() in _BLANK or (value[:1] in "01" and _NO_TIME.fullmatch(value) is not None)
 
 
 @dataclass(slots=True, kw_only=True)
@@ -101,6 +133,13 @@ class Column:
     filled: int = 0
     values: Counter[str] = field(default_factory=Counter)
     overflown: bool = False
+    #: How many of those that are counted no more tell something by being there.
+    further: Counter[bool] = field(default_factory=Counter)
+    #: Whether a yes in it is an opt-out.
+    is_negative: bool = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.is_negative = bool(_NEGATIVE.search(self.name))
 
     @property
     def name(self) -> str:
@@ -116,6 +155,7 @@ class Column:
             self.values[value] += 1
         else:
             self.overflown = True
+            self.further[self.is_negative and _tells_by_being_there(value)] += 1
 
     def says(self, value: str) -> Said:
         if is_blank(value):
@@ -124,11 +164,14 @@ class Column:
         for pattern, said in ((_NOT_ASKED, Said.NOT_ASKED), (_OUT, Said.OUT), (_IN, Said.IN)):
             if pattern.fullmatch(text):
                 return said
-        is_negative = bool(_NEGATIVE.search(self.name))
+        if _CAME_BACK.search(self.name) or _ACTIVE.fullmatch(self.name):
+            return Said.UNKNOWN if text in _FALSE else Said.IN
+        if self.is_negative and text == self.name:
+            return Said.OUT
         if _CONSENT.search(self.name) and (text in _TRUE or text in _FALSE):
-            return Said.OUT if (text in _TRUE) is is_negative else Said.IN
-        # When it was, or of what: that it is there at all says it.
-        return Said.OUT if is_negative and not self.is_reason else Said.UNKNOWN
+            return Said.OUT if (text in _TRUE) is self.is_negative else Said.IN
+        # When it was, or of what: that it is there at all says it. Any other word may be another language's no.
+        return Said.OUT if self.is_negative and not self.is_reason and _tells_by_being_there(value) else Said.UNKNOWN
 
     @property
     def said(self) -> Mapping[Said, int]:
@@ -137,8 +180,8 @@ class Column:
             found[self.says(value)] += count
         if self.blank:
             found[Said.UNKNOWN] += self.blank
-        if self.overflown:
-            found[self.says("…")] += self.filled - self.values.total()
+        for is_telling, count in self.further.items():
+            found[Said.OUT if is_telling and not self.is_reason else Said.UNKNOWN] += count
         return found
 
     @property
@@ -151,10 +194,14 @@ class Column:
         """By its name; or it is about consent, and says neither yes nor no: when, and how, somebody gave it."""
         if _CONTACTS.fullmatch(self.name):
             return True
-        is_consent = _CONSENT.search(self.name) and not (
-            _NEGATIVE.search(self.name) or _OTHER_CHANNEL.search(self.name)
-        )
+        is_consent = _CONSENT.search(self.name) and not (self.is_negative or _OTHER_CHANNEL.search(self.name))
         return bool(is_consent and self.filled and not self.has_categories and not _ABOUT_IT.search(self.name))
+
+    @property
+    def may_be_yes_and_no(self) -> bool:
+        """Whether there are two short values and no more, in whatever language: nobody knows which of them left."""
+        values = [*self.values, *[""] * (self.blank > 0)]
+        return len(values) == 2 and not self.is_time and all(len(value) <= LONGEST_YES for value in values)
 
     @property
     def is_about_consent(self) -> bool:
@@ -164,10 +211,14 @@ class Column:
         if self.is_reason:
             # A reason tells who is no opt-out; that it is missing, or another text, says nothing.
             return Said.NOT_ASKED in self.said
+        if _CAME_BACK.search(self.name):
+            return True
         if _ABOUT_IT.search(self.name):
             return False
+        if _LOST.search(self.name):
+            return any(plain(value) not in _FALSE for value in self.values)
         if _CONSENT.search(self.name) or _STATUS.search(self.name):
-            return bool(_NEGATIVE.search(self.name)) or (self.has_categories and not self.is_about_contacts)
+            return self.is_negative or (self.has_categories and not self.is_about_contacts)
         if _HARMLESS.fullmatch(self.name) or not self.has_categories:
             return False
         # Numbers and single letters may be anything.
@@ -237,8 +288,10 @@ def _is_telling(column: Column, only: Only) -> bool:
 def _check_choice(column: Column, only: Only) -> None:
     if _OTHER_CHANNEL.search(column.name):
         raise CannotImport(f"--only: {column.title} is about another channel than email")
+    if _CAME_BACK.search(column.name):
+        raise CannotImport(f"--only: {column.title} is about people who came back")
     wrong = [value for value in _chosen(column, only) if column.says(value) in (Said.IN, Said.NOT_ASKED)]
-    if wrong and column.has_categories:
+    if wrong and (column.has_categories or not only.values):
         raise CannotImport(
             f"--only: {column.title}={wrong[0]} are people who did not opt out. If they shall be opted out all the "
             "same, say --all-rows, too"
@@ -251,7 +304,7 @@ def _chosen(column: Column, only: Only) -> list[str]:
 
 def _check_others(columns: Sequence[Column]) -> None:
     others = [column for column in columns if not _HARMLESS.fullmatch(column.name)]
-    telling = [column for column in others if column.is_about_contacts]
+    telling = [column for column in others if column.is_about_contacts or column.may_be_yes_and_no]
     if telling or len(others) > MOST_OTHERS:
         shown = ", ".join(column.title for column in (telling or others)[:3])
         raise NotOptOuts(
@@ -261,6 +314,11 @@ def _check_others(columns: Sequence[Column]) -> None:
 
 
 def _advice(column: Column) -> str:
+    if _CAME_BACK.search(column.name):
+        return (
+            f"has people who came back, says the column {column.title} (filled {column.filled:,}): take these rows out "
+            "of the file; --all-rows takes everybody"
+        )
     return (
         f"has people who did not opt out. The column {column.title} says: {', '.join(_counts(column))}. "
         f"{_what_to_type(column)}; --all-rows takes everybody"

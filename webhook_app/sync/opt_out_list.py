@@ -25,7 +25,10 @@ TIMES_SAMPLED = 200
 
 #: Our name of a column → how exports call it, as `plain` writes it.
 COLUMNS = {
-    "email": ("email", "e mail", "email address", "e mail address", "emailaddress", "mail", "recipient"),
+    "email": (
+        *("email", "e mail", "email address", "e mail address", "emailaddress", "mail", "recipient", "contact email"),
+        *("e mail adresse", "emailadresse", "adresse e mail", "e mailadres", "correo", "correo electrónico"),
+    ),
     "external_id": ("external id", "externalid", "customer id", "customerid", "user id", "userid"),
     "time": ("time", "timestamp", "date", "created", "created at", "occurred at", "unsubscribed at", "opt out time"),
     "reason": ("reason", "suppression reason", "unsub reason", "unsubscribe reason", "unsub source"),
@@ -35,7 +38,7 @@ KIND_OF = {"email": IdentityKind.EMAIL, "external_id": IdentityKind.EXTERNAL}
 _SHORTENED = re.compile(r"\d+([.,]\d+)?E\+?\d+", re.IGNORECASE)
 #: Names of columns that say when somebody opted out, of those that hold a time for sure, or perhaps, and of those that
 #: hold another one.
-_OPT_OUT_TIME = re.compile(r"unsub|opt(ed)? ?out|suppress|block|black")
+_OPT_OUT_TIME = re.compile(r"unsub|opt(ed)? ?out|suppress|block|black|abmeld|abgemeldet|d[ée]sabonn|d[ée]sinscri")
 _TIME_NAME = re.compile(r"\b(time|date|timestamp|datum|zeit|zeitpunkt)\b")
 _TIME_PERHAPS = re.compile(r"\b(when|since|at|on)\b")
 _OTHER_TIME = re.compile(r"\b(sms|push|whats ?app|phone|mobile|birth ?(day|date)|time ?zone)\b")
