@@ -438,6 +438,17 @@ def test_tables_that_are_behind_are_not_written_to(database_url: str) -> None:
     database.close()
 
 
+def test_a_table_or_a_column_that_somebody_took_away_is_named(database: Database) -> None:
+    """Seen otherwise: `/readyz` says ready while every webhook is answered 503."""
+    with database.alter() as connection:
+        connection.execute(text("ALTER TABLE events RENAME COLUMN provider TO by"))
+        connection.execute(text("ALTER TABLE attempts RENAME TO tries"))
+        connection.commit()
+    lacks = "the database lacks the column events.provider, the table attempts: restore a backup"
+    assert schema.problem(database) == lacks
+    assert complaint(database)
+
+
 def test_whoever_runs_already_goes_on_while_the_next_release_migrates(
     database: Database, newer: Callable[[], None]
 ) -> None:

@@ -55,20 +55,44 @@ def problem(database: Database) -> str | None:
     Raises `OutboxUnavailable`.
     """
     wanted = newest()
-    missing: set[str] = set()
+    missing: list[str] = []
     try:
         with database.read() as connection:
             found = _revision(connection)
-            missing = metadata.tables.keys() - inspect(connection).get_table_names()
+            missing = _missing(connection)
     except NoDatabase:
         found = None
     if found == wanted and missing:
-        return f"the database lacks the tables {', '.join(sorted(missing))}: restore a backup"
+        return f"the database lacks {', '.join(missing)}: restore a backup"
     if found == wanted:
         return None
     if found is None or found in _revisions():
         return f"the database schema is behind ({found or 'no tables'}, needed: {wanted}): run `flask db upgrade`"
     return f"the database schema ({found}) is newer than this version of the app ({wanted}): deploy the newer version"
+
+
+_COLUMNS = {
+    "sqlite": "SELECT t.name, c.name FROM sqlite_master AS t, pragma_table_info(t.name) AS c",
+    "postgresql": "SELECT table_name, column_name FROM information_schema.columns "
+    "WHERE table_schema = current_schema()",
+}
+
+
+def _missing(connection: Connection) -> list[str]:
+    """What somebody has taken away by hand: tables, and columns like `events.kind`."""
+    # Not by SQLAlchemy's inspector: on PostgreSQL it asks for defaults as well, and waits for whoever has locked a
+    # table.
+    there: dict[str, set[str]] = {}
+    for table, column in connection.exec_driver_sql(_COLUMNS[connection.dialect.name]):
+        there.setdefault(table, set()).add(column)
+    gone = [f"the table {name}" for name in metadata.tables if name not in there]
+    gone += [
+        f"the column {one}"
+        for name, table in metadata.tables.items()
+        for one in table.columns
+        if name in there and one.name not in there[name]
+    ]
+    return sorted(gone)
 
 
 def newest() -> str:
