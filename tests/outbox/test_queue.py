@@ -19,8 +19,11 @@ from structlog.testing import capture_logs
 from tests.outbox.world import Clock, add, addresses, change, ending, outcomes, register, rows, send_all, states
 from tests.processes import ROOT
 from webhook_app.consent import Action
+from webhook_app.delivery.answers import RETRY_AFTER_LIMIT
+from webhook_app.delivery.breaker import PROBE_EVERY
+from webhook_app.delivery.retrying import BACKOFF_CAP
 from webhook_app.outbox import Database, Intake, Queue, State, open_database, schema
-from webhook_app.outbox.queue import LEASE
+from webhook_app.outbox.queue import LEASE, LONGEST_WAIT
 from webhook_app.outbox.routing import Condition
 from webhook_app.outbox.settling import REPEAT_AFTER
 from webhook_app.outbox.status import status
@@ -113,6 +116,25 @@ def test_nobody_else_gets_what_is_leased_until_the_lease_runs_out(intake: Intake
     (again,) = queue.claim(1)
     assert (again.id, again.attempts) == (first.id, 0)
     assert again.lease != first.lease
+
+
+def test_a_clock_that_is_set_back_by_hours_keeps_nobody_waiting(intake: Intake, queue: Queue, clock: Clock) -> None:
+    add(intake, change("jane@example.com"), change("joe@example.com"))
+    (failed,) = queue.claim(1)
+    queue.settle([ending(failed, State.PENDING, due_at=clock.now + 600, started_at=clock.now)])
+    clock.go(-3 * 3600)
+    assert len(queue.claim(10)) == 2
+    assert queue.claim(10) == []
+
+
+def test_nobody_who_waits_as_long_as_is_ever_waited_is_called_back(intake: Intake, queue: Queue, clock: Clock) -> None:
+    assert max(RETRY_AFTER_LIMIT, BACKOFF_CAP, REPEAT_AFTER, PROBE_EVERY) < LONGEST_WAIT
+    add(intake, change())
+    (failed,) = queue.claim(1)
+    queue.settle([ending(failed, State.PENDING, due_at=clock.now + RETRY_AFTER_LIMIT, started_at=clock.now)])
+    assert queue.claim(1) == []
+    clock.go(RETRY_AFTER_LIMIT)
+    assert len(queue.claim(1)) == 1
 
 
 def test_a_lease_that_is_renewed_goes_on_and_one_that_ran_out_does_not(

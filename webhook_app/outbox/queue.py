@@ -28,6 +28,8 @@ from webhook_app.outbox.tables import DEFAULT_SECTION, State, consents, events, 
 from webhook_app.outbox.times import Time, seconds_to_micros, to_micros
 
 LEASE = 20.0  # seconds for which a claimed person belongs to their worker, unless it is renewed
+#: Longer than anybody is left waiting for the next try. Who is due later was stored before a clock was set back.
+LONGEST_WAIT = 2 * 3600.0  # seconds
 
 log = structlog.get_logger()
 
@@ -87,6 +89,15 @@ class Queue:
             .values(lease=bindparam("token"), due_at=now + bindparam("lease_for"))
             .returning(*(consents.c[name] for name in PERSON_COLUMNS))
         )
+        self._call_back = (
+            update(consents)
+            .where(
+                consents.c.section == bindparam("of_section"),
+                consents.c.due_at > now + seconds_to_micros(LONGEST_WAIT),
+                consents.c.lease.is_(None),
+            )
+            .values(due_at=now)
+        )
         # A lease that has run out is not renewed, even if nobody has taken over yet: somebody may be about to.
         self._renew = (
             update(consents)
@@ -111,6 +122,8 @@ class Queue:
         with self._database.write() as connection:
             self._database.prepare_claim(connection)
             people = connection.execute(self._claim, values).mappings().all()
+            if not people and connection.execute(self._call_back, {"of_section": section}).rowcount:
+                people = connection.execute(self._claim, values).mappings().all()
             numbers = [person["event_id"] for person in people]
             found = {event["id"]: event for event in connection.execute(_EVENTS, {"ids": numbers}).mappings()}
         claimed = [claimed_of_rows(person, found.get(person["event_id"])) for person in people]
