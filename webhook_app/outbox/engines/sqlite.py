@@ -19,7 +19,7 @@ CHECKPOINT_PAGES = 4000  # of 4 KiB
 #: Seconds between two looks at whether another process has committed; 200 a second cost 1 % of a core.
 POLL = 0.005
 #: The same while something goes on, and for so many seconds after.
-BUSY_POLL, BUSY_FOR = 0.001, 0.25
+BUSY_POLL, BUSY_FOR = 0.002, 0.25
 
 
 #: Device and inode.
