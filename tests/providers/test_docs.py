@@ -61,7 +61,7 @@ def test_every_toml_on_a_page_can_be_used_as_it_stands(page: str, tmp_path: Path
 def test_the_page_on_the_language_names_every_key() -> None:
     page = (PAGES / "custom.md").read_text()
     tables = [ProviderTable(), VisitorTable(), *TABLES.values()]
-    keys = {key for table in tables for key in table.fields} - {"scheme"}
+    keys = {field.data_key or key for table in tables for key, field in table.fields.items()} - {"scheme"}
     assert [key for key in sorted(keys) if f"`{key}`" not in page] == []
     assert [scheme for scheme in TABLES if f"| `{scheme}` |" not in page] == []
 

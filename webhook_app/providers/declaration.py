@@ -51,7 +51,7 @@ class Declaration:
     title: str | None
     auth: tuple[WayIn, ...]
     probed_with: frozenset[str]
-    greeting: UrlVerification | None
+    url_verification: UrlVerification | None
     body: str
     json_in: Where | None
     skip: Condition | None
@@ -167,7 +167,7 @@ class ProviderTable(Table):
         load_default=list,
         error_messages={"invalid": 'must be a list like ["GET"]'},
     )
-    greeting = Inner(UrlVerificationTable, load_default=None)
+    url_verification = Inner(UrlVerificationTable, data_key="greeting", load_default=None)
     body = one_of(*FORMS, load_default="json")
     json_in = path()
     skip = condition()
@@ -261,7 +261,8 @@ def compile_declaration(table: Any, *, external_ids: bool) -> Declaration:
         raise Mistakes(sorted(lines))
     loaded["identify_by"] = loaded["identify_by"] or tuple(name for name in IDENTITIES if name in table)
     loaded["probed_with"] = frozenset(loaded["probed_with"])
-    loaded["greeting"] = UrlVerification(**loaded["greeting"]) if loaded["greeting"] else None
+    verification = loaded["url_verification"]
+    loaded["url_verification"] = UrlVerification(**verification) if verification else None
     return Declaration(**loaded)
 
 

@@ -180,7 +180,7 @@ def provider(name: str, declared: Declaration, scheme: Scheme | None, *, declare
         events=EventReader(declared),
         translate=translator(declared),
         probed_with=declared.probed_with,
-        url_verification=_url_verification(declared, declared.greeting) if declared.greeting else None,
+        url_verification=_url_verification(declared, declared.url_verification) if declared.url_verification else None,
         subscription_confirmation=scheme.confirm_subscription if isinstance(scheme, Sns) else None,
         sample=_sample(declared),
         declared_in=declared_in,
