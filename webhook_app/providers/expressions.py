@@ -45,8 +45,9 @@ class Path:
         try:
             compiled: Any = jmespath.compile(self.text)
         except JMESPathError as error:
-            # Further lines of the message draw an arrow under the text.
-            raise ValueError(f"is no JMESPath expression: {str(error).splitlines()[0]}") from None
+            # Further lines of the message draw an arrow under the text; the first one may end where they begin.
+            said = str(error).splitlines()[0].rpartition("jmespath expression: ")[2].rstrip(":")
+            raise ValueError(f"is no JMESPath expression: {said}") from None
         if mistakes := [*_wrong_parts(compiled.parsed), *_unquoted_texts(self.text)]:
             raise ValueError("; ".join(mistakes))
         object.__setattr__(self, "_compiled", compiled)
