@@ -434,7 +434,7 @@ def test_what_was_taken_over_meanwhile_is_not_begun(
         first.wait(10)
         with database.write() as connection:
             # As if the lease had run out and another worker had claimed them.
-            connection.execute(update(consents).values(lease=None, due_at=2**60))
+            connection.execute(update(consents).values(lease="another's", due_at=2**60))
         time.sleep(0.2)
         go_on.set()
         time.sleep(0.2)

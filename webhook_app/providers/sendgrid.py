@@ -13,7 +13,7 @@ from webhook_app.auth import WebhookRequest
 from webhook_app.auth.sendgrid import SendGridSignature
 from webhook_app.consent import Action, ConsentChange, Identity, IdentityKind, Visitor
 from webhook_app.providers import Provider, json_events
-from webhook_app.providers.fields import Address, Note, Timestamp, VisitorId, is_given
+from webhook_app.providers.fields import Address, Note, Timestamp, VisitorId
 from webhook_app.providers.known import KnownTypeNames, UnknownType
 from webhook_app.settings import Settings
 
@@ -51,8 +51,7 @@ class SendGridEvent(Schema):
 
     email = Address(required=True)
     event = fields.String(required=True)
-    # The opt-out does not wait for its time.
-    timestamp = Timestamp(load_default=None, allow_none=True)
+    timestamp = Timestamp(required=True)
     sg_event_id = Note(load_default="", allow_none=True)
     sg_message_id = Note(load_default="", allow_none=True)
     # Custom arguments a shop may add to its mails, so that Dynamic Yield knows the visitor.
@@ -66,7 +65,7 @@ class SendGridEvent(Schema):
     def change(self, event: dict[str, Any], **_: Any) -> ConsentChange:
         address: str = event["email"]
         message_id: str = event["sg_message_id"] or ""
-        occurred_at: datetime | None = event["timestamp"]
+        occurred_at: datetime = event["timestamp"]
         name = _normalized(event["event"])
         return ConsentChange(
             action=MEANING[name],
@@ -106,8 +105,6 @@ class SendGridTranslator:
             raise UnknownType(KNOWN.name_unknown(written), "event")
         if name not in self.events or not self._concerns_us(name, event):
             return None
-        if not is_given(event.get("timestamp")):
-            event = {**event, "timestamp": None}
         change: ConsentChange = self.schema.load(event)
         return change
 
