@@ -40,6 +40,7 @@ class Request(flask.Request):
 
 
 def to_json(obj: Any) -> bytes:
+    """The one form in which this product answers with JSON: keys in order, a line's end behind it."""
     return orjson.dumps(obj, option=orjson.OPT_SORT_KEYS | orjson.OPT_APPEND_NEWLINE)
 
 

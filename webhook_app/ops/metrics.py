@@ -230,8 +230,9 @@ class _Collector(Collector):
         yield changes
         yield _gauge(OLDEST, max(waited.total_seconds(), 0) if waited else 0)
         paused = GaugeMetricFamily(PREFIX + PAUSED.name, PAUSED.meaning, labels=PAUSED.labels)
-        for section in dict.fromkeys([*self._sections, *dict(current.paused)]):
-            paused.add_metric([section], section in dict(current.paused))
+        pausing = {section for section, _ in current.paused}
+        for section in sorted({*self._sections, *pausing}):
+            paused.add_metric([section], section in pausing)
         yield paused
         yield _gauge(WORKERS, current.workers_alive)
 

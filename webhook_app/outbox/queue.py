@@ -174,14 +174,15 @@ class Queue:
                 promptness.add(connection, _taken(in_order))
         except _NotAllOurs:
             with self._database.write() as connection:
-                settled = [one for one in in_order if self._settle_one(connection, one, people)]
+                self._settling.lock(connection, people)
+                settled = [one for one in in_order if self._settle_one(connection, one)]
                 promptness.add(connection, _taken(settled))
 
-    def _settle_one(self, connection: Connection, one: Settlement, people: Sequence[bytes]) -> bool:
-        """Whether the row was still ours."""
+    def _settle_one(self, connection: Connection, one: Settlement) -> bool:
+        """Whether the row was still ours. It is locked already."""
         row, was_delivered = self._values(one), one.state is State.DELIVERED
         settle = self._settling.deliver if was_delivered else self._settling.fail
-        if settle(connection, [row], locking=people):
+        if settle(connection, [row], locking=[]):
             return True
         # Nobody updated: our lease ran out, and what becomes of the person is another worker's business.
         mine = and_(consents.c.identity_hash == row["person"], consents.c.section == row["of_section"])

@@ -78,7 +78,7 @@ Batch = Callable[..., int]
 
 #: Each person is looked up by itself: PostgreSQL's statistics know nothing of rows that came within the last minute,
 #: and for a list of people it would read the whole table.
-LOCKED = (
+_LOCKED = (
     text(
         "SELECT held.version FROM unnest(CAST(:people AS bytea[])) AS given(person) CROSS JOIN LATERAL "
         "(SELECT version FROM consents WHERE identity_hash = given.person ORDER BY section FOR UPDATE) AS held"
@@ -118,7 +118,7 @@ class Settling:
     def lock(self, connection: Connection, people: Iterable[bytes]) -> None:
         """Lock the rows of people in the order in which an intake takes them."""
         if self._at_once:
-            connection.execute(select(func.count()).select_from(LOCKED), {"people": sorted(people)})
+            connection.execute(select(func.count()).select_from(_LOCKED), {"people": sorted(people)})
 
     def stray(self, connection: Connection, row: Row) -> None:
         """Our lease ran out, and what we sent may have come after what another worker has sent."""
@@ -129,7 +129,7 @@ class Settling:
         if self._at_once:
             recorded = self._recording().cte("recorded")
             # The condition is asked once, before the first row is touched.
-            locked = select(func.count()).select_from(LOCKED).scalar_subquery()
+            locked = select(func.count()).select_from(_LOCKED).scalar_subquery()
             run = self._batch(statement.where(locked >= 0).add_cte(recorded), every)
             return lambda connection, rows, people: run(connection, rows, people=people)
         update, record = self._batch(statement, names), self._batch(self._recording(), every)
@@ -152,9 +152,11 @@ class Settling:
                 return 0
             # The time among them, where a clock tells it, is that of now.
             constants = compiled.params
-            given: Any = [constants | {name: row[name] for name in names} for row in rows]
+            given: Any
             if self._at_once:
                 given = constants | {name: [row[name] for row in rows] for name in names} | more
+            else:
+                given = [constants | {name: row[name] for name in names} for row in rows]
             return connection.exec_driver_sql(as_text, given).rowcount
 
         return run
