@@ -59,10 +59,13 @@ def test_a_wrong_password_is_told_and_the_right_one_opens(page: Page, complaints
 
 def test_everything_can_be_reached_by_keyboard(page: Page, post: Post) -> None:
     post(unsubscribe("jane@example.com"), state="dead")
-    page.keyboard.type(PASSWORD)  # the field has the focus
+    # Each field has the focus by itself, a moment after it is seen: what is typed before that is lost.
+    expect(page.get_by_label("Password")).to_be_focused()
+    page.keyboard.type(PASSWORD)
     page.keyboard.press("Enter")
     expect(page.get_by_role("heading", name="Not working")).to_be_visible()
-    page.keyboard.type("jane@example.com")  # so has this one
+    expect(page.get_by_label("Did somebody’s unsubscribe go through?")).to_be_focused()
+    page.keyboard.type("jane@example.com")
     page.keyboard.press("Enter")
     answer = page.get_by_role("region", name="The answer")
     expect(answer).to_contain_text("unsubscribed at SendGrid")
