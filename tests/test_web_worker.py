@@ -6,6 +6,8 @@ import socket
 import threading
 import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
@@ -14,7 +16,7 @@ from gunicorn.workers.gthread import TConn, ThreadWorker
 from structlog.testing import capture_logs
 
 from tests.processes import environment, find, free_port, running, wait_for_http
-from webhook_app.web_worker import SlowlorisGuard, TimedReader, Worker, same_type_without_text
+from webhook_app.web_worker import SlowlorisGuard, TimedReader, Worker, has_more, same_type_without_text
 
 #: The app answers with the length of what it read, or with 408; `/slow` takes its time for that.
 APP = """
@@ -51,8 +53,9 @@ def test_gunicorn_calls_what_we_override_as_we_expect(name: str, parameters: lis
     assert list(inspect.signature(getattr(Worker, name)).parameters) == parameters
 
 
-def test_a_connection_has_its_socket_and_a_body_its_reader() -> None:
+def test_a_connection_has_its_socket_and_a_body_its_reader_and_the_worker_counts_connections() -> None:
     assert "self.sock = sock" in inspect.getsource(TConn)
+    assert "self.nr_conns += 1" in inspect.getsource(ThreadWorker.accept)
     assert Body("the reader").reader == "the reader"
 
 
@@ -149,3 +152,54 @@ def test_late_is_408_and_whole_is_taken_however_long_its_answer_takes(
     port: int, parts: list[bytes], expected: int
 ) -> None:
     assert status(port, *parts) == expected
+
+
+def ask(connection: socket.socket) -> int:
+    """The status of the answer to one more request on a connection."""
+    connection.sendall(b"POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 4\r\n\r\nabcd")
+    received = b""
+    while not received.endswith(b"\r\n\r\n4"):  # how much it has read
+        piece = connection.recv(65536)
+        assert piece
+        received += piece
+    return int(received.split()[1])
+
+
+@pytest.mark.parametrize(
+    ("connections", "pause"),
+    [
+        (1, 0.0),  # its thread stays
+        (1, 0.05),  # and has gone by then
+        (4, 0.0),
+        (12, 0.0),  # more than threads: nobody stays
+    ],
+)
+def test_every_request_of_a_kept_connection_is_answered(port: int, connections: int, pause: float) -> None:
+    def talk(_: int) -> list[int]:
+        answers = []
+        with socket.create_connection(("127.0.0.1", port), timeout=60) as connection:
+            for _ in range(50):
+                answers.append(ask(connection))
+                time.sleep(pause)
+        return answers
+
+    with ThreadPoolExecutor(connections) as pool:
+        assert set(pool.map(tuple, pool.map(talk, range(connections)))) == {(200,) * 50}
+
+
+def test_as_many_kept_connections_as_threads_keep_nobody_out(port: int) -> None:
+    with ExitStack() as stack:
+        for _ in range(8):
+            kept = stack.enter_context(socket.create_connection(("127.0.0.1", port), timeout=60))
+            assert ask(kept) == 200
+        assert status(port, b"POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 4\r\n\r\nabcd") == 200
+
+
+@pytest.mark.parametrize(("said", "expected"), [(b"POST", True), (b"", False)])
+def test_a_thread_stays_only_for_what_comes_at_once(said: bytes, expected: bool) -> None:
+    ours, theirs = socket.socketpair()
+    with ours, theirs:
+        theirs.sendall(said)
+        assert has_more(ours) is expected
+        theirs.close()
+        assert has_more(ours)  # its end: gunicorn closes it, too
