@@ -71,11 +71,9 @@ def receive(
     token = provider.scheme.verify(webhook)
     if provider.subscription_confirmation and (note := provider.subscription_confirmation(webhook)):
         return result(note=note, body=webhook.body)
-    reading = read(provider, webhook, forward_opt_ins=settings.forward_opt_ins)
-    added = intake.add(
+    reading, added = intake.read_and_add(
         provider.name,
-        changes=reading.changes,
-        quarantined=reading.quarantined,
+        partial(read, provider, webhook, forward_opt_ins=settings.forward_opt_ins),
         one_time_token=token,
         body=webhook.body,
     )

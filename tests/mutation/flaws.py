@@ -43,7 +43,7 @@ MUTANTS = (
         flaw="acknowledge before commit",
         does="answers at once and stores in a thread",
         edits=(
-            Edit(RECEIVER, "added = intake.add(\n", "added = _acknowledge(intake)(\n"),
+            Edit(RECEIVER, "added = intake.read_and_add(\n", "added = _acknowledge(intake)(\n"),
             Edit(
                 RECEIVER,
                 "def _answer_probe(",
@@ -51,12 +51,12 @@ MUTANTS = (
     import threading
     from webhook_app.outbox import Added
 
-    def add(provider, *, changes, quarantined, **more):
-        more |= {"changes": changes, "quarantined": quarantined}
-        storing = threading.Timer(0.2, lambda: suppressing(intake.add, provider, **more))
+    def add(provider, read, **more):
+        reading = read()
+        storing = threading.Timer(0.2, lambda: suppressing(intake.read_and_add, provider, lambda: reading, **more))
         storing.daemon = True
         storing.start()
-        return Added(accepted=len(changes), duplicates=0, quarantined=len(quarantined))
+        return reading, Added(accepted=len(reading.changes), duplicates=0, quarantined=len(reading.quarantined))
 
     return add
 
@@ -139,15 +139,15 @@ def _answer_probe(""",
         edits=(
             Edit(
                 RECEIVER,
-                "    added = intake.add(\n",
+                "    reading, added = intake.read_and_add(\n",
                 """    from flask import current_app
     from webhook_app.delivery.client import Client
 
     client = Client(settings.events_api_base, settings.events_api_key)
-    for change, _ in reading.changes:
+    for change, _ in read(provider, webhook, forward_opt_ins=settings.forward_opt_ins).changes:
         client.send(current_app.extensions["form"].call(change, pseudonym=""))
     client.close()
-    added = intake.add(
+    reading, added = intake.read_and_add(
 """,
             ),
         ),

@@ -1,7 +1,11 @@
 """Storing what webhooks say: once, whole, and nothing that a database cannot hold. On both engines."""
 
 import random
+import threading
+import time
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -12,8 +16,9 @@ from marshmallow import ValidationError
 from sqlalchemy import select
 
 from tests.outbox.world import START, Clock, add, change, rows, states
-from webhook_app.consent import Action, Identity, IdentityKind
+from webhook_app.consent import Action, ConsentChange, Identity, IdentityKind
 from webhook_app.outbox import Database, Intake, OutboxUnavailable, Queue, TokenReused, open_database
+from webhook_app.outbox.intake import READ_TOGETHER
 from webhook_app.outbox.tables import one_time_tokens
 from webhook_app.providers import dump_raw
 from webhook_app.providers.sendgrid import SendGridEvent
@@ -165,6 +170,84 @@ def test_a_reused_token_costs_the_others_of_its_group_nothing(intake: Intake, da
     assert len(rows(database)) == 21
     with database.read() as connection:
         assert len(connection.execute(select(one_time_tokens)).all()) == 21
+
+
+# ---------------------------------------------------------------- read by the thread that commits
+
+
+@dataclass
+class Said:
+    changes: list[tuple[ConsentChange, bytes]]
+    quarantined: list[tuple[str, bytes]] = field(default_factory=list)
+
+
+def read_and_add(intake: Intake, read: Callable[[], Said], body: bytes = b"small") -> int:
+    said, added = intake.read_and_add("sendgrid", read, one_time_token=None, body=body)
+    assert added.accepted == len(said.changes)
+    return added.accepted
+
+
+def test_a_webhook_that_cannot_be_read_costs_the_others_of_its_group_nothing(
+    intake: Intake, database: Database
+) -> None:
+    def send(number: int) -> str:
+        def read() -> Said:
+            if number % 5 == 0:
+                raise RuntimeError(f"a bug, met by {number}")
+            return Said([(change(f"u{number}@example.com"), b"{}")])
+
+        try:
+            return str(read_and_add(intake, read))
+        except RuntimeError as error:
+            return str(error)
+
+    with ThreadPoolExecutor(16) as pool:
+        # Each hears of its own.
+        assert list(pool.map(send, range(40))) == [f"a bug, met by {n}" if n % 5 == 0 else "1" for n in range(40)]
+    assert len(rows(database)) == 32
+
+
+@pytest.mark.parametrize(("size", "own"), [(READ_TOGETHER, False), (READ_TOGETHER + 1, True)])
+def test_only_small_webhooks_wait_for_one_another_to_be_read(
+    size: int, own: bool, intake: Intake, database: Database
+) -> None:
+    """While the first is read, two more come: one thread commits both, and reads both unless they are large."""
+    readers: list[str] = []
+    all_came = threading.Event()
+
+    def send(number: int) -> None:
+        def read() -> Said:
+            readers.append(threading.current_thread().name)
+            assert number or all_came.wait(60)
+            return Said([(change(f"u{number}@example.com"), b"{}")])
+
+        read_and_add(intake, read, body=b" " * size)
+
+    threads = [threading.Thread(target=send, args=(number,)) for number in range(3)]
+    for thread in threads:
+        thread.start()
+        time.sleep(0.2)
+    all_came.set()
+    for thread in threads:
+        thread.join()
+    assert (len(set(readers)) == 3) is own
+    assert len(rows(database)) == 3
+
+
+def test_what_has_nothing_to_be_stored_needs_no_database(database: Database, intake: Intake) -> None:
+    add(intake)
+
+    def send(changes: list[tuple[ConsentChange, bytes]]) -> str:
+        try:
+            return str(read_and_add(intake, lambda: Said(changes)))
+        except OutboxUnavailable:
+            return "unavailable"
+
+    with database.write() as connection, ThreadPoolExecutor(8) as pool:
+        connection.exec_driver_sql("ALTER TABLE events RENAME TO elsewhere")
+        answers = [pool.submit(send, []) for _ in range(8)]
+        assert [answer.result() for answer in answers] == ["0"] * 8
+        connection.rollback()
 
 
 # ---------------------------------------------------------------- times

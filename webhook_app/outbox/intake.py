@@ -1,9 +1,9 @@
 """The intake: stores what a webhook said, before it is answered."""
 
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping
-from dataclasses import dataclass, replace
-from typing import Any
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol, TypeVar
 
 from sqlalchemy import Connection, Insert, Table, select
 from sqlalchemy.dialects import postgresql, sqlite
@@ -38,11 +38,42 @@ class Added:
     no_section: int = 0
 
 
+class TranslatedWebhook(Protocol):
+    """What a webhook said: changes and reasons for the quarantine, each with its raw event."""
+
+    @property
+    def changes(self) -> Iterable[tuple[ConsentChange, bytes]]: ...
+    @property
+    def quarantined(self) -> Iterable[tuple[str, bytes]]: ...
+
+
+Translated = TypeVar("Translated", bound=TranslatedWebhook)
+
+#: Bytes. Smaller webhooks are read by the thread that commits them, one after the other. Nobody has to wait for a
+#: larger one to be read.
+READ_TOGETHER = 16 * 1024
+
+
+@dataclass(frozen=True, slots=True)
+class _Lists:
+    changes: Iterable[tuple[ConsentChange, bytes]]
+    quarantined: Iterable[tuple[str, bytes]]
+
+
 @dataclass(slots=True, eq=False)
 class _Webhook:
-    rows: list[NewRow]
+    """A webhook on its way into the log."""
+
+    provider: str
+    read: Callable[[], TranslatedWebhook]
+    hasher: Hasher
     token: dict[str, Any] | None
-    mentions: list[Mention]
+    #: None until it is read.
+    rows: list[NewRow] | None = None
+    mentions: Sequence[Mention] = ()
+    no_section: int = 0
+    #: Why nothing of it is stored.
+    error: Exception | None = None
 
 
 class Intake:
@@ -65,7 +96,7 @@ class Intake:
         self._due_at = due_when_stored(database, clock)
         self._knows_tables = False
         self._hasher: Hasher | None = None
-        self._commit: GroupCommit[_Webhook, Added | TokenReused] = GroupCommit(self._store, timeout=2 * LOCK_TIMEOUT)
+        self._commit: GroupCommit[_Webhook, Added | Exception] = GroupCommit(self._store, timeout=2 * LOCK_TIMEOUT)
         # What it returns says whether the token was new; the count of rows is not known on every engine.
         new_token = insert_or_ignore(database.dialect, one_time_tokens, "token_hash")
         self._insert_token = new_token.returning(one_time_tokens.c.token_hash)
@@ -84,26 +115,64 @@ class Intake:
         A `one_time_token` is good for one `body` only: raises `TokenReused` for another. The same body again is an
         ESP's retry, and its events are duplicates. What a test button made up is stored and not counted.
         """
+        said = _Lists(changes, quarantined)
+        webhook = self._webhook(provider, lambda: said, one_time_token, body)
+        self._make_rows(webhook)
+        return self._added(webhook)
+
+    def read_and_add(
+        self, provider: str, read: Callable[[], Translated], *, one_time_token: bytes | None, body: bytes
+    ) -> tuple[Translated, Added]:
+        """The same for a webhook that `read` has yet to make sense of; returns what it said as well.
+
+        The thread that commits for many reads for them, too: a processor does the same thing many times in a row
+        faster than in turns with everything else. What `read` raises is raised here, and costs the others nothing.
+        """
+        said: list[Translated] = []
+
+        def remember() -> Translated:
+            said.append(read())
+            return said[0]
+
+        webhook = self._webhook(provider, remember, one_time_token, body)
+        if len(body) > READ_TOGETHER:
+            self._make_rows(webhook)
+        added = self._added(webhook)
+        return said[0], added
+
+    def _webhook(
+        self, provider: str, read: Callable[[], TranslatedWebhook], one_time_token: bytes | None, body: bytes
+    ) -> _Webhook:
         hasher = self._hasher or self._begin()
-        now = seconds_to_micros(self._clock())
-        rows, no_section = rows_of(provider, changes, quarantined, sections=self._sections, hasher=hasher, now=now)
         token = None
         if one_time_token is not None:
             token_hash, body_hash = hasher.token(provider, one_time_token), hasher.body(body)
-            token = {"token_hash": token_hash, "body_hash": body_hash, "seen_at": now}
-        if not rows and token is None:
-            return Added(accepted=0, duplicates=0, quarantined=0, no_section=no_section)
+            token = {"token_hash": token_hash, "body_hash": body_hash, "seen_at": seconds_to_micros(self._clock())}
+        return _Webhook(provider, read, hasher, token)
+
+    def _make_rows(self, webhook: _Webhook) -> None:
+        """Read it, unless that was done."""
+        if webhook.rows is not None:
+            return
+        said, now = webhook.read(), seconds_to_micros(self._clock())
+        webhook.rows, webhook.no_section = rows_of(
+            webhook.provider, said.changes, said.quarantined, sections=self._sections, hasher=webhook.hasher, now=now
+        )
+        webhook.mentions = mentions_in(webhook.rows, webhook.hasher)
+
+    def _added(self, webhook: _Webhook) -> Added:
+        if webhook.rows == [] and webhook.token is None:
+            return _count(webhook, iter(()))
         try:
-            added = self._commit(_Webhook(rows, token, mentions_in(rows, hasher)))
+            result = self._commit(webhook)
         except TimeoutError:
             raise OutboxUnavailable("the database is too slow") from None
-        except OutboxUnavailable:
+        if isinstance(result, Added):
+            return result
+        if isinstance(result, OutboxUnavailable):
             # It may be another one when it comes back, with a key of its own.
             self._hasher = None
-            raise
-        if isinstance(added, TokenReused):
-            raise added
-        return replace(added, no_section=no_section) if no_section else added
+        raise result
 
     def _begin(self) -> Hasher:
         # Once: who serves already goes on while the next release migrates, for a migration never breaks the version
@@ -114,23 +183,39 @@ class Intake:
         self._hasher = load_hasher(self._database)
         return self._hasher
 
-    def _store(self, webhooks: list[_Webhook]) -> list[Added | TokenReused]:
+    def _store(self, webhooks: list[_Webhook]) -> list[Added | Exception]:
+        for webhook in webhooks:
+            try:
+                self._make_rows(webhook)
+            except Exception as error:
+                # Its own thread tells of it.
+                webhook.error = error
+        to_store = [webhook for webhook in webhooks if not webhook.error and (webhook.rows or webhook.token)]
+        were_new: Iterator[bool] = iter(())
+        if to_store:
+            try:
+                were_new = iter(self._write(to_store))
+            except OutboxUnavailable as error:
+                for webhook in to_store:
+                    webhook.error = error
+        return [webhook.error or _count(webhook, were_new) for webhook in webhooks]
+
+    def _write(self, webhooks: list[_Webhook]) -> list[bool]:
+        """For each row of each of them whether it is new; none of those whose token was used before is stored."""
         signed = [(webhook, webhook.token) for webhook in webhooks if webhook.token is not None]
         with self._database.write() if signed else self._database.write_at_once() as connection:
-            reused = self._with_reused_tokens(connection, signed)
-            good = [webhook for webhook in webhooks if webhook not in reused]
-            were_new = iter(
-                insert_events(connection, [row for webhook in good for row in webhook.rows], due_at=self._due_at)
-            )
+            self._refuse_reused_tokens(connection, signed)
+            good = [webhook for webhook in webhooks if not webhook.error]
+            rows = [row for webhook in good for row in webhook.rows or ()]
+            were_new = insert_events(connection, rows, due_at=self._due_at)
             note(connection, [mention for webhook in good for mention in webhook.mentions])
-        return [TokenReused() if webhook in reused else _added(webhook.rows, were_new) for webhook in webhooks]
+        return were_new
 
-    def _with_reused_tokens(
-        self, connection: Connection, signed: list[tuple[_Webhook, dict[str, Any]]]
-    ) -> set[_Webhook]:
+    def _refuse_reused_tokens(self, connection: Connection, signed: list[tuple[_Webhook, dict[str, Any]]]) -> None:
         # In order: two processes that hold one token each, and wait for the other's, would wait for ever.
-        signed.sort(key=lambda pair: pair[1]["token_hash"])
-        return {webhook for webhook, token in signed if not self._is_good_for_body(connection, token)}
+        for webhook, token in sorted(signed, key=lambda pair: pair[1]["token_hash"]):
+            if not self._is_good_for_body(connection, token):
+                webhook.error = TokenReused()
 
     def _is_good_for_body(self, connection: Connection, token: dict[str, Any]) -> bool:
         if connection.execute(self._insert_token, token).first():
@@ -139,10 +224,10 @@ class Intake:
         return bool(connection.execute(first).scalar_one() == token["body_hash"])
 
 
-def _added(rows: list[NewRow], were_new: Iterator[bool]) -> Added:
+def _count(webhook: _Webhook, were_new: Iterator[bool]) -> Added:
     """Count what became of a webhook's rows; takes one answer for each."""
     accepted = duplicates = quarantined = tests = 0
-    for row, was_new in zip(rows, were_new, strict=False):
+    for row, was_new in zip(webhook.rows or (), were_new, strict=False):
         if row.state == State.TEST:
             tests += 1
         elif not was_new:
@@ -151,7 +236,13 @@ def _added(rows: list[NewRow], were_new: Iterator[bool]) -> Added:
             quarantined += 1
         else:
             accepted += 1
-    return Added(accepted=accepted, duplicates=duplicates, quarantined=quarantined, tests=tests)
+    return Added(
+        accepted=accepted,
+        duplicates=duplicates,
+        quarantined=quarantined,
+        tests=tests,
+        no_section=webhook.no_section,
+    )
 
 
 def due_when_stored(database: Database, clock: Callable[[], float] | None) -> str:
