@@ -13,6 +13,7 @@ from flask import Flask
 from sqlalchemy import update
 
 from tests.console.person import PASSWORD, Person
+from tests.outbox.world import ending
 from tests.signing import SendGridSigner
 from webhook_app.consent import Identity, IdentityKind
 from webhook_app.outbox import Queue, State, queries
@@ -200,6 +201,16 @@ def test_every_page_works_on_either_engine(
     done = person.post("/console/discard", form_on=f"/console/discard?{window}", state="pending", up_to="9").text
     assert "2 changes were discarded" in done
     assert person.get("/metrics").text.count("\nesp_webhooks_accepted_total{") == 1
+
+
+def test_the_report_counts_what_took_longer_than_two_days(app: Flask, person: Person, post: Post) -> None:
+    now = datetime.now(UTC).timestamp()
+    post(unsubscribe(timestamp=int(now) - 3 * 86_400))
+    queue = Queue(app.extensions["database"])
+    queue.settle([ending(claimed, started_at=now) for claimed in queue.claim(1)])
+    page = person.get("/console/report").text
+    assert re.search(r'title="1, 100.00 %"><th scope="row">longer than 48 hours<', page)
+    assert '"1, 100.00 %"><th scope="row">24 to 48 hours' not in page
 
 
 @pytest.mark.parametrize("number", ["0", "99", "1000000000", "9" * 40, "-1", "1.5", "x", "%00"])

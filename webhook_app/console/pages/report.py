@@ -86,7 +86,7 @@ def bars(lines: Iterable[Line]) -> list[Bar]:
     counts = dict.fromkeys((title for title, _ in BARS), 0)
     for line in lines:
         for end, count in line.buckets.items():
-            counts[next(title for title, longest in BARS if end <= longest * 1.001 or longest is timedelta.max)] += (
+            counts[next(title for title, longest in BARS if longest is timedelta.max or end <= longest * 1.001)] += (
                 count
             )
     total = sum(counts.values()) or 1
