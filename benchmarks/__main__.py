@@ -27,9 +27,15 @@ def main() -> None:
     parser.add_argument("--render", action="store_true", help="measure nothing, write the documents again")
     parser.add_argument("--part", choices=PARTS, help="measure this again, keep the rest of the recorded run")
     parser.add_argument("--rounds", type=int, default=5, help="turns of product and limit")
+    parser.add_argument("--imported", type=int, default=1_000_000, help="rows of I")
+    parser.add_argument("--people", type=int, default=1_000_000, help="of E, beside ten thousand")
     options = parser.parse_args()
     if not options.render:
-        effort = measures.QUICK if options.quick else measures.Effort(rounds=options.rounds)
+        effort = (
+            measures.QUICK
+            if options.quick
+            else measures.Effort(rounds=options.rounds, imported=options.imported, sizes=(10_000, options.people))
+        )
         recorded = json.loads(RESULTS.read_text()) if options.part else {}
         results = recorded | _measure(effort, [options.part] if options.part else PARTS, quick=options.quick)
         results["dates"] = recorded.get("dates", {}) | results["dates"]
@@ -65,7 +71,12 @@ def _measure(effort: measures.Effort, parts: Sequence[str], *, quick: bool) -> d
     results: dict[str, Any] = {
         "date": datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC"),
         "machine": machine.description(),
-        "effort": {"rounds": effort.rounds, "seconds": effort.seconds, "sizes": list(effort.sizes)},
+        "effort": {
+            "rounds": effort.rounds,
+            "seconds": effort.seconds,
+            "sizes": list(effort.sizes),
+            "imported": effort.imported,
+        },
         "dates": {},
     }
     git = ["git", "describe", "--always", "--dirty"]

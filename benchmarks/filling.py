@@ -62,6 +62,18 @@ def scalar(place: Place, query: str) -> int:
         return int(row[0] or 0) if row else 0
 
 
+def some_people(place: Place, count: int) -> list[str]:
+    """The ids of so many people, from all over the log."""
+    last = scalar(place, "SELECT max(id) FROM events")
+    numbers = ", ".join(str(last * number // count) for number in range(1, count + 1))
+    query = f"SELECT identity_value FROM events WHERE id IN ({numbers})"  # noqa: S608 (numbers)
+    if place.engine == "sqlite":
+        with closing(sqlite3.connect(place.database_url.removeprefix("sqlite:///"), timeout=30)) as connection:
+            return [row[0] for row in connection.execute(query)]
+    with psycopg.connect(place.database_url) as connection:
+        return [row[0] for row in connection.execute(query.encode())]
+
+
 def _execute(place: Place, statement: str) -> None:
     if place.engine == "sqlite":
         with closing(sqlite3.connect(place.database_url.removeprefix("sqlite:///"), timeout=30)) as connection:

@@ -15,7 +15,7 @@ from typing import Any
 import orjson
 import requests
 
-from benchmarks import filling, load, start, webhooks
+from benchmarks import filling, load, looking, start, suppressions, webhooks
 from benchmarks.limits import batches as batches_limit
 from benchmarks.limits import posting
 from benchmarks.limits import rows as rows_limit
@@ -46,6 +46,8 @@ class Effort:
     growth_rounds: int = 3
     burst: int = 100_000
     imported: int = 1_000_000
+    import_rounds: int = 1  # each takes minutes
+    looks: int = 40
 
 
 QUICK = Effort(
@@ -59,6 +61,7 @@ QUICK = Effort(
     growth_rounds=1,
     burst=500,
     imported=1_000,
+    looks=5,
 )
 
 
@@ -321,23 +324,63 @@ def importing(where: Place, effort: Effort) -> Compared:
     """`flask import` of a list, rows per second of the clock, with its start and its check of the whole file."""
 
     def product() -> Rate:
-        file, run = where.folder / "opt-outs.csv", uuid.uuid4().hex[:12]
+        file, run = where.folder / "opt-outs.csv", _run()
         lines = (f"person.{run}.{number}@example.com\n" for number in range(effort.imported))
         file.write_text("email\n" + "".join(lines))
         command = [find("flask"), "import", "klaviyo", str(file), "--yes", "--all-rows", "--no-time", "--ahead", "0"]
         env = where.env | {"KLAVIYO_WEBHOOK_SECRETS": "benchmark-klaviyo-secret"}
-        began = time.perf_counter()
-        subprocess.run(
-            command, cwd=where.folder, env=env, check=True, stdout=subprocess.DEVNULL, preexec_fn=pin(MEASURED)
-        )
-        rate = effort.imported / (time.perf_counter() - began)
-        return rate, rate
+        return _rows_a_second(where, command, env, effort.imported)
 
+    return by_turns(Compared("I", where.engine, "rows/s"), effort.import_rounds, product, _bare_insert(where, effort))
+
+
+def reconciling(where: Place, effort: Effort) -> Compared:
+    """`flask reconcile` with a list of which nothing is known here: entries per second of the clock, all stored.
+
+    The list comes in SendGrid's pages of 500, from the other core.
+    """
+
+    def product() -> Rate:
+        about = {suppressions.LENGTH: str(effort.imported), "RUN": _run()}
+        app = "benchmarks.suppressions:create_app()"
+        with gunicorn(
+            where.folder, where.env | about, app=app, config=LIMITS / "stock.py", name="api", on=OTHERS
+        ) as api:
+            command = [find("flask"), "reconcile", "sendgrid"]
+            env = where.env | {
+                "SENDGRID_API_KEY": "SG.benchmark",
+                "SENDGRID_API_URL": f"http://127.0.0.1:{api.port}",
+                "SENDGRID_EVENTS": "unsubscribe",
+            }
+            return _rows_a_second(where, command, env, effort.imported)
+
+    compared = Compared("I reconcile", where.engine, "rows/s")
+    return by_turns(compared, effort.import_rounds, product, _bare_insert(where, effort))
+
+
+def _run() -> str:
+    """What makes the addresses of a run different from those of all others."""
+    return uuid.uuid4().hex[:12]
+
+
+def _rows_a_second(where: Place, command: list[str], env: dict[str, str], count: int) -> Rate:
+    before, began = filling.scalar(where, _LAST), time.perf_counter()
+    subprocess.run(command, cwd=where.folder, env=env, check=True, capture_output=True, preexec_fn=pin(MEASURED))
+    rate = count / (time.perf_counter() - began)
+    if (stored := filling.scalar(where, _LAST) - before) < count:
+        raise load.LoadFailed(f"{stored} of {count} rows were stored")
+    return rate, rate
+
+
+_LAST = "SELECT max(id) FROM events"
+
+
+def _bare_insert(where: Place, effort: Effort) -> Callable[[], Rate]:
     def limit() -> Rate:
         rate = apart(rows_limit.run, where.database_url, effort.imported)
         return rate, rate
 
-    return by_turns(Compared("I", where.engine, "rows/s"), effort.growth_rounds, product, limit)
+    return limit
 
 
 # ---------------------------------------------------------------- all of them
@@ -375,6 +418,7 @@ def on_engine(engine: str, effort: Effort, say: Callable[[str], None]) -> dict[s
             results["burst"] = burst(where, web, effort)
             say(f"{engine}: D2 done")
         keep(importing(where, effort))
+        keep(reconciling(where, effort))
     results["start"] = start.times(engine, effort.rounds)
     say(f"{engine}: S done")
     with place(engine) as where:
@@ -391,7 +435,7 @@ def memory(web: Served, worker_pid: int) -> dict[str, Any]:
 
 
 def growth(engine: str, effort: Effort, say: Callable[[str], None]) -> list[dict[str, Any]]:
-    """E: A, B and C with more and more rows in the table. Absolute figures, and by CPU, which noise disturbs less."""
+    """E: the same with more and more people. Absolute figures, and by CPU, which noise disturbs less."""
     found = []
     few = Effort(
         rounds=effort.growth_rounds,
@@ -417,9 +461,23 @@ def growth(engine: str, effort: Effort, say: Callable[[str], None]) -> list[dict
             compared = draining(where, few, rounds=few.rounds)
             row["C"] = compared.as_json()
             row["worker_pss_mb"] = compared.more["worker_pss_mb"]
+            row |= looks(where, few)
             found.append(row)
             say(f"{engine}: measured with {size:,} rows")
     return found
+
+
+def looks(where: Place, effort: Effort) -> dict[str, list[float]]:
+    """Milliseconds of a worker's claims, and of the console's search for somebody and its report."""
+    filling.fill(where, pending=2 * looking.CLAIMED)
+    claims = apart(looking.claims, where.database_url, effort.looks)
+    people = filling.some_people(where, effort.looks)
+    with gunicorn(
+        where.folder, where.env | {"CONSOLE_PASSWORD": looking.CONSOLE_PASSWORD}, name="console", on=MEASURED
+    ) as web:
+        person = looking.console(web.port)
+        person.search(people[:3])  # what happens once
+        return {"claim_ms": claims, "search_ms": person.search(people), "report_ms": person.report(effort.looks)}
 
 
 def connections(effort: Effort) -> dict[str, int]:

@@ -108,6 +108,7 @@ def gunicorn(
     config: Path | None = None,
     name: str = "web",
     ready: str = "/healthz",
+    on: set[int] = MEASURED,
 ) -> Iterator[Served]:
     """gunicorn with the repository's configuration, for the product or for another app."""
     port = free_port()
@@ -116,7 +117,7 @@ def gunicorn(
         command += ["--config", str(config)]
     if app:
         command += ["--chdir", str(ROOT), app]
-    with running(command, cwd=folder, env=env, log=name) as program:
+    with running(command, cwd=folder, env=env, log=name, on=on) as program:
         wait_for_http(f"http://127.0.0.1:{port}{ready}")
         yield Served(port, program)
 

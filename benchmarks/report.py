@@ -22,9 +22,11 @@ MEASURES: dict[str, tuple[str, float | None]] = {
     "C": ("C. Draining a backlog, answers in 10 ms, events/s of a worker", 0.9),
     "C 50": ("C. Draining a backlog, answers in 50 ms, events/s of a worker", 0.9),
     "I": ("I. Import of a list, rows/s, over a bare insert", 0.4),
+    "I reconcile": ("I. Comparison with an ESP's list, rows/s, over a bare insert", 0.4),
 }
 BURST_P99 = 250.0  # ms
 FIRST_WEBHOOK, EVENTS_LIST = 3.0, 0.5  # seconds
+SEARCH_P95 = 100.0  # ms
 #: What a run has to hold; a recorded one may be older than the measure.
 MEASURED_APART = {"whole_way": "W", "burst": "D2", "start": "S"}
 
@@ -165,8 +167,9 @@ def missing(results: dict[str, Any]) -> list[str]:
     """The measures of which the recorded run has no figures."""
     engines = results["engines"].values()
     compared = {one["measure"] for result in engines for one in result["compared"]}
+    looked = [] if all("claim_ms" in row for row in results["growth"]) else ["E's claim, search and report"]
     apart = [letter for key, letter in MEASURED_APART.items() if not any(key in result for result in engines)]
-    return sorted([*apart, *(name for name in MEASURES if name not in compared)])
+    return sorted([*apart, *looked, *(name for name in MEASURES if name not in compared)])
 
 
 def _growth(growth: list[dict[str, Any]]) -> list[Row]:
@@ -190,6 +193,7 @@ def _growth(growth: list[dict[str, Any]]) -> list[Row]:
                     score=kept / 0.9,
                 )
             )
+        found += _looks(engine, first, last)
         memory = [row["web_pss_mb"] + row["worker_pss_mb"] for row in (first, last)]
         found.append(
             Row(
@@ -203,6 +207,32 @@ def _growth(growth: list[dict[str, Any]]) -> list[Row]:
                 score=memory[0] / memory[1],
             )
         )
+    return found
+
+
+def _looks(engine: str, first: dict[str, Any], last: dict[str, Any]) -> list[Row]:
+    """What a claim costs, what the console's search and report take, among many and among few people."""
+    if "claim_ms" not in last:
+        return []
+    many, few = last["rows"], first["rows"]
+    found = []
+    for key, name in (("claim_ms", "Claim of 100 people"), ("report_ms", "Report")):
+        times = [statistics.median(row[key]) for row in (first, last)]
+        found.append(
+            Row(
+                name=f"E. {name} with {many:,} rows, over {few:,}",
+                engine=ENGINE[engine],
+                product=f"{times[1]:.1f} ms",
+                limit=f"{times[0]:.1f} ms",
+                ratio=f"{times[0] / times[1]:.2f}",
+                must="≥ 0.9",
+                reached=times[0] / times[1] >= 0.9,
+                score=times[0] / times[1] / 0.9,
+            )
+        )
+    search = quantile(last["search_ms"], 0.95)
+    spread = f"{few:,} rows: {quantile(first['search_ms'], 0.95):.0f} ms"
+    found.append(_at_most(f"E. Console search with {many:,} rows, p95", engine, search, SEARCH_P95, "ms", spread))
     return found
 
 
@@ -254,11 +284,13 @@ def page(results: dict[str, Any]) -> str:
         memory_gb=machine["memory_gb"],
         system=machine["system"],
         python=machine["python"],
+        yardstick=f"{machine['yardstick_ms']} ms" if "yardstick_ms" in machine else "was not measured",
         packages=", ".join(f"{name} {version}" for name, version in machine["packages"].items()),
         dates="; ".join(f"{PARTS[part]}: {when}" for part, when in results["dates"].items()),
         table=table(results),
         s="" if machine["cores"] == 2 else "s",
         rounds=effort["rounds"],
+        imported=f"{effort.get('imported', 1_000_000):,}",
         threads=16,
         latency=10,
         a_clock=_others(results, "A 5%", "A 100%"),
