@@ -18,8 +18,9 @@ test: .venv/ready-for-tests
 	@$(BIN)/python -m tests.pgbouncer
 	@$(BIN)/python -m tests.promtool
 	@$(BIN)/pytest -m "not slow" -n 2
-	@# One at a time: they measure latencies, and start many processes of their own.
-	@$(BIN)/pytest -m slow
+	@# Those of a module one after the other: they share a product. Most of the time they wait.
+	@$(BIN)/pytest -m "slow and not alone" -n 2 --dist loadgroup
+	@$(BIN)/pytest -m "slow and alone"
 
 # Takes a quarter of an hour, and wants a machine on which nothing else runs. What it compares with is installed beside.
 bench: .venv/ready-for-tests .venv-bench/ready

@@ -26,6 +26,7 @@ def test_a_target_that_was_missed_is_named_as_missed() -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.alone
 @pytest.mark.timeout(900)
 def test_every_measure_of_the_product_runs() -> None:
     command = [sys.executable, "-m", "benchmarks", "--quick"]

@@ -21,7 +21,7 @@ from tests.signing import SendGridSigner
 from webhook_app.dev import sandbox
 from webhook_app.dev.sandbox import Sandbox
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.alone]
 
 OPT_OUTS = ("unsubscribe", "group_unsubscribe", "spamreport")
 OTHERS = ("processed", "delivered", "open", "click", "deferred", "bounce", "dropped", "group_resubscribe")
@@ -165,8 +165,9 @@ def test_a_waiting_worker_burns_no_cpu(product: Program) -> None:
 
     before, began = cpu_seconds(), time.monotonic()
     time.sleep(3)
-    # 100 looks a second at SQLite's counter cost about one percent of a core.
-    assert (cpu_seconds() - before) / (time.monotonic() - began) < 0.05
+    # 200 looks a second at SQLite's counter cost one percent of a core, three of a slow one. To look for work as often
+    # would take half of it.
+    assert (cpu_seconds() - before) / (time.monotonic() - began) < 0.1
 
 
 def test_make_run_says_what_it_made_up_and_simulate_uses_it(tmp_path: Path) -> None:

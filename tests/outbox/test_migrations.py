@@ -52,6 +52,7 @@ def receiving(database: Database) -> Iterator[list[float]]:
 
 
 @pytest.mark.slow
+@pytest.mark.alone
 @pytest.mark.timeout(300)
 def test_a_million_rows_are_migrated_while_changes_come_in_and_none_is_lost(database_url: str) -> None:
     database, rival = open_database(database_url), open_database(database_url)

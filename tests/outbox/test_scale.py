@@ -19,7 +19,7 @@ from webhook_app.outbox.maintenance import Maintenance
 from webhook_app.outbox.queries import Filter
 from webhook_app.outbox.status import status
 
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(300)]
+pytestmark = [pytest.mark.slow, pytest.mark.alone, pytest.mark.timeout(300)]
 
 MILLION = 1_000_000
 TEN_THOUSAND = 10_000
