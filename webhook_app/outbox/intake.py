@@ -52,6 +52,8 @@ Translated = TypeVar("Translated", bound=TranslatedWebhook)
 #: Bytes. Smaller webhooks are read by the thread that commits them, one after the other. Nobody has to wait for a
 #: larger one to be read.
 READ_TOGETHER = 16 * 1024
+#: Seconds after which a commit that is under way does not get anywhere.
+STUCK_AFTER = 0.5
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,6 +98,9 @@ class Intake:
         self._due_at = due_when_stored(database, clock)
         self._knows_tables = False
         self._hasher: Hasher | None = None
+        #: Since when something is being stored, on the monotonic clock; and whether that went wrong the last time.
+        self._writing_since: float | None = None
+        self._failed = False
         self._commit: GroupCommit[_Webhook, Added | Exception] = GroupCommit(self._store, timeout=2 * LOCK_TIMEOUT)
         # What it returns says whether the token was new; the count of rows is not known on every engine.
         new_token = insert_or_ignore(database.dialect, one_time_tokens, "token_hash")
@@ -135,7 +140,7 @@ class Intake:
             return said[0]
 
         webhook = self._webhook(provider, remember, one_time_token, body)
-        if len(body) > READ_TOGETHER:
+        if len(body) > READ_TOGETHER or self._is_stuck():
             self._make_rows(webhook)
         added = self._added(webhook)
         return said[0], added
@@ -159,6 +164,11 @@ class Intake:
             webhook.provider, said.changes, said.quarantined, sections=self._sections, hasher=webhook.hasher, now=now
         )
         webhook.mentions = mentions_in(webhook.rows, webhook.hasher)
+
+    def _is_stuck(self) -> bool:
+        """Whether the database does not take anything just now. What has nothing to be stored need not wait for it."""
+        since = self._writing_since
+        return self._failed or (since is not None and time.monotonic() - since > STUCK_AFTER)
 
     def _added(self, webhook: _Webhook) -> Added:
         if webhook.rows == [] and webhook.token is None:
@@ -193,11 +203,15 @@ class Intake:
         to_store = [webhook for webhook in webhooks if not webhook.error and (webhook.rows or webhook.token)]
         were_new: Iterator[bool] = iter(())
         if to_store:
+            self._writing_since, self._failed = time.monotonic(), True
             try:
                 were_new = iter(self._write(to_store))
+                self._failed = False
             except OutboxUnavailable as error:
                 for webhook in to_store:
                     webhook.error = error
+            finally:
+                self._writing_since = None
         return [webhook.error or _count(webhook, were_new) for webhook in webhooks]
 
     def _write(self, webhooks: list[_Webhook]) -> list[bool]:
