@@ -12,6 +12,7 @@ from sqlalchemy import (
     and_,
     bindparam,
     delete,
+    exists,
     insert,
     select,
     tuple_,
@@ -24,7 +25,7 @@ from webhook_app.outbox.handover import take_over
 from webhook_app.outbox.promptness import Taken
 from webhook_app.outbox.rows import EVENT_COLUMNS, PERSON_COLUMNS, Claimed, Sent, claimed_of_rows
 from webhook_app.outbox.settling import Settling
-from webhook_app.outbox.tables import DEFAULT_SECTION, State, consents, events, workers
+from webhook_app.outbox.tables import DEFAULT_SECTION, State, attempts, consents, events, workers
 from webhook_app.outbox.times import Time, seconds_to_micros, to_micros
 
 LEASE = 20.0  # seconds for which a claimed person belongs to their worker, unless it is renewed
@@ -188,6 +189,7 @@ class Queue:
         mine = and_(consents.c.identity_hash == row["person"], consents.c.section == row["of_section"])
         if connection.execute(select(consents.c.version).where(mine)).first() is None:
             log.warning("settled_row_is_gone", event_id=one.claimed.id, section=one.claimed.section)
+            connection.execute(_FORGET_ATTEMPT, {"person": row["person"], "event": one.claimed.id})
         elif was_delivered or one.lost:
             self._settling.stray(connection, row)
         return False
@@ -258,6 +260,14 @@ class _NotAllOurs(Exception):
 
 
 _EVENTS = select(*(events.c[name] for name in EVENT_COLUMNS)).where(events.c.id.in_(bindparam("ids", expanding=True)))
+
+
+#: Of somebody who was erased while they were told: the attempt says whom, and no event leads retention to it any more.
+_FORGET_ATTEMPT = delete(attempts).where(
+    attempts.c.event_id == bindparam("event"),
+    attempts.c.identity_hash == bindparam("person"),
+    ~exists().where(events.c.id == attempts.c.event_id, events.c.identity_hash == attempts.c.identity_hash),
+)
 
 
 def _key_in(chosen: Any) -> Any:
