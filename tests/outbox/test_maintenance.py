@@ -5,7 +5,7 @@ from datetime import timedelta
 import pytest
 from sqlalchemy import insert, select, true
 
-from tests.outbox.world import START, Clock, add, addresses, change, ending, rows, send_all, states
+from tests.outbox.world import START, Clock, add, addresses, change, ending, register, rows, send_all, states
 from webhook_app.consent import Action
 from webhook_app.outbox import Database, Intake, Queue, State
 from webhook_app.outbox.maintenance import BATCH, Maintenance
@@ -138,6 +138,29 @@ def test_what_is_discarded_and_may_have_been_taken_all_the_same_is_undone(
     queue.settle([ending(lost, State.PENDING, due_at=clock.now, lost=True)])
     maintenance.discard([2])
     assert [one.id for one in send_all(queue)] == [1]
+
+
+@pytest.mark.parametrize("ends", [State.PENDING, State.DEAD])
+@pytest.mark.parametrize("first", list(Action))
+def test_a_discarded_change_is_not_sent_in_the_place_of_one_that_was_told_and_emptied(
+    first: Action, ends: State, database: Database, intake: Intake, queue: Queue, maintenance: Maintenance, clock: Clock
+) -> None:
+    """It may have been taken, its answer lost; but the change before has no address any more to be told again with."""
+    second = Action.OPT_IN if first is Action.OPT_OUT else Action.OPT_OUT
+    add(intake, change(ago=60, action=first))
+    send_all(queue)
+    clock.go(1)
+    maintenance.prune(clock.moment)
+    add(intake, change(ago=30, action=second))
+    (lost,) = queue.claim(1)
+    due_at = clock.now if ends is State.PENDING else None
+    queue.settle([ending(lost, ends, due_at=due_at, lost=True)])
+    assert maintenance.discard([2]) == 1
+    assert send_all(queue) == []
+    assert [(row.event_id, row.version, row.action) for row in register(database)] == [
+        (1, rows(database)[0].version, first)
+    ]
+    assert states(database) == ["delivered", "discarded"]
 
 
 def test_a_selection_of_any_size_is_replayed_in_batches(

@@ -13,7 +13,7 @@ from dataclasses import replace
 from itertools import permutations
 
 import pytest
-from sqlalchemy import delete, select
+from sqlalchemy import delete, select, update
 from structlog.testing import capture_logs
 
 from tests.outbox.world import Clock, add, addresses, change, ending, outcomes, register, rows, send_all, states
@@ -334,6 +334,18 @@ def test_somebody_whose_event_is_gone_is_claimed_and_says_so(database: Database,
     assert (gone.change, gone.unreadable) == (None, "the stored change cannot be read: LookupError")
     queue.settle([ending(gone, State.DEAD), ending(there)])
     assert queue.claim(10) == []
+
+
+@pytest.mark.parametrize("action", list(Action))
+def test_an_event_that_says_the_opposite_of_what_is_wanted_is_claimed_and_never_sent(
+    action: Action, database: Database, intake: Intake, queue: Queue
+) -> None:
+    add(intake, change("jane@example.com", action=action), change("joe@example.com", action=action))
+    with database.write() as connection:
+        connection.execute(update(consents).where(consents.c.event_id == 1).values(version=consents.c.version + 1))
+    opposite, right = queue.claim(10)
+    assert (opposite.change, opposite.unreadable) == (None, "the stored change cannot be read: ValueError")
+    assert right.change is not None
 
 
 @pytest.mark.parametrize("text", ["\ud800", "a\0b", "\N{PILE OF POO}" * 5000])

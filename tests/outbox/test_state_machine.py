@@ -212,6 +212,9 @@ class OutboxMachine(RuleBasedStateMachine):
     def sends(self, claimed: Claimed) -> None:
         """The request to Dynamic Yield leaves."""
         row = row_of(claimed)
+        # If this failed, somebody would be told the opposite of what is wanted of them, or nothing at all.
+        assert claimed.change is not None
+        assert (claimed.change.action is Action.OPT_OUT) == bool(claimed.version % 2)
         # If this failed, something finished would have been sent again without anybody asking for it.
         assert (row, claimed.version) not in self.model.finished or row in self.model.in_doubt
         # If this failed, a newer change would be undone on the wire by an older one.

@@ -51,22 +51,27 @@ def want_another(connection: Connection, row: Mapping[str, Any], now: ColumnElem
     Never one that is older than what Dynamic Yield was told.
     """
     mine = and_(consents.c.identity_hash == row["identity_hash"], consents.c.section == row["section"])
+    theirs = and_(events.c.identity_hash == row["identity_hash"], concerns(row["section"]))
     has_address = events.c.identity_value.is_not(None)
-    others = and_(events.c.identity_hash == row["identity_hash"], counts(), has_address, concerns(row["section"]))
-    newest = select(events.c.id, events.c.version, events.c.action).where(others)
+    newest = select(events.c.id, events.c.version, events.c.action).where(theirs, counts(), has_address)
     other = connection.execute(newest.order_by(events.c.version.desc(), events.c.id).limit(1)).first()
     told = row["told_version"]
     if other is None and told is None:
         connection.execute(delete(consents).where(mine))
         return
-    wanted = {"version": told, "action": row["told_action"]}
     if other and (told is None or other.version >= told):
         wanted = {"version": other.version, "action": other.action, "event_id": other.id}
-    # What was set aside may have been sent, its answer lost.
-    undone = row["in_doubt"] & (1 if wanted["version"] % 2 else 2)
-    is_news = told is None or wanted["version"] > told or undone
+        # What was set aside may have been sent, its answer lost.
+        undone = row["in_doubt"] & (1 if other.version % 2 else 2)
+        is_due = told is None or other.version > told or undone
+    else:
+        # Emptied or discarded since it was told: it cannot be told again, and nothing is sent in its place.
+        same = select(events.c.id).where(theirs, events.c.version == told).order_by(events.c.id).limit(1)
+        told_event = func.coalesce(same.scalar_subquery(), row["event_id"])
+        wanted = {"version": told, "action": row["told_action"], "event_id": told_event}
+        is_due = False
     afresh = {"lease": None, "tries": 0, "retrying_since": None, "dead_at": None, "error": None}
-    due = {"due_at": now if is_news else None}
+    due = {"due_at": now if is_due else None}
     connection.execute(update(consents).where(mine).values(wanted | afresh | due))
 
 

@@ -138,7 +138,11 @@ def claimed_of_rows(person: Mapping[str, Any], event: Mapping[str, Any] | None) 
         if event is None:
             raise LookupError("the event is gone")
         change = change_of_row(event)
+        # The last bit of a version. Where the two differ, the opposite of what is wanted would be sent.
+        if (change.action is Action.OPT_OUT) != bool(person["version"] % 2):
+            raise ValueError("the event says the opposite")
     except Exception as error:
+        change = None
         # Whatever a damaged row holds, it must not stop its neighbours. The error's text may hold the address.
         unreadable = f"the stored change cannot be read: {type(error).__name__}"
     return Claimed(
