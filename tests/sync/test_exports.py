@@ -199,6 +199,21 @@ def test_whoever_wants_no_sms_has_not_opted_out_of_email(run: Run, app: Flask, t
     assert stored(app) == []
 
 
+@pytest.mark.parametrize("only", ["Status=", "Status= ", 'Status=""', "Status=,"])
+def test_an_equals_sign_with_nothing_behind_it_means_the_empty_cells(
+    only: str, run: Run, app: Flask, tmp_path: Path
+) -> None:
+    path = tmp_path / "list.csv"
+    path.write_text("email,Status\nin-1@b.de,subscribed\nout-1@b.de,unsubscribed\nempty@b.de,\nnull@b.de,NULL\n")
+    # An empty cell says of nobody that they have opted out.
+    result = run(path, "--yes", "--only", only)
+    assert result.exit_code == 1
+    assert "--only: an empty cell in Status says of nobody that they opted out" in result.output
+    assert stored(app) == []
+    assert run(path, "--yes", "--only", only, "--all-rows").exit_code == 0
+    assert [row.identity_value for row in stored(app)] == ["empty@b.de", "null@b.de"]
+
+
 def test_with_all_rows_only_those_that_were_chosen_are_taken(run: Run, app: Flask) -> None:
     path = next(path for path in EXPORTS if path.stem == "emarsys")
     assert run(path, "--yes", "--all-rows", "--only", "Opt-in=True").exit_code == 0

@@ -230,7 +230,7 @@ class Column:
 
 @dataclass(frozen=True, slots=True)
 class Only:
-    """Rows in which a column has one of these values; without any: in which it is not blank."""
+    """Rows in which a column has one of these values, "" being any blank; without any: in which it is not blank."""
 
     title: str
     place: int
@@ -238,16 +238,19 @@ class Only:
 
     def holds(self, cells: Sequence[str]) -> bool:
         cell = cells[self.place].strip() if self.place < len(cells) else ""
-        return cell.casefold() in self.values if self.values else not is_blank(cell)
+        if is_blank(cell):
+            return "" in self.values or cell.casefold() in self.values
+        return not self.values or cell.casefold() in self.values
 
 
 def parse_only(given: str, header: Sequence[str]) -> Only:
-    """`Opt-In=False,2`: a column and its values; or a column alone. Raises `CannotImport`."""
+    """`Opt-In=False,2`: a column and its values; `Note=`: the blank ones; or a column alone. Raises `CannotImport`."""
     title, equals, listed = given.partition("=")
     places = [place for place, cell in enumerate(header) if plain(cell) == plain(title)]
     if len(places) != 1:
         raise CannotImport(f"--only: there is no column {title.strip()}; there are: {shown(header)}")
-    values = frozenset(value.strip().casefold() for value in next(csv.reader([listed]), []))
+    # In nothing, csv reads no value; and a column without values means the opposite: the rows in which it is filled.
+    values = frozenset(value.strip().casefold() for value in next(csv.reader([listed])) or [""])
     return Only(header[places[0]], places[0], values if equals else frozenset())
 
 
@@ -290,6 +293,11 @@ def _check_choice(column: Column, only: Only) -> None:
         raise CannotImport(f"--only: {column.title} is about another channel than email")
     if _CAME_BACK.search(column.name):
         raise CannotImport(f"--only: {column.title} is about people who came back")
+    if "" in only.values and column.blank and column.is_about_consent and not column.is_reason:
+        raise CannotImport(
+            f"--only: an empty cell in {column.title} says of nobody that they opted out. If they shall be opted out "
+            "all the same, say --all-rows, too"
+        )
     wrong = [value for value in _chosen(column, only) if column.says(value) in (Said.IN, Said.NOT_ASKED)]
     if wrong and (column.has_categories or not only.values):
         raise CannotImport(
