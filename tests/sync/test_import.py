@@ -167,6 +167,14 @@ def test_a_shortened_number_is_no_external_id(run: Run, file: Path) -> None:
     assert "spreadsheet has shortened" in file.with_suffix(".rejects.csv").read_text()
 
 
+@pytest.mark.parametrize("none", ["NULL", "none", "0", "{{id}}", "undefined", "N/A", "*|ID|*"])
+def test_what_stands_where_there_was_no_id_is_no_external_id(none: str, run: Run, app: Flask, file: Path) -> None:
+    result = run(f"external_id\n{none}\n42\n", "--yes", provider="emarsys")
+    assert result.exit_code == 0, result.output
+    assert [row.identity_value for row in stored(app)] == ["42"]
+    assert "external_id: is what stands where there was no id" in file.with_suffix(".rejects.csv").read_text()
+
+
 def test_mended_rejects_can_be_imported_as_they_are(run: Run, app: Flask, file: Path) -> None:
     run("email,reason\njane,x\nmax@example.com,\n", "--yes")
     rejects = file.with_suffix(".rejects.csv").read_text()

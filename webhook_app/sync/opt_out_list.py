@@ -11,7 +11,7 @@ from typing import Any
 from marshmallow import EXCLUDE, Schema, ValidationError
 
 from webhook_app.consent import Action, ConsentChange, Identity, IdentityKind
-from webhook_app.providers.fields import Address, Text
+from webhook_app.providers.fields import Address, Id, Text
 from webhook_app.sync import times
 from webhook_app.sync.consent_columns import Column, Only, shown, typed
 from webhook_app.sync.csv_file import CannotImport, CsvFile, NotCsv, Row, rows
@@ -44,7 +44,7 @@ _TIME_PERHAPS = re.compile(r"\b(when|since|at|on)\b")
 _OTHER_TIME = re.compile(r"\b(sms|push|whats ?app|phone|mobile|birth ?(day|date)|time ?zone)\b")
 
 
-class ExternalId(Text):
+class ExternalId(Id):
     def _deserialize(self, value: Any, attr: str | None, data: Any, **kwargs: Any) -> str:
         text = super()._deserialize(value, attr, data, **kwargs)
         if not text:
