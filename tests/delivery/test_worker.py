@@ -23,10 +23,11 @@ from tests.processes import wait_until
 from webhook_app.consent import ConsentChange
 from webhook_app.delivery import Answer, Call, Outcome, retrying, sender
 from webhook_app.delivery import worker as module
+from webhook_app.delivery.answers import RETRY_AFTER_LIMIT
 from webhook_app.delivery.breaker import CircuitBreaker
 from webhook_app.delivery.client import Client, Timeouts
 from webhook_app.delivery.events_api import EventsApi
-from webhook_app.delivery.retrying import BACKOFF_CAP, backoff, decide
+from webhook_app.delivery.retrying import BACKOFF_CAP, FEWEST_TRIES, GIVE_UP_AFTER, backoff, decide
 from webhook_app.delivery.sections import Section
 from webhook_app.delivery.worker import Worker
 from webhook_app.dev.sandbox import Sandbox, running
@@ -93,7 +94,7 @@ def test_an_outcome_decides_the_state(outcome: Outcome, state: State, counts: bo
     ],
 )
 def test_a_change_is_given_up_after_72_hours_of_failing(age: timedelta, state: State) -> None:
-    tried = replace(FIRST_TRY, attempts=9, retrying_since=datetime.fromtimestamp(START, UTC) - age)
+    tried = replace(FIRST_TRY, attempts=FEWEST_TRIES, retrying_since=datetime.fromtimestamp(START, UTC) - age)
     settlement = decide(tried, PASSING, started_at=START, duration=0.0, rng=RNG)
     assert settlement.state is state
     assert ("given up after 72 hours" in settlement.message) is (state is State.DEAD)
@@ -103,6 +104,17 @@ def test_a_change_that_has_waited_for_long_without_a_try_is_not_given_up_at_its_
     """The worker was off for a week: that is no failure of the change."""
     waited = replace(FIRST_TRY, received_at=datetime.fromtimestamp(START, UTC) - timedelta(days=7))
     assert decide(waited, PASSING, started_at=START, duration=0.0, rng=RNG).state is State.PENDING
+
+
+@pytest.mark.parametrize(("attempts", "state"), [(1, State.PENDING), (71, State.PENDING), (72, State.DEAD)])
+def test_a_change_that_was_hardly_tried_is_not_given_up_for_its_age(attempts: int, state: State) -> None:
+    """It failed once on Friday, and until Monday nobody sent anything: the worker was off, or paused."""
+    tried = replace(FIRST_TRY, attempts=attempts, retrying_since=datetime.fromtimestamp(START, UTC) - timedelta(days=3))
+    assert decide(tried, PASSING, started_at=START, duration=0.0, rng=RNG).state is state
+
+
+def test_who_is_tried_as_seldom_as_dynamic_yield_may_ask_is_given_up_after_72_hours_all_the_same() -> None:
+    assert timedelta(seconds=FEWEST_TRIES * RETRY_AFTER_LIMIT) <= GIVE_UP_AFTER
 
 
 def test_a_change_waits_at_least_as_long_as_dynamic_yield_asks() -> None:

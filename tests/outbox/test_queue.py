@@ -201,6 +201,20 @@ def test_what_does_not_count_burns_no_try(intake: Intake, queue: Queue, clock: C
     assert (again.attempts, again.retrying_since) == (0, None)
 
 
+def test_after_a_pause_the_first_failure_is_the_one_that_comes_next(intake: Intake, queue: Queue, clock: Clock) -> None:
+    """Or what failed once before the key was revoked on Friday would be given up at its first failure on Monday."""
+    add(intake, change())
+    for counts in (True, False):
+        (claimed,) = queue.claim(1)
+        queue.settle([ending(claimed, State.PENDING, due_at=clock.now, started_at=clock.now, counts=counts)])
+    clock.go(3 * 86_400)
+    (again,) = queue.claim(1)
+    assert (again.attempts, again.retrying_since) == (1, None)
+    queue.settle([ending(again, State.PENDING, due_at=clock.now, started_at=clock.now)])
+    (last,) = queue.claim(1)
+    assert (last.attempts, last.retrying_since) == (2, clock.moment)
+
+
 def test_endings_of_every_kind_are_written_in_one_go(
     database: Database, intake: Intake, queue: Queue, clock: Clock
 ) -> None:

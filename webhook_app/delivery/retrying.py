@@ -10,6 +10,9 @@ from webhook_app.outbox import Claimed, Sent, Settlement, State
 BACKOFF_BASE = 2.0  # seconds; the first retry comes within this
 BACKOFF_CAP = 600.0  # seconds
 GIVE_UP_AFTER = timedelta(hours=72)
+#: Nor is a change given up that has failed less often: while the worker is off or the section paused, none is tried.
+#: That is once an hour, as seldom as Dynamic Yield may ask for; left to the backoff it takes some five hours.
+FEWEST_TRIES = 72
 
 
 def backoff(attempts: int, rng: random.Random) -> float:
@@ -39,7 +42,8 @@ def decide(
             due_at = ended_at + PROBE_EVERY
         case Outcome.RETRY:
             ended = datetime.fromtimestamp(ended_at, UTC)
-            if ended - (claimed.retrying_since or ended) >= GIVE_UP_AFTER:
+            is_old = ended - (claimed.retrying_since or ended) >= GIVE_UP_AFTER
+            if is_old and claimed.attempts >= FEWEST_TRIES:
                 state = State.DEAD
                 message = f"given up after {GIVE_UP_AFTER // timedelta(hours=1)} hours of trying: {message}"
             else:

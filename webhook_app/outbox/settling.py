@@ -16,6 +16,7 @@ from sqlalchemy import (
     column,
     func,
     insert,
+    or_,
     select,
     text,
     update,
@@ -197,6 +198,8 @@ class Settling:
         given = self._given(_FAILED)
         # What failed was another version: the newer one has tries of its own.
         moved_on = consents.c.version > given["sent_version"]
+        # And how long a pause of the section lasts makes no change older.
+        begins_anew = or_(moved_on, given["burnt"] == 0)
         first_failure = func.coalesce(consents.c.retrying_since, now + given["failed_in"])
         return (
             update(consents)
@@ -206,7 +209,7 @@ class Settling:
                 due_at=case((moved_on, now), else_=now + given["due_in"]),
                 in_doubt=consents.c.in_doubt.op("|")(given["doubt"]),
                 tries=consents.c.tries + case((moved_on, 0), else_=given["burnt"]),
-                retrying_since=case((moved_on, None), else_=first_failure),
+                retrying_since=case((begins_anew, None), else_=first_failure),
                 dead_at=case((moved_on, None), else_=now + given["dead_in"]),
                 error=case((moved_on, consents.c.error), else_=given["why"]),
             )

@@ -135,7 +135,7 @@ consents = Table(
     Column("due_at", BigInteger),
     #: Who claimed it: a new token for each claim.
     Column("lease", Text),
-    #: Failed tries of what is wanted, and when the first of them was.
+    #: Failed tries of what is wanted, and when the first of them was since the section paused.
     Column("tries", Integer, nullable=False, server_default=text("0")),
     Column("retrying_since", BigInteger),
     #: When it was given up; NULL while it is not.
