@@ -1,9 +1,12 @@
 """A section that is added later, on both engines."""
 
-from tests.outbox.world import add, addresses, change, send_all, states
+import pytest
+
+from tests.outbox.world import Clock, add, addresses, change, send_all, states
 from webhook_app.consent import Action
 from webhook_app.outbox import Database, Intake, Queue
 from webhook_app.outbox.filling import fill
+from webhook_app.outbox.maintenance import Maintenance
 
 
 def everybody(*_: object) -> bool:
@@ -37,3 +40,30 @@ def test_only_what_the_condition_says_goes_there_and_what_it_fails_on_is_counted
     assert [(one.concerned, one.failed) for one in fill(database, "uk", lambda *_: next(answers))] == [(1, 1)]
     assert len(addresses(Queue(database).claim(10, section="uk"))) == 1
     assert set(states(database)) == {"pending"}
+
+
+@pytest.mark.parametrize("first", list(Action))
+def test_a_wish_is_not_told_where_retention_has_emptied_a_newer_one_that_undid_it(
+    first: Action, database: Database, intake: Intake, queue: Queue, maintenance: Maintenance, clock: Clock
+) -> None:
+    """The older one came later, as in an import: it still has its address, and the newer one can be told no more."""
+    second = Action.OPT_IN if first is Action.OPT_OUT else Action.OPT_OUT
+    add(intake, change("jane@example.com", ago=10, action=second), change("joe@example.com", ago=10, action=first))
+    send_all(queue)
+    clock.go(1)
+    assert maintenance.prune(clock.moment) == 2
+    add(intake, change("jane@example.com", ago=30, action=first), change("joe@example.com", ago=30, action=first))
+    assert sum(batch.concerned for batch in fill(database, "uk", everybody)) == 1
+    # What was emptied says the same of Joe.
+    assert addresses(queue.claim(10, section="uk")) == ["joe@example.com"]
+
+
+def test_a_wish_is_told_where_the_newer_one_that_undid_it_is_of_another_section(
+    database: Database, queue: Queue, clock: Clock
+) -> None:
+    intake = Intake(database, clock=clock)
+    opt_out, opt_in = change(ago=30), change(ago=10, action=Action.OPT_IN)
+    intake.add("sendgrid", changes=[(opt_out, b"uk"), (opt_in, b"us")])
+    assert sum(batch.concerned for batch in fill(database, "uk", lambda raw, *_: raw == b"uk")) == 1
+    (claimed,) = queue.claim(10, section="uk")
+    assert claimed.change == opt_out

@@ -5,14 +5,14 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
-from sqlalchemy import Connection, bindparam, func, select, text, update
+from sqlalchemy import ColumnElement, Connection, and_, bindparam, false, func, select, text, update
 
 from webhook_app.consent import Action, IdentityKind
 from webhook_app.outbox.database import Database
 from webhook_app.outbox.intake import due_when_stored
 from webhook_app.outbox.register import concerns, wanting
 from webhook_app.outbox.routing import Condition
-from webhook_app.outbox.tables import DEFAULT_SECTION, counts, events
+from webhook_app.outbox.tables import DEFAULT_SECTION, SET_ASIDE, counts, events
 
 BATCH = 500  # events
 
@@ -35,13 +35,14 @@ def number_of_events(database: Database) -> int:
 def fill(database: Database, section: str, condition: Condition) -> Iterator[Filled]:
     """Route every event that still has its address to the section if it concerns it, and tell after each batch.
 
-    The newest first: what is older than what the section wants already is not sent. Raises `OutboxUnavailable`.
+    The newest first: what is older than what the section wants already is not sent. Nor is what was undone by an event
+    that retention has emptied. Raises `OutboxUnavailable`.
     """
     before = number_of_events(database) + 1
     while before > 1:
         some = (
             select(events)
-            .where(events.c.id < before, counts(), events.c.raw.is_not(None), ~concerns(section))
+            .where(events.c.id < before, counts(), events.c.raw.is_not(None), ~concerns(section), ~_is_undone())
             .order_by(events.c.id.desc())
             .limit(BATCH)
         )
@@ -58,6 +59,18 @@ def fill(database: Database, section: str, condition: Condition) -> Iterator[Fil
             failed=sum(holds is None for _, holds in found),
         )
         before = rows[-1].id
+
+
+def _is_undone() -> ColumnElement[bool]:
+    """Whether the newest of the person's emptied events is newer and says the opposite.
+
+    Whether the section is concerned by that one nobody can tell any more, and what it undid must not be told as news.
+    """
+    emptied = events.alias()
+    mine = (emptied.c.identity_hash == events.c.identity_hash, emptied.c.state.not_in(SET_ASIDE))
+    newest = select(func.max(emptied.c.version)).where(*mine, emptied.c.raw.is_(None)).scalar_subquery()
+    is_opposite = newest % 2 != events.c.version % 2
+    return func.coalesce(and_(newest > events.c.version, is_opposite), false())
 
 
 def _holds(condition: Condition, row: Any) -> bool | None:
