@@ -18,6 +18,7 @@ from sqlalchemy import select
 
 from webhook_app.consent import Action, ConsentChange, Identity, IdentityKind
 from webhook_app.outbox import Intake, OutboxUnavailable, Queue
+from webhook_app.outbox.routing import Condition
 from webhook_app.outbox.tables import events
 from webhook_app.sync.importing import BATCH
 
@@ -167,7 +168,7 @@ def test_a_shortened_number_is_no_external_id(run: Run, file: Path) -> None:
     assert "spreadsheet has shortened" in file.with_suffix(".rejects.csv").read_text()
 
 
-@pytest.mark.parametrize("none", ["NULL", "none", "0", "{{id}}", "undefined", "N/A", "*|ID|*"])
+@pytest.mark.parametrize("none", ["NULL", "none", "0", "{{id}}", "undefined", "N/A", "%%ID%%"])
 def test_what_stands_where_there_was_no_id_is_no_external_id(none: str, run: Run, app: Flask, file: Path) -> None:
     result = run(f"external_id\n{none}\n42\n", "--yes", provider="emarsys")
     assert result.exit_code == 0, result.output
@@ -265,6 +266,53 @@ def test_a_copy_of_the_file_with_another_date_is_the_same_import(run: Run, app: 
     os.utime(file)
     app.test_cli_runner().invoke(args=["import", "sendgrid", str(file), "--yes"])
     assert len(stored(app)) == 1
+
+
+def only_of(reason: str) -> dict[str, Condition]:
+    """One section, which what names this reason concerns; `broken` breaks its condition."""
+
+    def condition(raw: bytes, *_: object) -> bool:
+        if b"broken" in raw:
+            raise ValueError("jane@example.com")
+        return reason.encode() in raw
+
+    return {"default": condition}
+
+
+def test_rows_that_concern_no_section_are_told_from_those_that_are_known(run: Run, app: Flask) -> None:
+    app.extensions["conditions"] = only_of("shop")
+    content = "email,reason\na@b.de,shop\nc@d.de,blog\ne@f.de,blog\ng@h.de,broken\n"
+    told = [
+        "4 rows can be imported",
+        "2 rows of them concern no section of Dynamic Yield (SECTION_WHEN, SECTIONS_FILE): left out.",
+        "The condition of a section fails on 1 row of them: set aside in quarantine.",
+    ]
+    dry = run(content, "--dry-run").output
+    assert [line for line in told if line not in dry] == []
+    assert "c@d.de" not in dry  # it would not be taken
+    result = run(content, "--yes")
+    assert [line for line in told if line not in result.output] == []
+    assert "Imported: 1 new, 0 known already, 2 that concern no section." in result.output
+    assert "1 in quarantine: mend the section's condition, and import the file with --again." in result.output
+    assert "@" not in result.output
+    assert [(row.state, row.identity_value) for row in stored(app)] == [("pending", "a@b.de"), ("quarantined", None)]
+    app.extensions["conditions"] = only_of("o")
+    again = run(content.replace("broken", "whole"), "--yes").output
+    assert "Imported: 3 new, 1 known already. The worker sends them." in again
+
+
+def test_a_file_of_which_no_row_concerns_a_section_is_refused_before_it_counts_as_imported(
+    run: Run, app: Flask
+) -> None:
+    app.extensions["conditions"] = only_of("shop")
+    result = run("email,reason\nc@d.de,blog\n", "--yes")
+    assert result.exit_code == 1
+    assert (
+        "no row of list.csv concerns a section of Dynamic Yield: SECTION_WHEN, or when in SECTIONS_FILE"
+        in result.output
+    )
+    app.extensions["conditions"] = only_of("blog")
+    assert "Imported: 1 new, 0 known already. The worker" in run("email,reason\nc@d.de,blog\n", "--yes").output
 
 
 def test_an_import_that_was_cut_off_goes_on_where_it_stopped(

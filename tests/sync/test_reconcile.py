@@ -206,6 +206,31 @@ def test_the_command_says_what_it_found(run: Run, sendgrid: SendGrid) -> None:
     assert "neither a time like 2026-01-05 nor a span like 2d" in run("--since", "lately").output
 
 
+def test_entries_that_concern_no_section_are_counted_apart_and_left_alone(run: Run, sendgrid: SendGrid) -> None:
+    sendgrid.account.suppress("group_suppressions", "jane@example.com", time.time() - 60, group_id=7)
+    sendgrid.account.suppress("group_suppressions", "joe@example.com", time.time() - 60, group_id=8)
+    condition = {"SECTION_WHEN": "event.entry.group_id == `7`"}
+    left = "1 left alone: they concern no section of Dynamic Yield (SECTION_WHEN, SECTIONS_FILE)."
+    dry = run("--dry-run", **condition).output
+    assert "2 entries checked: 1 are missing here" in dry
+    assert left in dry
+    result = run(**condition).output
+    assert "2 entries checked: 1 were missing here" in result
+    assert left in result
+    again = run(**condition).output
+    assert "2 entries checked: 0 were missing here" in again
+    assert left in again
+
+
+def test_an_entry_that_a_sections_condition_fails_on_is_set_aside_and_said(run: Run, sendgrid: SendGrid) -> None:
+    sendgrid.account.suppress("unsubscribes", "jane@example.com", time.time() - 60)
+    for arguments in (["--dry-run"], []):
+        result = run(*arguments, SECTION_WHEN="starts_with(event.entry.group, 'x')").output
+        assert "1 entry checked: 0 " in result
+        assert "1 could not be read; see the quarantine." in result
+        assert "no section" not in result
+
+
 def test_a_subusers_lists_can_be_compared(run: Run, sendgrid: SendGrid) -> None:
     sendgrid.subusers["shop-eu"] = Account()
     sendgrid.subusers["shop-eu"].suppress("unsubscribes", "eu@example.com", 1_760_000_000)

@@ -82,13 +82,16 @@ def import_file(
             imports, _import_id(reader, provider), reader.as_of, as_of_given=as_of is not None, again=again
         )
         reader = replace(reader, as_of=record.as_of)
-        found = _check_aloud(reader)
+        found = _check_aloud(reader, provider)
         if dry_run or not yes:
             _show(found)
         if dry_run:
             return
         if not yes:
-            click.confirm(f"Import {_count(found.good, 'row')} as opt-outs of {provider}?", abort=True)
+            click.confirm(
+                f"Import {_count(found.good - found.no_section - found.unclear, 'row')} as opt-outs of {provider}?",
+                abort=True,
+            )
         _store_aloud(reader, provider, record, found, imports=imports, database=database, ahead=ahead)
     except (CannotImport, NotCsv, NotOptOuts) as error:
         name = f"{file.name} " if isinstance(error, NotCsv | NotOptOuts) else ""
@@ -220,10 +223,11 @@ def _record(imports: Imports, import_id: str, as_of: datetime, *, as_of_given: b
     return known
 
 
-def _check_aloud(reader: ListReader) -> Check:
+def _check_aloud(reader: ListReader, provider: str) -> Check:
     rejects = reader.file.path.with_suffix(".rejects.csv")
     with click.progressbar(length=reader.file.lines, label="Checking ") as bar:
-        found = check_list(reader, rejects, tick=_stepper(bar))
+        sections = current_app.extensions["conditions"]
+        found = check_list(reader, rejects, provider, sections=sections, tick=_stepper(bar))
     if found.rejected:
         click.echo(f"{_count(found.rejected, 'row')} cannot be imported; they are in {rejects}:")
         for reason, count in found.reasons.most_common(10):
@@ -231,12 +235,31 @@ def _check_aloud(reader: ListReader) -> Check:
     if not found.good:
         raise CannotImport(f"there is no row in {reader.file.path.name} that can be imported")
     click.echo(f"{_count(found.good, 'row')} can be imported ({reader.file.encoding}, by {reader.layout.identity}).")
+    _say_unconcerned(found, reader.file.path.name)
     if found.untimed:
         click.echo(
             f"{_count(found.untimed, 'row')} of them without a time: as of {_moment(reader.as_of)}, when the list was "
             "made (say --as-of if that is wrong). A change after that is not overridden."
         )
     return found
+
+
+def _say_unconcerned(found: Check, name: str) -> None:
+    """Rows that nobody will be sent. Where that is all of them, the condition was not made for a file."""
+    if found.no_section == found.good:
+        raise CannotImport(
+            f"no row of {name} concerns a section of Dynamic Yield: SECTION_WHEN, or when in SECTIONS_FILE, leaves all "
+            "of them out. A row of a file has no fields but email, external_id, time and reason"
+        )
+    if found.no_section:
+        click.echo(
+            f"{_count(found.no_section, 'row')} of them concern no section of Dynamic Yield (SECTION_WHEN, "
+            "SECTIONS_FILE): left out."
+        )
+    if found.unclear:
+        click.echo(
+            f"The condition of a section fails on {_count(found.unclear, 'row')} of them: set aside in quarantine."
+        )
 
 
 def _show(found: Check) -> None:
@@ -271,7 +294,10 @@ def _store_aloud(
             tick=_stepper(bar),
         )
     done = imports.find(record.id) or record
-    click.echo(f"Imported: {done.accepted:,} new, {done.duplicates:,} known already. The worker sends them.")
+    left_out = f", {found.no_section:,} that concern no section" if found.no_section else ""
+    click.echo(f"Imported: {done.accepted:,} new, {done.duplicates:,} known already{left_out}. The worker sends them.")
+    if found.unclear:
+        click.echo(f"{found.unclear:,} in quarantine: mend the section's condition, and import the file with --again.")
 
 
 def _stepper(bar: Any) -> Callable[[int], None]:

@@ -76,6 +76,10 @@ def _reconcile(provider: str, since: str | None, *, dry_run: bool, **more: str) 
     )
     if result.outranked:
         click.echo(f"{result.outranked:,} left alone: the person has opted in since.")
+    if result.no_section:
+        click.echo(
+            f"{result.no_section:,} left alone: they concern no section of Dynamic Yield (SECTION_WHEN, SECTIONS_FILE)."
+        )
     if result.unreadable:
         click.echo(f"{result.unreadable:,} could not be read; see the quarantine.")
 

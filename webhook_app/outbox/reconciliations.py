@@ -29,6 +29,8 @@ class Reconciled:
     outranked: int = 0
     #: Entries that make no sense; they are in the quarantine.
     unreadable: int = 0
+    #: Opt-outs that concern no section: left alone. Not kept in the record.
+    no_section: int = 0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -30,7 +30,7 @@ def rows_of(
     rows, unconcerned = [], 0
     for change, raw in changes:
         try:
-            names = _concerned(sections, provider, change, raw)
+            names = concerned(sections, provider, change, raw)
         except ConditionFailed as error:
             rows.append(row_of_quarantined(provider, str(error), raw, hasher, now))
             continue
@@ -42,7 +42,8 @@ def rows_of(
     return rows, unconcerned
 
 
-def _concerned(sections: Mapping[str, Condition], provider: str, change: ConsentChange, raw: bytes) -> tuple[str, ...]:
+def concerned(sections: Mapping[str, Condition], provider: str, change: ConsentChange, raw: bytes) -> tuple[str, ...]:
+    """The names of the sections that a change concerns. Raises `ConditionFailed`."""
     # What a test button made up is sent nowhere, and shown all the same.
     if not sections or change.is_test:
         return (DEFAULT_SECTION,)

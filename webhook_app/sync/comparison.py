@@ -5,8 +5,8 @@ know of both. They say when somebody was put on them: that is when the opt-out h
 """
 
 import json
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any
 
@@ -17,6 +17,7 @@ from webhook_app.outbox import Database, Intake
 from webhook_app.outbox.hashing import Hasher
 from webhook_app.outbox.lookup import Known, newest_changes
 from webhook_app.outbox.reconciliations import Reconciled
+from webhook_app.outbox.routing import Condition, ConditionFailed, concerned
 from webhook_app.providers import explain
 from webhook_app.providers.fields import Address, Text
 from webhook_app.sync.sources import Source, SuppressionList
@@ -48,6 +49,8 @@ class Comparison:
     database: Database
     intake: Intake
     hasher: Hasher
+    #: Those of the intake.
+    sections: Mapping[str, Condition] = field(default_factory=dict)
     #: False: only count what is missing.
     adds: bool = True
     on_page: Callable[[SuppressionList, Reconciled], None] = lambda _list, _result: None
@@ -89,13 +92,29 @@ class Comparison:
                     missing.append((change, kept))
                 case "outranked":
                     outranked += 1
-        drift = self._add(missing, quarantined) if self.adds else len(missing)
+        wanted, unclear = self._of_a_section(missing)
+        quarantined += unclear
+        drift = self._add(wanted, quarantined) if self.adds else len(wanted)
         return Reconciled(
             checked=result.checked + checked,
             drift=result.drift + drift,
             outranked=result.outranked + outranked,
             unreadable=result.unreadable + len(quarantined),
+            no_section=result.no_section + len(missing) - len(wanted) - len(unclear),
         )
+
+    def _of_a_section(
+        self, missing: list[tuple[ConsentChange, bytes]]
+    ) -> tuple[list[tuple[ConsentChange, bytes]], list[tuple[str, bytes]]]:
+        """Those that concern one, and those of which a condition makes no sense, with the reason."""
+        wanted, unclear = [], []
+        for change, kept in missing:
+            try:
+                if concerned(self.sections, self.source.provider, change, kept):
+                    wanted.append((change, kept))
+            except ConditionFailed as error:
+                unclear.append((str(error), kept))
+        return wanted, unclear
 
     def _add(self, missing: list[tuple[ConsentChange, bytes]], quarantined: list[tuple[str, bytes]]) -> int:
         return self.intake.add(self.source.provider, changes=missing, quarantined=quarantined).accepted

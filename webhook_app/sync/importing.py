@@ -12,11 +12,11 @@ from typing import Any, TextIO
 from marshmallow import ValidationError
 
 from webhook_app.consent import ConsentChange
-from webhook_app.outbox import Database, Intake, OutboxUnavailable
+from webhook_app.outbox import Added, Database, Intake, OutboxUnavailable
 from webhook_app.outbox.hashing import load_hasher
 from webhook_app.outbox.imports import Import, Imports
 from webhook_app.outbox.lookup import Known, newest_changes
-from webhook_app.outbox.routing import Condition
+from webhook_app.outbox.routing import Condition, ConditionFailed, concerned
 from webhook_app.providers import explain
 from webhook_app.sync.csv_file import Row
 from webhook_app.sync.opt_out_list import ListReader
@@ -33,13 +33,23 @@ class Check:
 
     good: int = 0
     untimed: int = 0
+    #: Of the good ones: what concerns no section and is left out, and what the condition of one makes no sense of.
+    no_section: int = 0
+    unclear: int = 0
     rejected: int = 0
     reasons: Counter[str] = field(default_factory=Counter)
     #: The first changes, for the person who has to agree.
     sample: list[ConsentChange] = field(default_factory=list)
 
 
-def check_list(reader: ListReader, rejects: Path, *, tick: Callable[[int], None] = lambda _: None) -> Check:
+def check_list(
+    reader: ListReader,
+    rejects: Path,
+    provider: str,
+    *,
+    sections: Mapping[str, Condition] | None = None,
+    tick: Callable[[int], None] = lambda _: None,
+) -> Check:
     """Try every row, and write those that cannot be imported to `rejects`, each with its reason."""
     found = Check()
     writer = _Rejects(rejects, reader)
@@ -53,13 +63,26 @@ def check_list(reader: ListReader, rejects: Path, *, tick: Callable[[int], None]
             else:
                 found.good += 1
                 found.untimed += not reader.has_time(row)
-                if len(found.sample) < SAMPLE:
+                if _is_taken(found, provider, change, reader.raw(row), sections or {}) and len(found.sample) < SAMPLE:
                     found.sample.append(change)
             if number % BATCH == 0:
                 tick(number)
     finally:
         writer.close()
     return found
+
+
+def _is_taken(
+    found: Check, provider: str, change: ConsentChange, raw: bytes, sections: Mapping[str, Condition]
+) -> bool:
+    """Whether a good row concerns a section; counted where it does not."""
+    try:
+        names = concerned(sections, provider, change, raw)
+    except ConditionFailed:
+        found.unclear += 1
+        return False
+    found.no_section += not names
+    return bool(names)
 
 
 class _Rejects:
@@ -107,19 +130,19 @@ def store(
     batch: list[tuple[ConsentChange, bytes]] = []
     number = 0
 
-    def add() -> int:
+    def add() -> Added:
         # What a webhook has said, or a comparison with the ESP's lists has found, need not be sent again.
         known = newest_changes(database, hasher, (change.identity for change, _ in batch))
         news = [(change, raw) for change, raw in batch if not _is_known(known, change)]
-        return intake.add(provider, changes=news).accepted
+        return intake.add(provider, changes=news)
 
     def flush(*, finished: bool = False) -> None:
         _patiently(make_room, sleep)
-        accepted = _patiently(add, sleep)
-        duplicates = len(batch) - accepted
+        added: Added = _patiently(add, sleep)
+        duplicates = len(batch) - added.accepted - added.no_section - added.quarantined
         _patiently(
             lambda: imports.advance(
-                record.id, rows=number, accepted=accepted, duplicates=duplicates, finished=finished
+                record.id, rows=number, accepted=added.accepted, duplicates=duplicates, finished=finished
             ),
             sleep,
         )

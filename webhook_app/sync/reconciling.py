@@ -67,6 +67,7 @@ class Reconciler:
             drift=result.drift,
             outranked=result.outranked,
             unreadable=result.unreadable,
+            no_section=result.no_section,
         )
 
     def now(self, since: datetime | None, on_page: Callable[[SuppressionList, Reconciled], None]) -> Reconciled:
@@ -118,6 +119,7 @@ class Reconciler:
             database=self._database,
             intake=Intake(self._database, sections=self._sections),
             hasher=load_hasher(self._database),
+            sections=self._sections or {},
             on_page=on_page,
         )
 
