@@ -13,6 +13,7 @@ import pytest
 from tests.outbox.world import Clock
 from tests.processes import free_port
 from webhook_app.egress import DIRECT, Egress
+from webhook_app.ops import alerts
 from webhook_app.ops.alerts import RETRY_AFTER, TRIES, WELL_FOR, Alerts, Message, look_once, send
 from webhook_app.ops.status import Finding, Severity
 from webhook_app.outbox import Database
@@ -32,20 +33,19 @@ class Watch:
     def __init__(self, database: Database, clock: Clock) -> None:
         self.alerts, self.clock = Alerts(database, clock=clock), clock
         self.told: list[Message] = []
-        self.reachable = True
+        self.unreachable: list[int] = []
 
     def look(self, *findings: Finding, after: float = 15.0) -> list[str]:
         """The titles that were sent."""
         self.clock.go(after)
         before = len(self.told)
-        look_once(self.alerts, lambda: findings, self._tell, name="shop")
+        look_once(self.alerts, lambda: findings, self._tell, places=2, name="shop")
         return [one.title for one in self.told[before:]]
 
     def _tell(self, message: Message) -> list[int]:
-        if not self.reachable:
-            return [1]
-        self.told.append(message)
-        return []
+        if len(self.unreachable) < 2:
+            self.told.append(message)
+        return self.unreachable
 
 
 @pytest.fixture
@@ -86,17 +86,28 @@ def test_of_two_workers_one_tells(database: Database, clock: Clock) -> None:
 
 
 def test_an_address_that_cannot_be_reached_is_tried_again_and_not_for_ever(watch: Watch) -> None:
-    watch.reachable = False
+    watch.unreachable = [1, 2]
     assert watch.look(DEAD) == []
-    watch.reachable = True
+    watch.unreachable = []
     assert watch.look(DEAD) == []  # not at once
     assert watch.look(DEAD, after=RETRY_AFTER) == ["shop: 1 thing is wrong"]
 
-    watch.reachable = False
+    watch.unreachable = [1, 2]
     for _ in range(TRIES):
         watch.look(DEAD, PAUSED, after=RETRY_AFTER)
-    watch.reachable = True
+    watch.unreachable = []
     assert watch.look(DEAD, PAUSED, after=RETRY_AFTER) == []
+
+
+def test_an_address_that_never_works_costs_the_others_neither_peace_nor_the_good_news(
+    watch: Watch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    watch.unreachable = [2]
+    assert watch.look(DEAD) == ["shop: 1 thing is wrong"]
+    assert [watch.look(DEAD, after=RETRY_AFTER) for _ in range(TRIES)] == [[]] * TRIES
+    assert watch.look(after=WELL_FOR + 15) == ["shop: all is well again"]
+    assert [watch.look(after=RETRY_AFTER) for _ in range(TRIES)] == [[]] * TRIES
+    assert capsys.readouterr().out.count("alert_not_sent") == 2
 
 
 # ---------------------------------------------------------------- over the wire
@@ -106,10 +117,13 @@ def test_an_address_that_cannot_be_reached_is_tried_again_and_not_for_ever(watch
 def http_receiver() -> Iterator[tuple[int, list[dict[str, Any]]]]:
     """Its port, and what it was sent."""
     received: list[dict[str, Any]] = []
+    held = threading.Event()
 
     class Handler(BaseHTTPRequestHandler):
         def do_POST(self) -> None:
             received.append(json.loads(self.rfile.read(int(self.headers["Content-Length"]))))
+            if self.path == "/slow":
+                held.wait(30)
             self.send_response(500 if self.path == "/broken" else 200)
             self.end_headers()
 
@@ -119,6 +133,7 @@ def http_receiver() -> Iterator[tuple[int, list[dict[str, Any]]]]:
         thread = threading.Thread(target=server.serve_forever)
         thread.start()
         yield server.server_port, received
+        held.set()
         server.shutdown()
         thread.join()
 
@@ -179,6 +194,15 @@ def test_the_places_of_addresses_that_did_not_take_it_are_told(
     ]
     assert send(urls, DIRECT, TEST) == [1, 3, 4]
     assert send(urls, DIRECT, None) == [4]
+
+
+def test_an_address_that_takes_too_long_does_not_hide_whom_the_alert_has_reached(
+    http_receiver: tuple[int, list[dict[str, Any]]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    port = http_receiver[0]
+    monkeypatch.setattr(alerts, "SEND_TIMEOUT", 8.0)
+    urls = [f"json://127.0.0.1:{port}/hook", f"json://127.0.0.1:{port}/slow?rto=30"]
+    assert send(urls, DIRECT, TEST) == [2]
 
 
 def test_an_alert_leaves_through_the_proxy(http_receiver: tuple[int, list[dict[str, Any]]], tmp_path: Path) -> None:

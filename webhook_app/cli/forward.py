@@ -92,6 +92,7 @@ def _alerting(settings: Settings, database: Database) -> AbstractContextManager[
         alerts.Alerts(database),
         lambda: findings(database, open_esps=open_esps),
         partial(alerts.send, settings.alert_urls, settings.egress),
+        places=len(settings.alert_urls),
         name=alerts.name_of(settings.public_url),
     )
 

@@ -113,12 +113,12 @@ def message(rows: Sequence[Any], *, all_well: bool, name: str) -> Message:
 def send(urls: Sequence[str], egress: Egress, what: Message | None) -> list[int]:
     """Send a message, or with None ask whether every address can be used; the places of those that failed, from 1.
 
-    Takes `SEND_TIMEOUT` seconds at most.
+    Takes `SEND_TIMEOUT` seconds at most; whoever had not taken it by then has failed.
     """
     asked = {"urls": list(urls)} | ({"title": what.title, "body": what.body} if what else {})
     command = [sys.executable, "-m", "webhook_app.ops.send_alert"]
     try:
-        ran = subprocess.run(  # noqa: S603 (ourselves)
+        took = subprocess.run(  # noqa: S603 (ourselves)
             command,
             input=json.dumps(asked).encode(),
             stdout=subprocess.PIPE,
@@ -126,11 +126,12 @@ def send(urls: Sequence[str], egress: Egress, what: Message | None) -> list[int]
             env=_environment(egress),
             timeout=SEND_TIMEOUT,
             check=False,
-        )
-        failed: list[int] = json.loads(ran.stdout)
-    except (subprocess.TimeoutExpired, OSError, ValueError):
-        return list(range(1, len(urls) + 1))
-    return failed
+        ).stdout
+    except subprocess.TimeoutExpired as error:
+        took = error.stdout or b""
+    except OSError:
+        took = b""
+    return [place for place in range(1, len(urls) + 1) if str(place).encode() not in took.split()]
 
 
 def _environment(egress: Egress) -> Mapping[str, str]:
@@ -143,7 +144,12 @@ def _environment(egress: Egress) -> Mapping[str, str]:
 
 @contextmanager
 def watching(
-    alerts: Alerts, look: Callable[[], Sequence[Finding]], tell: Callable[[Message], list[int]], *, name: str
+    alerts: Alerts,
+    look: Callable[[], Sequence[Finding]],
+    tell: Callable[[Message], list[int]],
+    *,
+    places: int,
+    name: str,
 ) -> Iterator[None]:
     """Look every `LOOK_EVERY` seconds in a thread of its own, for as long as the block lasts."""
     stop = threading.Event()
@@ -151,7 +157,7 @@ def watching(
     def keep_watching() -> None:
         while not stop.wait(LOOK_EVERY):
             try:
-                look_once(alerts, look, tell, name=name)
+                look_once(alerts, look, tell, places=places, name=name)
             except OutboxUnavailable as error:
                 log.warning("alerts_not_looked_at", reason=str(error))
             except Exception as error:
@@ -167,17 +173,23 @@ def watching(
 
 
 def look_once(
-    alerts: Alerts, look: Callable[[], Sequence[Finding]], tell: Callable[[Message], list[int]], *, name: str
+    alerts: Alerts,
+    look: Callable[[], Sequence[Finding]],
+    tell: Callable[[Message], list[int]],
+    *,
+    places: int,
+    name: str,
 ) -> None:
-    """One look, and what there is to tell. Raises `OutboxUnavailable`."""
+    """One look, and what there is to tell at so many `places`. Raises `OutboxUnavailable`."""
     alerts.record(look())
     rows = alerts.due()
     if not rows:
         return
     failed = tell(message(rows, all_well=alerts.all_well(), name=name))
     if failed:
-        places = ", ".join(map(str, failed))
-        log.error("alert_not_sent", places_in_alert_urls=places, alerts=[row.slug for row in rows])
-    else:
+        where = ", ".join(map(str, failed))
+        log.error("alert_not_sent", places_in_alert_urls=where, alerts=[row.slug for row in rows])
+    # Somebody knows now. To tell it again for the sake of one place would tell all the others again, too.
+    if len(failed) < places:
         alerts.mark_sent(rows)
         log.info("alert_sent", alerts=[row.slug for row in rows])

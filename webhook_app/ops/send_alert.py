@@ -12,14 +12,17 @@ import apprise
 
 
 def main() -> int:
-    """0 when every address took it; with `check`, when every address is one that Apprise knows.
+    """0 when every address took it; without a title, when every address is one that Apprise knows.
 
-    Prints the places in `ALERT_URLS`, from 1, of those that did not.
+    Prints the places in `ALERT_URLS`, from 1, of those that did: each at once, for the parent may lose its patience.
     """
     asked = json.load(sys.stdin)
-    failed = [place for place, url in enumerate(asked["urls"], start=1) if not _works(url, asked)]
-    print(json.dumps(failed))  # noqa: T201 (the answer to the parent process)
-    return 1 if failed else 0
+    works = []
+    for place, url in enumerate(asked["urls"], start=1):
+        works.append(_works(url, asked))
+        if works[-1]:
+            print(place, flush=True)  # noqa: T201 (the answer to the parent process)
+    return 0 if all(works) else 1
 
 
 def _works(url: str, asked: dict[str, str]) -> bool:
