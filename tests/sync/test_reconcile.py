@@ -18,6 +18,7 @@ from webhook_app.consent import Action, ConsentChange, Identity, IdentityKind
 from webhook_app.outbox import Database, Intake, Queue
 from webhook_app.outbox.lookup import SLACK
 from webhook_app.outbox.maintenance import Maintenance
+from webhook_app.outbox.quarantine import Quarantine
 from webhook_app.outbox.reconciliations import Compared, Reconciled, Reconciliation, Reconciliations
 from webhook_app.outbox.tables import events, reconciliations
 from webhook_app.settings import Settings
@@ -183,6 +184,18 @@ def test_an_entry_that_makes_no_sense_is_quarantined_once_and_costs_nobody_else(
         "on SendGrid's list Global Unsubscribes: email: is not an email address",
         "on SendGrid's list Global Unsubscribes: entry: is not a JSON object",
     ]
+
+
+def test_an_entry_that_makes_no_sense_and_was_discarded_does_not_come_back(
+    sendgrid: SendGrid, database: Database, reconcile: Callable[..., Reconciled]
+) -> None:
+    sendgrid.account.lists["unsubscribes"] += [{"email": "no address", "created": 1_760_000_000}, "what?"]  # type: ignore[list-item]
+    reconcile()
+    # Who has it read as a webhook first finds out no more.
+    Quarantine(database).keep(2, "is not an event")
+    assert Maintenance(database).discard([1, 2]) == 2
+    reconcile()
+    assert [(row.id, row.state) for row in stored(database)] == [(1, "discarded"), (2, "discarded")]
 
 
 def test_only_entries_from_then_on_are_looked_at(

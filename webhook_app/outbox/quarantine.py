@@ -12,7 +12,7 @@ from webhook_app.outbox.hashing import load_hasher
 from webhook_app.outbox.inserts import insert_events
 from webhook_app.outbox.intake import due_when_stored
 from webhook_app.outbox.routing import Condition, rows_of
-from webhook_app.outbox.tables import State, events, key_once_set_aside
+from webhook_app.outbox.tables import State, events, is_of_list, key_once_set_aside
 from webhook_app.outbox.times import seconds_to_micros
 
 #: Numbers of new changes named in the note; a whole batch may have become readable.
@@ -67,7 +67,7 @@ class Quarantine:
         return True
 
     def keep(self, number: int, reason: str) -> None:
-        """It is still not understood; the reason may be another."""
-        mine = (events.c.id == number) & (events.c.state == State.QUARANTINED)
+        """It is still not understood; the reason may be another, but of an entry of a list, which is no webhook."""
+        mine = (events.c.id == number) & (events.c.state == State.QUARANTINED) & ~is_of_list()
         with self._database.write() as connection:
             connection.execute(update(events).where(mine).values(error=reason))

@@ -17,6 +17,7 @@ from sqlalchemy import (
     SmallInteger,
     Table,
     Text,
+    and_,
     case,
     func,
     literal_column,
@@ -47,6 +48,9 @@ class State(StrEnum):
 SET_ASIDE = (State.QUARANTINED, State.DISCARDED, State.TEST)
 
 _SET_ASIDE = "state IN ('quarantined', 'discarded', 'test')"
+
+#: How the reason begins for which an entry of an ESP's own list is quarantined.
+ON_LIST = "on {}'s list {}: "
 
 #: The section where no others are configured.
 DEFAULT_SECTION = "default"
@@ -384,12 +388,19 @@ def counts() -> ColumnElement[bool]:
     return ~set_aside()
 
 
+def is_of_list() -> ColumnElement[bool]:
+    """Whether a quarantined event is an entry of an ESP's own list: the reason says so."""
+    return func.coalesce(events.c.error, "").like(ON_LIST.format("%", "%") + "%")
+
+
 def key_once_set_aside(dialect: str) -> ColumnElement[bytes]:
     """The dedupe key of an event that is set aside now.
 
     Of a quarantined one nothing but its bytes is known. The same bytes may come again a week later and mean a new
-    unsubscribe, so from now on the old row has a key that nothing else has.
+    unsubscribe, so from now on the old row has a key that nothing else has. Not so an entry of an ESP's list: it comes
+    with every comparison, and is the same entry.
     """
     mine: ColumnElement[bytes] = events.c.dedupe_key
     nobodys = func.randomblob(20) if dialect == "sqlite" else func.uuid_send(func.gen_random_uuid())
-    return case((events.c.state == State.QUARANTINED, nobodys), else_=mine)
+    is_of_webhook = and_(events.c.state == State.QUARANTINED, ~is_of_list())
+    return case((is_of_webhook, nobodys), else_=mine)

@@ -18,6 +18,7 @@ from webhook_app.outbox.hashing import Hasher
 from webhook_app.outbox.lookup import Known, newest_changes
 from webhook_app.outbox.reconciliations import Reconciled
 from webhook_app.outbox.routing import Condition, ConditionFailed, concerned
+from webhook_app.outbox.tables import ON_LIST
 from webhook_app.providers import explain
 from webhook_app.providers.fields import Address, Text
 from webhook_app.sync.sources import Source, SuppressionList
@@ -75,7 +76,8 @@ class Comparison:
                 change = _change(one, raw)
             except ValidationError as error:
                 checked += 1
-                quarantined.append((f"on {self.source.api.title}'s list {one.title}: {explain(error)}", kept))
+                reason = ON_LIST.format(self.source.api.title, one.title) + explain(error)
+                quarantined.append((reason, kept))
                 continue
             if change is None or (since and change.occurred_at and change.occurred_at < since):
                 continue
