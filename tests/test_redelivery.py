@@ -162,6 +162,28 @@ def test_what_the_url_said_is_kept_with_the_event(make_app: MakeApp, database_ur
     assert new.identity_value == "jane@example.com"
 
 
+def test_what_a_sections_condition_could_not_judge_keeps_what_the_url_said(
+    make_app: MakeApp, database_url: str
+) -> None:
+    more = {"DATABASE_URL": database_url, **EMARSYS}
+    app = make_app(SECTION_WHEN="contains(event.lists, 'uk')", **more)
+    headers = {"Authorization": "Bearer token-of-the-tests"}
+    body = {"email": "jane@example.com", "optin": "", "lists": None}
+    answer = app.test_client().post("/webhooks/emarsys?action=opt_out", json=body, headers=headers)
+    assert answer.json == {"accepted": 0, "duplicates": 0, "ignored": 0, "quarantined": 1}
+    (event,) = all_events(app)
+    mended_app = make_app(SECTION_WHEN="event.lists == `null`", **more)
+    again = Redelivery(
+        app.extensions["database"],
+        mended_app.extensions["providers"],
+        forward_opt_ins=False,
+        sections=mended_app.extensions["conditions"],
+    )
+    assert again.one(Verb.REPLAY, event) is True
+    aside, new = all_events(app)
+    assert (aside.state, new.state, new.action) == (State.DISCARDED, State.PENDING, "opt_out")
+
+
 def test_a_body_that_is_no_json_keeps_what_the_url_said_too(make_app: MakeApp, database_url: str) -> None:
     app = make_app(DATABASE_URL=database_url, **EMARSYS)
     app.test_client().post(

@@ -3,6 +3,7 @@
 import base64
 import hmac
 import json
+import re
 import time
 from typing import Any
 
@@ -74,6 +75,20 @@ def test_a_secret_in_the_url() -> None:
     assert reason(scheme, WebhookRequest(url_secret="older")) == "url_secret_wrong"
     assert reason(scheme, WebhookRequest(url_secret="")) == "url_secret_missing"
     assert reason(scheme, WebhookRequest()) == "url_secret_missing"
+
+
+@pytest.mark.parametrize("secret", ["ab//cd", "/abcd", "abcd/", "ab/cd", "//a///b//", "ab+cd=="])
+@pytest.mark.parametrize("end", ["", "/"])
+def test_a_secret_with_slashes_is_known_by_what_a_path_leaves_of_it(secret: str, end: str) -> None:
+    """A path with doubled slashes is the one with single ones, and one at its end changes nothing."""
+    scheme = UrlSecret(secrets=(secret.encode(),))
+    scheme.verify(WebhookRequest(url_secret=re.sub("/+", "/", secret).strip("/") + end))
+    scheme.verify(WebhookRequest(url_secret=secret))
+
+
+@pytest.mark.parametrize(("secret", "given"), [("/" * 20, "/"), ("ab//cd", "abcd"), ("ab/cd", "ab"), ("ab", "a/b")])
+def test_no_slash_stands_for_a_secret_and_none_that_divides_one_may_be_missing(secret: str, given: str) -> None:
+    assert reason(UrlSecret(secrets=(secret.encode(),)), WebhookRequest(url_secret=given)) == "url_secret_wrong"
 
 
 class TestJwt:

@@ -70,6 +70,8 @@ def test_amazons_signature_for_somebody_elses_topic_proves_nothing_and_costs_no_
     [
         "http://sns.eu-central-1.amazonaws.com/SimpleNotificationService-a.pem",
         "https://sns.eu-central-1.amazonaws.com.evil.example/SimpleNotificationService-a.pem",
+        "https://sns.s3.amazonaws.com/SimpleNotificationService-a.pem",  # anybody's bucket
+        "https://sns.s3-eu-west-1.amazonaws.com/SimpleNotificationService-a.pem",
         "https://evil.example/sns.eu-central-1.amazonaws.com/SimpleNotificationService-a.pem",
         "https://sns.eu-central-1.amazonaws.com@evil.example/SimpleNotificationService-a.pem",
         "https://sns.eu-central-1.amazonaws.com:8443/SimpleNotificationService-a.pem",

@@ -202,6 +202,11 @@ def concerns(when: str | None, event: object, provider: str = "sendgrid") -> boo
         # What is absent is null: of an imported row, of an event of another ESP.
         ("event.asm_group_id == `4711`", {}, False),
         ("event.asm_group_id == `4711`", b"no JSON at all", False),
+        # A name that was cut within an emoji, and bytes that are no UTF-8: read as the webhook itself was.
+        ("event.asm_group_id == `4711`", rb'{"asm_group_id":4711,"name":"Jane \ud83d"}', True),
+        ("event.asm_group_id == `4711`", b'{"asm_group_id":4711,"name":"J\xf6rg"}', True),
+        # Behind it, the query of the URL.
+        ("event.asm_group_id == `4711`", b'{"asm_group_id":4711}\n?action=opt_out', True),
         ("event == `null`", b"no JSON at all", True),
         ("contains(event.lists, 'uk')", {"lists": ["uk", "de"]}, True),
         ("event.is_uk", {"is_uk": True}, True),

@@ -3,6 +3,7 @@
 import codecs
 import json
 import re
+import time
 from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
@@ -63,6 +64,15 @@ def reading(case: Case, body: bytes, *, damaged_too: bool = False) -> Reading:
 def test_batches_of_every_shape_are_tried() -> None:
     names = {case.provider for case in BATCHED}
     assert names >= {"sendgrid", "emarsys", "klaviyo", "campaign_monitor", "sparkpost", "mandrill", "braze", "sfmc"}
+
+
+@pytest.mark.parametrize("body", [b'"' + b'\\"' * 500_000, b'{"a": "' + b'\\"' * 500_000, b"[" + b'"\\' * 500_000])
+def test_a_text_that_is_never_closed_is_told_at_once(body: bytes) -> None:
+    """Anybody may send it, before we know who calls: tried from each of its quotes, it would take hours."""
+    began = time.thread_time()
+    with pytest.raises(Unreadable):
+        load_json(body)
+    assert time.thread_time() - began < 5
 
 
 @pytest.mark.parametrize("damage", DAMAGES)

@@ -11,6 +11,7 @@ import pytest
 from flask import Flask
 
 from tests.providers.cases import PAYLOADS
+from tests.signing import SendGridSigner
 
 MakeApp = Callable[..., Flask]
 KEY = "a-signing-secret"
@@ -134,6 +135,21 @@ def test_a_mailgun_subaccounts_event_may_be_signed_by_the_parents_key(make_app: 
     assert client.post("/webhooks/mailgun", json=signed).status_code == 401
 
 
+@pytest.mark.parametrize("name", [rb"Jane \ud83d", b"J\xf6rg", b"J\torg"])
+def test_one_odd_text_does_not_make_an_authentic_mailgun_event_a_forgery(make_app: MakeApp, name: bytes) -> None:
+    """Timestamp and token are signed, and are as they were, though a name is cut within an emoji or in Latin-1."""
+    client = make_app(MAILGUN_SIGNING_KEYS=KEY).test_client()
+    event = json.loads((PAYLOADS / "mailgun" / "opt_out.json").read_bytes())
+    event["event-data"]["user-variables"] = {"name": "NAME"}
+    body = json.dumps(event | {"signature": mailgun_signature("d" * 50, KEY)}).encode().replace(b"NAME", name)
+    answer = client.post("/webhooks/mailgun", data=body, content_type="application/json")
+    assert answer.status_code == 200
+    # Whom damaged bytes name is not known for sure.
+    assert answer.json["accepted"] + answer.json["quarantined"] == 1  # type: ignore[index]
+    forged = body.replace(b"d" * 50, b"e" * 50)
+    assert client.post("/webhooks/mailgun", data=forged, content_type="application/json").status_code == 401
+
+
 def test_mailguns_old_webhooks_are_forms(make_app: MakeApp) -> None:
     client = make_app(MAILGUN_SIGNING_KEYS=KEY).test_client()
     form = {"event": "unsubscribed", "recipient": "jane@example.com", "domain": "mg.example.com", "tag": "*"}
@@ -193,3 +209,14 @@ def test_klaviyo_writes_its_timestamp_in_several_forms(make_app: MakeApp, now: C
     for webhook_id, status in (("01HWEBHOOK", 200), ("another", 401), (None, 200)):
         of = headers if webhook_id is None else headers | {"Klaviyo-Webhook-Id": webhook_id}
         assert client.post("/webhooks/klaviyo", data=body, headers=of).status_code == status
+
+
+@pytest.mark.parametrize("reason", [["Unsubscribed Address"], {"text": "Unsubscribed Address"}, None, 7])
+def test_a_dropped_event_with_a_reason_that_is_no_text_costs_its_batch_nothing(
+    make_app: MakeApp, sendgrid_signer: SendGridSigner, reason: object
+) -> None:
+    client = make_app(SENDGRID_EVENTS="unsubscribe,dropped").test_client()
+    about = {"email": "jane@example.com", "timestamp": 1767607200}
+    body = json.dumps([about | {"event": "dropped", "reason": reason}, about | {"event": "unsubscribe"}]).encode()
+    answer = client.post("/webhooks/sendgrid", data=body, headers=sendgrid_signer.headers(body))
+    assert answer.json == {"accepted": 1, "duplicates": 0, "ignored": 1, "quarantined": 0}

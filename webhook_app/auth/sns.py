@@ -25,7 +25,8 @@ from webhook_app.egress import DIRECT, Egress
 
 #: Amazon's own hosts, and nothing that only looks like one: this is what keeps a forged message from
 #: naming a certificate of its own, and our server from calling addresses a stranger chose.
-_HOST = r"https://sns\.[a-z0-9-]{1,32}\.amazonaws\.com(?:\.cn)?"
+#: A region has parts, and a number in the end: `sns.s3.amazonaws.com` would be anybody's bucket.
+_HOST = r"https://sns\.[a-z]{2,8}(?:-[a-z]{2,16}){1,3}-\d{1,2}\.amazonaws\.com(?:\.cn)?"
 _CERTIFICATE_URL = re.compile(_HOST + r"/SimpleNotificationService-[A-Za-z0-9]{1,64}\.pem")
 #: Printable ASCII without a backslash: two parsers of such a URL cannot disagree on its host.
 _SUBSCRIBE_URL = re.compile(_HOST + r"/[!-\[\]-~]{0,2000}")

@@ -10,7 +10,6 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import orjson
 from marshmallow import ValidationError, fields, validate, validates_schema
 
 from webhook_app.consent import Action, IdentityKind
@@ -18,8 +17,9 @@ from webhook_app.delivery import WireForm
 from webhook_app.delivery.registry import DESTINATIONS, build_form
 from webhook_app.egress import Egress
 from webhook_app.outbox.routing import Condition as RoutingCondition
-from webhook_app.providers import flatten
+from webhook_app.providers import Unreadable, flatten, load_json
 from webhook_app.providers.expressions import Condition
+from webhook_app.providers.kept import kept
 from webhook_app.providers.toml_fields import Made, Table, Variable, condition, one_of, read_toml
 from webhook_app.settings import EVENTS_API_BASES, BaseUrl, ConfigurationError, Settings
 
@@ -48,15 +48,15 @@ class Section:
     when: Condition | None = None
 
     def concerns(self, raw: bytes, provider: str, action: Action, kind: IdentityKind) -> bool:
-        """Whether an event is this section's. `raw` is the event as its ESP sent it, as JSON.
+        """Whether an event is this section's. `raw` is the event as its ESP sent it and as it is kept.
 
         Raises `ValidationError` where the condition does not fit the event.
         """
         if self.when is None:
             return True
         try:
-            event = orjson.loads(raw)
-        except orjson.JSONDecodeError:
+            event = load_json(kept(raw)[0])
+        except Unreadable:
             # As of an imported row: what is absent is null.
             event = None
         return self.when.holds({"provider": provider, "action": str(action), "kind": str(kind), "event": event})

@@ -71,7 +71,8 @@ class Provider:
 
 @dataclass(slots=True, kw_only=True)
 class Reading:
-    """What one webhook said. Each change and each event that could not be translated keeps its raw bytes."""
+    """What one webhook said. Each change and each event that could not be translated keeps its raw bytes,
+    and the query of the URL, which may say what it means."""
 
     changes: list[tuple[ConsentChange, bytes]] = field(default_factory=list)
     quarantined: list[tuple[str, bytes]] = field(default_factory=list)
@@ -111,7 +112,7 @@ def read(provider: Provider, request: WebhookRequest, *, forward_opt_ins: bool, 
         if change is None or (change.action is Action.OPT_IN and not forward_opt_ins):
             reading.ignored += 1
         else:
-            reading.changes.append((change, dump_raw(event)))
+            reading.changes.append((change, keep(dump_raw(event))))
     if unreadable > MAX_QUARANTINED:
         reason, _ = reading.quarantined[0]
         reading.quarantined = [(f"{unreadable} events cannot be read; the first: {reason}", keep(request.body))]

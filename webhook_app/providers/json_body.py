@@ -79,8 +79,10 @@ def dump_raw(event: Any) -> bytes:
         return b'"nested too deeply to be kept"'
 
 
-#: A text with what stands around it, or a control character between texts, where only white space may be.
-_TEXT_OR_CONTROL = re.compile(r'"[^"\\]*(?:\\.[^"\\]*)*"|[\x00-\x08\x0b\x0c\x0e-\x1f]', re.DOTALL)
+#: A text with what stands around it, or a control character between texts, where only white space may be. A text that
+#: is not closed matches, too, and nothing is given back once it was taken: anybody may send what would be tried over
+#: and over again.
+_TEXT_OR_CONTROL = re.compile(r'"[^"\\]*+(?:\\.[^"\\]*+)*+"?|[\x00-\x08\x0b\x0c\x0e-\x1f]', re.DOTALL)
 _CONTROL = re.compile("[\x00-\x1f]")
 #: What is wrong is marked with a lone surrogate, which no text can hold: U+DC80 and up for a byte, as Python's
 #: `surrogateescape` has it, and U+DC00 to U+DC1F for a control character.

@@ -113,7 +113,7 @@ class SendGridTranslator:
             # "blocked" is a temporary refusal; the test button's bounce has no type at all.
             return event.get("type") == "bounce"
         if name == "dropped":
-            return event.get("reason") in DROPPED_FOR_GOOD
+            return str(event.get("reason")) in DROPPED_FOR_GOOD
         if name in GROUP_EVENTS and self.group_ids:
             return _group_id(event) in self.group_ids
         return True
