@@ -105,11 +105,16 @@ def test_a_script_replays_by_number_and_learns_what_was_left_alone(app: Flask) -
         (["events", "discard", "99"], "Error: there is no change #99"),
         (["events", "list", "--state", "gone"], "Error: Invalid value for '--state'"),
         (["events", "list", "--since", "yesterday"], "Error: Invalid value for '--since'"),
+        (["events", "discard", "--person", "", "--yes"], "Error: Invalid value for '--person': is blank"),
+        (["events", "replay", "--state", "dead", "--person", "\r", "--yes"], "Error: Invalid value for '--person'"),
+        (["events", "replay", "--state", "dead", "--provider", " ", "--yes"], "Error: Invalid value for '--provider'"),
     ],
 )
 def test_a_mistake_is_one_clear_line(app: Flask, arguments: list[str], line: str) -> None:
+    before = states(app)
     result = run(app, *arguments)
     assert result.exit_code != 0
+    assert states(app) == before
     assert result.output.splitlines()[-1].startswith(line)
 
 

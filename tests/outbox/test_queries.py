@@ -43,7 +43,7 @@ def found(database: Database, **which: Any) -> list[str | None]:
 
 
 @pytest.mark.parametrize(
-    "wanted", ["jane@example.com", " Jane@Example.COM ", "1", "#1", "JANE@EXAMPLE.COM"], ids=lambda wanted: wanted
+    "wanted", ["jane@example.com", " Jane@Example.COM ", "#1", " #1 ", "JANE@EXAMPLE.COM"], ids=lambda wanted: wanted
 )
 def test_a_person_is_found_by_address_in_any_case_and_by_number(database: Database, store: Store, wanted: str) -> None:
     store(opt_out("jane@example.com"), opt_out("joe@example.com"))
@@ -60,6 +60,12 @@ def test_a_person_is_found_by_external_and_push_id_and_by_the_pseudonym_of_the_l
     assert found(database, person=pseudonym) == ["token-1"]
 
 
+def test_a_bare_number_is_somebodys_id_and_never_a_strangers_change(database: Database, store: Store) -> None:
+    store(opt_out("jane@example.com"), opt_out("1", kind=IdentityKind.EXTERNAL))
+    assert found(database, person="1") == ["1"]
+    assert found(database, person="2") == []
+
+
 def test_a_person_is_found_after_retention_has_emptied_the_row(database: Database, store: Store) -> None:
     store(opt_out("jane@example.com"))
     with database.write() as connection:
@@ -71,7 +77,9 @@ def test_a_person_is_found_after_retention_has_emptied_the_row(database: Databas
     assert (life.change, life.raw) == (None, None)
 
 
-@pytest.mark.parametrize("person", ["' OR 1=1 --", "%", "\0", "\ud800", "9" * 400, "#-1", "<script>", "0" * 32, "²"])
+@pytest.mark.parametrize(
+    "person", ["' OR 1=1 --", "%", "\0", "\ud800", "9" * 400, "#-1", "<script>", "0" * 32, "²", " ", "\r"]
+)
 def test_a_strange_search_finds_nobody(database: Database, store: Store, person: str) -> None:
     store(opt_out("jane@example.com"))
     assert found(database, person=person) == []

@@ -11,7 +11,7 @@ from flask import current_app
 from flask.cli import AppGroup
 
 from webhook_app.cli import shared
-from webhook_app.cli.shared import as_json, database, print_json, report_database_errors, settings
+from webhook_app.cli.shared import as_json, database, not_blank, print_json, report_database_errors, settings
 from webhook_app.delivery import Undeliverable, WireForm
 from webhook_app.outbox import State
 from webhook_app.outbox.queries import Event, Filter, Life, newest_number, search, show
@@ -26,10 +26,12 @@ def _filters(command: Callable[..., Any]) -> Callable[..., Any]:
     for option in reversed(
         [
             click.option(
-                "--person", default="", help="Address, external or push id, or the pseudonym from a log line."
+                "--person",
+                callback=not_blank,
+                help="Address, external or push id, #number of a change, or the pseudonym from a log line.",
             ),
             click.option("--state", type=click.Choice([state.value for state in State])),
-            click.option("--provider", default="", help="Name of the ESP."),
+            click.option("--provider", callback=not_blank, help="Name of the ESP."),
             click.option("--since", type=click.DateTime(_WHEN), help="Received from then on (UTC)."),
             click.option("--until", type=click.DateTime(_WHEN), help="Received before then (UTC)."),
         ]
@@ -38,11 +40,18 @@ def _filters(command: Callable[..., Any]) -> Callable[..., Any]:
     return command
 
 
-def _filter(*, person: str, state: str | None, provider: str, since: datetime | None, until: datetime | None) -> Filter:
+def _filter(
+    *,
+    person: str | None,
+    state: str | None,
+    provider: str | None,
+    since: datetime | None,
+    until: datetime | None,
+) -> Filter:
     return Filter(
-        person=person,
+        person=person or "",
         state=None if state is None else State(state),
-        provider=provider,
+        provider=provider or "",
         since=since and since.replace(tzinfo=UTC),
         until=until and until.replace(tzinfo=UTC),
     )

@@ -63,4 +63,11 @@ def print_json(value: object) -> None:
     click.echo(orjson.dumps(value, option=orjson.OPT_UTC_Z | orjson.OPT_NON_STR_KEYS).decode())
 
 
+def not_blank(_context: click.Context, _parameter: click.Parameter, value: str | None) -> str | None:
+    """An unset variable of a script must not count as an option that was not given: it would widen an order."""
+    if value is not None and not value.strip():
+        raise click.BadParameter("is blank")
+    return value
+
+
 as_json = click.option("--json", "as_json", is_flag=True, help="One JSON object a line, for scripts.")

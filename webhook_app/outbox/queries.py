@@ -54,7 +54,7 @@ _SORT_KEYS: dict[Sort, ColumnElement[Any]] = {
 class Filter:
     """Which changes. What is left empty does not narrow; times are those of receipt, from `since` to before `until`."""
 
-    #: An address, an external or push id, a change's number, or the pseudonym that stands in the logs.
+    #: An address, an external or push id, a change's number behind `#`, or the pseudonym that stands in the logs.
     person: str = field(default="", repr=False)
     state: State | None = None
     provider: str = ""
@@ -267,8 +267,9 @@ def _columns(*more: ColumnElement[Any]) -> Select[Any]:
 
 def _conditions(database: Database, connection: Connection, which: Filter) -> ColumnElement[bool]:
     conditions: list[ColumnElement[bool]] = [events.c.id > 0]
-    if person := which.person.strip():
-        conditions.append(_is_person(database, person))
+    # A blank one that was given is nobody, not everybody.
+    if which.person:
+        conditions.append(_is_person(database, which.person.strip()))
     if which.state is not None:
         conditions.append(IN_STATE[which.state])
     if which.provider:
@@ -304,15 +305,17 @@ def pseudonyms(database: Database, person: str) -> str:
 
 def _is_person(database: Database, person: str) -> ColumnElement[bool]:
     """By keyed hash, so that it finds people after retention has emptied their rows, and needs no address on disk."""
-    about, number = events.c.identity_hash.in_(hashes_of(database, person)), _number_of(person)
+    about = events.c.identity_hash.in_(hashes_of(database, person))
+    # Not a bare number: it may be somebody's id, and an order would reach a stranger's change with it.
+    number = _number_of(person) if person.startswith("#") else None
     return about if number is None else or_(about, events.c.id == number)
 
 
 def hashes_of(database: Database, person: str) -> list[bytes]:
     hasher = load_hasher(database)
     hashes = []
-    # A lone surrogate: nobody is called so, for it could not have been stored.
-    with suppress(UnicodeEncodeError):
+    # Blank, or a lone surrogate: nobody is called so, for it could not have been stored.
+    with suppress(ValueError):
         hashes = [hasher.identity(Identity(kind=kind, value=person)) for kind in IdentityKind]
     parts = person.split(_BETWEEN)
     if all(len(part) == 2 * HASH_BYTES for part in parts):
