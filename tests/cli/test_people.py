@@ -11,10 +11,12 @@ from click.testing import Result
 from flask import Flask
 
 from tests.outbox.world import Clock, change, ending, register, rows
-from webhook_app.consent import Action
+from webhook_app.consent import Action, Identity, IdentityKind
 from webhook_app.outbox import Intake, Queue, Sent
 from webhook_app.outbox.journal import Journal
 from webhook_app.outbox.maintenance import Maintenance
+from webhook_app.outbox.queries import pseudonyms
+from webhook_app.outbox.recent import RecentWebhooks, recent
 
 MakeApp = Callable[..., Flask]
 SENT = Sent("POST", "https://dy-api.com/v2/collect/user/event", b'{"plainTextEmail": "jane@example.com"}')
@@ -98,3 +100,92 @@ def test_retention_empties_what_was_sent_with_the_address(app: Flask) -> None:
     assert shown["attempts"][0]["sent"] is None
     assert shown["events"][0]["identity_value"] is None
     assert [line["identity"] for line in exported(app)] == ["ann@example.com"]
+
+
+def stored(app: Flask, *raws: bytes) -> None:
+    Intake(app.extensions["database"]).add("sendgrid", quarantined=[("email: is odd", raw) for raw in raws])
+
+
+def erase(app: Flask, person: str) -> str:
+    return run(app, "erase", person, "--yes", "--even-if-unfinished").output
+
+
+def kept_bodies(app: Flask) -> list[bytes | None]:
+    return [one.body for one in recent(app.extensions["database"])]
+
+
+@pytest.mark.parametrize(
+    ("erased", "stays"),
+    [
+        ("ann@example.com", b'{"mail": "joann@example.com"}'),
+        ("ann@example.com", b'{"mail": "ann@example.com.au"}'),
+        ("42", b'{"mail": "joe42@example.com", "time": 1764201600, "id": 42}'),
+    ],
+)
+def test_whoever_is_erased_takes_nobody_elses_quarantined_event_along(app: Flask, erased: str, stays: bytes) -> None:
+    database = app.extensions["database"]
+    opt_out = change(identity=Identity(kind=IdentityKind.EXTERNAL, value="42"))
+    Intake(database).add("sendgrid", changes=[(opt_out, b"{}")])
+    stored(app, stays)
+    assert "1 events of this person were erased" in erase(app, erased)
+    assert [bytes(row.raw) for row in rows(database) if row.state == "quarantined"] == [stays]
+
+
+@pytest.mark.parametrize(
+    "raw",
+    [b'{"mail": "o\'brien@example.com"}', b"mail=O%27Brien%40Example.com&x=1", b"{'mail': 'o'brien@example.com'}"],
+)
+def test_an_address_with_an_apostrophe_is_whole_with_it(app: Flask, raw: bytes) -> None:
+    stored(app, raw)
+    assert "nothing is known" in erase(app, "brien@example.com")
+    assert "1 events of this person were erased" in erase(app, "o'brien@example.com")
+
+
+def test_what_was_set_aside_out_of_the_quarantine_goes_with_its_person(app: Flask) -> None:
+    database = app.extensions["database"]
+    stored(app, b'{"mail": "jane@example.com"}', b'{"mail": "jill@example.com"}')
+    Maintenance(database).discard([row.id for row in rows(database) if row.state == "quarantined"])
+    assert "2 events of this person were erased" in erase(app, "jane@example.com")
+    assert "1 events of this person were erased" in erase(app, "jill@example.com")
+    assert not [row for row in rows(database) if row.state == "discarded"]
+
+
+@pytest.mark.parametrize("by_pseudonym", [False, True])
+def test_who_is_erased_is_gone_from_what_is_shown_of_the_last_webhooks(app: Flask, by_pseudonym: bool) -> None:
+    database = app.extensions["database"]
+    opt_out = change(identity=Identity(kind=IdentityKind.EXTERNAL, value="cust-42"))
+    Intake(database).add("sendgrid", changes=[(opt_out, b"{}")])
+    webhooks = RecentWebhooks(database)
+    bodies = [b"email=Jane%40example.com", b'[{"mail": "jane@example.com"}]', b'{"mail": "mary-jane@example.com"}']
+    for body in [*bodies, b'{"id": "cust-42"}', b'{"id": "cust-421"}', b'{"id": "my-cust-42"}']:
+        webhooks.add("sendgrid", method="POST", status=200, body=body)
+    webhooks.flush()
+    for person in ("jane@example.com", "cust-42"):
+        erase(app, pseudonyms(database, person) if by_pseudonym else person)
+    left = [b'{"mail": "mary-jane@example.com"}', b'{"id": "cust-421"}', b'{"id": "my-cust-42"}']
+    assert sorted(filter(None, kept_bodies(app))) == sorted(left)
+    assert len(kept_bodies(app)) == 6
+
+
+def test_who_stands_in_quarantine_alone_is_shown_and_can_be_erased(app: Flask) -> None:
+    stored(app, b'{"mail": "jill@example.com"}')
+    assert "email: is odd: quarantined" in run(app, "show", "jill@example.com").output
+    (event,) = json.loads(run(app, "show", "jill@example.com", "--json").output)["set_aside"]
+    assert event["error"] == "email: is odd"
+    assert "1 events of this person were erased" in erase(app, "jill@example.com")
+    assert "nothing is known" in run(app, "show", "jill@example.com").output
+
+
+@pytest.mark.parametrize("blank", ["", " ", "\r\n"])
+def test_a_blank_person_is_one_clear_line(app: Flask, blank: str) -> None:
+    for command in (["show", blank], ["erase", blank, "--yes"]):
+        result = run(app, *command)
+        assert result.exit_code == 2
+        assert result.output.splitlines()[-1] == "Error: Invalid value for 'PERSON': is blank"
+
+
+def test_ids_are_hashed_as_they_are_for_dynamic_yield_compares_them_exactly(app: Flask) -> None:
+    opt_out = change(identity=Identity(kind=IdentityKind.EXTERNAL, value="Cust-42"))
+    Intake(app.extensions["database"]).add("sendgrid", changes=[(opt_out, b"{}")])
+    hashed = {line["sha256"] for line in exported(app, "--hash", "sha256")}
+    assert hashlib.sha256(b"Cust-42").hexdigest() in hashed

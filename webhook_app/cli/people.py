@@ -9,23 +9,32 @@ from typing import Any
 import click
 from flask.cli import AppGroup
 
-from webhook_app.cli.shared import as_json, database, print_json, record, report_database_errors
+from webhook_app.cli.shared import as_json, database, not_blank, print_json, record, report_database_errors
+from webhook_app.consent import IdentityKind
 from webhook_app.console.export import cell
-from webhook_app.outbox.people import Person, erase_person, is_unfinished, opted_out, show_person
-from webhook_app.outbox.queries import pseudonyms
+from webhook_app.outbox.people import (
+    OptedOut,
+    Person,
+    erase_person,
+    is_unfinished,
+    opted_out,
+    set_aside_mentions,
+    show_person,
+)
+from webhook_app.outbox.queries import Event, pseudonyms
 
 people = AppGroup("people", help="What each person wants, what Dynamic Yield was told, and how to forget somebody.")
 
 
 @people.command("show")
-@click.argument("person")
+@click.argument("person", callback=not_blank)
 @as_json
 @report_database_errors
 def show(person: str, as_json: bool) -> None:
     """Show what is known of PERSON: an address, an id, or the pseudonym of a log line."""
-    found = _find(person)
+    found, mentioning = _find(person)
     if as_json:
-        print_json(_plain(found))
+        print_json(_plain(found, mentioning))
         return
     for one in found.consents:
         click.echo(f"section {one.section}: wants {one.wanted} since {_time(one.since)} (event #{one.event})")
@@ -35,7 +44,7 @@ def show(person: str, as_json: bool) -> None:
             click.echo(f"  given up   {_time(one.given_up_at)}: {one.error}")
         elif one.due_at:
             click.echo("  being told" if one.being_told else f"  due        {_time(one.due_at)} {one.error}")
-    for event in found.events:
+    for event in (*found.events, *mentioning[::-1]):
         said = f"{event.provider} {event.reason or event.error}"
         click.echo(f"event #{event.id} {_time(event.received_at)} {said}: {event.state}")
     for number, attempt in found.attempts:
@@ -57,7 +66,7 @@ def export(hashed: str | None) -> None:
     for batch in opted_out(database()):
         emptied += sum(one.identity is None for one in batch)
         lines.writerows(
-            [one.section, one.kind, _written(one.identity, hashed), one.since.isoformat(), one.told_at or ""]
+            [one.section, one.kind, _written(one, hashed), one.since.isoformat(), one.told_at or ""]
             for one in batch
             if one.identity is not None
         )
@@ -66,31 +75,32 @@ def export(hashed: str | None) -> None:
 
 
 @people.command("erase")
-@click.argument("person")
+@click.argument("person", callback=not_blank)
 @click.option("--yes", is_flag=True, help="Do not ask.")
 @click.option("--even-if-unfinished", is_flag=True, help="Also where Dynamic Yield was not told of an opt-out yet.")
 @as_json
 @report_database_errors
 def erase(person: str, yes: bool, even_if_unfinished: bool, as_json: bool) -> None:
     """Forget PERSON: the register, the log and what was sent. Their opt-out is then known only to Dynamic Yield."""
-    found = _find(person)
+    found, mentioning = _find(person)
     if is_unfinished(found) and not even_if_unfinished:
         raise click.ClickException("Dynamic Yield does not know yet what this person wants: it would never be told")
     if not yes:
-        click.confirm(f"forget this person with {len(found.events)} events?", abort=True, err=True)
+        click.confirm(f"forget this person with {len(found.events) + len(mentioning)} events?", abort=True, err=True)
     record("people erase", person=pseudonyms(database(), person))
     erased = erase_person(database(), person)
     print_json({"erased": erased}) if as_json else click.echo(f"{erased} events of this person were erased")
 
 
-def _find(person: str) -> Person:
-    found = show_person(database(), person)
-    if found is None:
+def _find(person: str) -> tuple[Person, list[Event]]:
+    """What was understood of them, and what was not and mentions them."""
+    found, mentioning = show_person(database(), person), set_aside_mentions(database(), person)
+    if found is None and not mentioning:
         raise click.ClickException("nothing is known of this person")
-    return found
+    return found or Person(consents=[], events=[], attempts=[]), mentioning
 
 
-def _plain(person: Person) -> dict[str, Any]:
+def _plain(person: Person, mentioning: list[Event]) -> dict[str, Any]:
     attempts = [{"event": number, **dataclasses.asdict(attempt)} for number, attempt in person.attempts]
     for attempt in attempts:
         if attempt["sent"]:
@@ -99,14 +109,17 @@ def _plain(person: Person) -> dict[str, Any]:
     return {
         "register": [dataclasses.asdict(one) for one in person.consents],
         "events": [dataclasses.asdict(one) for one in person.events],
+        "set_aside": [dataclasses.asdict(one) for one in mentioning],
         "attempts": attempts,
     }
 
 
-def _written(identity: str | None, hashed: str | None) -> str:
-    if identity is None or not hashed:
-        return cell(identity)
-    return hashlib.sha256(identity.strip().lower().encode()).hexdigest()
+def _written(one: OptedOut, hashed: str | None) -> str:
+    if one.identity is None or not hashed:
+        return cell(one.identity)
+    # As Dynamic Yield compares them: ids exactly.
+    said = one.identity.lower() if one.kind is IdentityKind.EMAIL else one.identity
+    return hashlib.sha256(said.encode()).hexdigest()
 
 
 def _time(moment: Any) -> str:

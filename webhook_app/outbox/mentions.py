@@ -4,7 +4,7 @@ So a person is found in the quarantine too, and no address stands on the disk bu
 """
 
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from itertools import islice
 from urllib.parse import unquote_to_bytes
 
@@ -19,7 +19,10 @@ from webhook_app.outbox.tables import State
 MOST_OF_EVENT = 50
 MOST = 1000
 
-_LIKE_ADDRESS = re.compile(rb"[^\s\"'<>()\[\]{},;:&=\\]{1,256}@[^\s\"'<>()\[\]{},;:&=\\@]{1,256}")
+#: An apostrophe inside belongs to it: o'brien is not brien.
+_LIKE_ADDRESS = re.compile(
+    rb"[^\s\"'<>()\[\]{},;:&=\\][^\s\"<>()\[\]{},;:&=\\]{0,255}@[^\s\"'<>()\[\]{},;:&=\\@]{1,256}"
+)
 
 #: The hash, and the dedupe key of the event.
 Mention = dict[str, bytes]
@@ -28,7 +31,7 @@ Mention = dict[str, bytes]
 def mentions_in(rows: Iterable[NewRow], hasher: Hasher) -> list[Mention]:
     """Whom the quarantined ones of these rows mention."""
     found = (
-        {"mentioned": hasher.identity(Identity(kind=IdentityKind.EMAIL, value=text)), "key": row.dedupe_key}
+        {"mentioned": _hash(text, hasher), "key": row.dedupe_key}
         for row in rows
         if row.state == State.QUARANTINED
         for text in _addresses(row.raw)
@@ -36,11 +39,28 @@ def mentions_in(rows: Iterable[NewRow], hasher: Hasher) -> list[Mention]:
     return list(islice(found, MOST))
 
 
+def is_mentioned(hashes: Collection[bytes], raw: bytes, hasher: Hasher) -> bool:
+    """Whether one of the address-like texts, whole, has one of these hashes."""
+    return any(_hash(text, hasher) in hashes for text in set(_like_addresses(raw)))
+
+
 def _addresses(raw: bytes) -> set[str]:
-    # Also as a form writes them.
-    texts = {raw, unquote_to_bytes(raw)}
-    found = (match for text in texts for match in _LIKE_ADDRESS.findall(text))
-    return {match.decode(errors="replace").strip(".") for match in islice(found, MOST_OF_EVENT)}
+    return set(islice(_like_addresses(raw), MOST_OF_EVENT))
+
+
+def _like_addresses(raw: bytes) -> Iterator[str]:
+    for written in as_sent(raw):
+        for match in _LIKE_ADDRESS.finditer(written):
+            yield match[0].decode(errors="replace").strip(".")
+
+
+def as_sent(raw: bytes) -> set[bytes]:
+    """As it is, and as a form is read."""
+    return {raw, unquote_to_bytes(raw)}
+
+
+def _hash(text: str, hasher: Hasher) -> bytes:
+    return hasher.identity(Identity(kind=IdentityKind.EMAIL, value=text))
 
 
 #: A dedupe key is an event's own, so one that came before is not noted twice.

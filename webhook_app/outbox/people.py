@@ -3,17 +3,20 @@
 Raises `OutboxUnavailable` where the database cannot be used.
 """
 
-from collections.abc import Iterator
+import re
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import delete, or_, select, tuple_, update
+from sqlalchemy import Connection, and_, delete, or_, select, tuple_, update
 
 from webhook_app.consent import Action, IdentityKind
 from webhook_app.outbox.database import Database
+from webhook_app.outbox.hashing import Hasher, load_hasher
+from webhook_app.outbox.mentions import as_sent, is_mentioned
 from webhook_app.outbox.queries import PAGE, Attempt, Event, Filter, attempt_of, hashes_of, stream
-from webhook_app.outbox.tables import State, attempts, consents, events, mentions, recent_webhooks
+from webhook_app.outbox.tables import State, attempts, consents, events, mentions, recent_webhooks, set_aside
 from webhook_app.outbox.times import from_micros, maybe_from_micros
 
 BATCH = 1000  # rows
@@ -83,10 +86,18 @@ def show_person(database: Database, person: str) -> Person | None:
 
 def quarantined_mentions(database: Database, person: str) -> list[Event]:
     """Events in quarantine in which the person's address stands, newest first, at most a page."""
-    hashes = hashes_of(database, person)
-    mentioned = select(mentions.c.event_id).where(mentions.c.identity_hash.in_(hashes))
-    some = events.c.id.in_(mentioned)
-    return [event for batch in stream(database, Filter(state=State.QUARANTINED), some) for event in batch][::-1][:PAGE]
+    return _mentioning(database, person, Filter(state=State.QUARANTINED))
+
+
+def set_aside_mentions(database: Database, person: str) -> list[Event]:
+    """The same, with those that have left the quarantine: they still hold the address."""
+    return _mentioning(database, person, Filter())
+
+
+def _mentioning(database: Database, person: str, which: Filter) -> list[Event]:
+    mentioned = select(mentions.c.event_id).where(mentions.c.identity_hash.in_(hashes_of(database, person)))
+    some = and_(events.c.id.in_(mentioned), events.c.identity_hash.is_(None))
+    return [event for batch in stream(database, which, some) for event in batch][::-1][:PAGE]
 
 
 def opted_out(database: Database) -> Iterator[list[OptedOut]]:
@@ -126,31 +137,47 @@ def is_unfinished(person: Person) -> bool:
 def erase_person(database: Database, person: str) -> int:
     """Forget all that is known of somebody; returns how many events that were.
 
-    What was not understood and holds the same text goes too, and what is shown of the last webhooks.
+    What was not understood and holds their address goes too, whatever became of it, and what is shown of the last
+    webhooks.
     """
-    hashes = hashes_of(database, person)
-    said = person.strip().lower().encode(errors="replace")
+    hashes, hasher = hashes_of(database, person), load_hasher(database)
     with database.write() as connection:
-        quarantined = connection.execute(
-            select(events.c.id, events.c.raw).where(events.c.state == State.QUARANTINED, events.c.raw.is_not(None))
-        ).all()
-        about = [row.id for row in quarantined if said in row.raw.lower()]
-        mentioning = select(mentions.c.event_id).where(mentions.c.identity_hash.in_(hashes))
-        about += connection.execute(
-            select(events.c.id).where(events.c.id.in_(mentioning), events.c.state == State.QUARANTINED)
-        ).scalars()
+        not_understood = select(events.c.id, events.c.raw).where(
+            set_aside(), events.c.identity_hash.is_(None), events.c.raw.is_not(None)
+        )
+        # By whole addresses: a part of a text may be a part of somebody else's, and an id that of a time.
+        about = [row.id for row in connection.execute(not_understood) if is_mentioned(hashes, row.raw, hasher)]
         mine = or_(events.c.identity_hash.in_(hashes), events.c.id.in_(about))
+        _empty_bodies(connection, hashes, hasher)
         connection.execute(delete(attempts).where(attempts.c.event_id.in_(select(events.c.id).where(mine))))
         erased_or_mentioned = or_(mentions.c.identity_hash.in_(hashes), mentions.c.event_id.in_(about))
         connection.execute(delete(mentions).where(erased_or_mentioned))
         connection.execute(delete(consents).where(consents.c.identity_hash.in_(hashes)))
-        erased = int(connection.execute(delete(events).where(mine)).rowcount)
-        bodies = connection.execute(
-            select(recent_webhooks.c.id, recent_webhooks.c.body).where(recent_webhooks.c.body.is_not(None))
-        ).all()
-        seen = [row.id for row in bodies if said in row.body.lower()]
-        connection.execute(update(recent_webhooks).where(recent_webhooks.c.id.in_(seen)).values(body=None))
-    return erased
+        return int(connection.execute(delete(events).where(mine)).rowcount)
+
+
+def _empty_bodies(connection: Connection, hashes: Sequence[bytes], hasher: Hasher) -> None:
+    """Of the last webhooks, those that hold the person's address or, as whole words, their ids.
+
+    One too many costs nobody anything: these are only there to be looked at.
+    """
+    of_ids = select(events.c.identity_value).where(
+        events.c.identity_hash.in_(hashes),
+        events.c.identity_kind != IdentityKind.EMAIL.value,
+        events.c.identity_value.is_not(None),
+    )
+    ids = [
+        re.compile(rb"(?<![\w-])%s(?![\w-])" % re.escape(value.encode()))
+        for value in connection.execute(of_ids.distinct()).scalars()
+    ]
+    bodies = select(recent_webhooks.c.id, recent_webhooks.c.body).where(recent_webhooks.c.body.is_not(None))
+    theirs = [
+        row.id
+        for row in connection.execute(bodies)
+        if is_mentioned(hashes, row.body, hasher)
+        or any(pattern.search(text) for pattern in ids for text in as_sent(row.body))
+    ]
+    connection.execute(update(recent_webhooks).where(recent_webhooks.c.id.in_(theirs)).values(body=None))
 
 
 def _consent(row: Any) -> Consent:
