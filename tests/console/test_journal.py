@@ -7,9 +7,10 @@ from pathlib import Path
 
 from flask import Flask
 
-from tests.console.person import Person
+from tests.console.person import PASSWORD, Person
 from tests.console.test_pages import unsubscribe
 from tests.processes import checkout, environment
+from webhook_app.outbox.journal import Journal
 
 MakeApp = Callable[..., Flask]
 Post = Callable[..., None]
@@ -36,6 +37,15 @@ def test_replays_discards_and_exports_are_written_down_with_the_login(
     ):
         assert said in page
     assert "jane@example.com" not in page
+
+
+def test_a_name_that_nobody_proved_stands_in_no_entry(make_app: MakeApp) -> None:
+    app = make_app(CONSOLE_PASSWORD=PASSWORD, CONSOLE_USERS="ann:anns password")
+    scripts = app.test_client(use_cookies=False)
+    for name, password in (("ann", PASSWORD), ("ann", "anns password"), ("ben", PASSWORD)):
+        assert scripts.get("/console/events.csv", auth=(name, password)).status_code == 200
+    entries = Journal(app.extensions["database"]).entries()
+    assert [entry.who for entry in entries] == ["console", "console (ann)", "console"]
 
 
 def test_an_empty_journal_says_so_and_nobody_reads_it_without_a_login(app: Flask, person: Person) -> None:

@@ -7,7 +7,7 @@ from datetime import timedelta
 from typing import Any
 from urllib.parse import urlencode
 
-from flask import Flask, request, session
+from flask import Flask, g, request, session
 from flask.sessions import SecureCookieSessionInterface
 from sqlalchemy import and_, case, delete, or_, select
 from sqlalchemy.dialects import postgresql, sqlite
@@ -135,13 +135,16 @@ def is_logged_in(guard: LoginGuard) -> bool:
     user = guard.user(basic.username or "", basic.password or "")
     if user is None:
         raise Unauthorized(WRONG, www_authenticate=WWWAuthenticate("basic", {"realm": "console"}))
+    g.console_user = user
     return True
 
 
 def user() -> str:
-    """Who is logged in, for the journal."""
-    basic = request.authorization
-    name: str = session.get("user") or (basic and basic.username) or ""
+    """Who is logged in, for the journal.
+
+    Only a name that was proven: with `CONSOLE_PASSWORD`, HTTP Basic may come with anybody's.
+    """
+    name: str = session.get("user") or g.get("console_user", "")
     return f"console ({name})" if name else "console"
 
 
