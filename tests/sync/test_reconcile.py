@@ -4,6 +4,7 @@ import re
 import threading
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -15,6 +16,7 @@ from sqlalchemy import select, update
 from tests.processes import wait_until
 from tests.sendgrid_api import ALL_SCOPES, Account, Call, SendGrid
 from webhook_app.consent import Action, ConsentChange, Identity, IdentityKind
+from webhook_app.ops.status import findings
 from webhook_app.outbox import Database, Intake, Queue
 from webhook_app.outbox.lookup import SLACK
 from webhook_app.outbox.maintenance import Maintenance
@@ -401,6 +403,10 @@ def pass_time(database: Database, span: timedelta) -> None:
         connection.execute(update(reconciliations).values({name: reconciliations.c[name] - micros for name in columns}))
 
 
+def slugs(database: Database) -> list[str]:
+    return [one.slug for one in findings(database, open_esps=["sendgrid"])]
+
+
 def test_eight_workers_that_look_at_once_compare_once(
     sendgrid: SendGrid, make_reconciler: Callable[[], Reconciler]
 ) -> None:
@@ -489,6 +495,42 @@ def test_the_worker_compares_beside_its_work_and_ends_at_once(
     with scheduled(make_settings(), database):
         time.sleep(0.1)
     assert threading.active_count() == 1 or "reconcile" not in {thread.name for thread in threading.enumerate()}
+
+
+@pytest.mark.parametrize("failed", [False, True])
+def test_what_was_compared_once_is_told_for_some_days(
+    failed: bool, sendgrid: SendGrid, database: Database, reconcile: Callable[..., Reconciled]
+) -> None:
+    sendgrid.account.suppress("unsubscribes", "jane@example.com", 1_760_000_000)
+    if failed:
+        sendgrid.keys.clear()
+    with suppress(ApiError):
+        reconcile()
+    slug = "not_compared:sendgrid" if failed else "drift:sendgrid"
+    assert slug in slugs(database)
+    pass_time(database, timedelta(days=3, hours=12))
+    assert slug in slugs(database)
+    pass_time(database, timedelta(days=1))
+    assert slug not in slugs(database)
+
+
+def test_a_scheduled_comparison_that_fails_is_told_for_as_long_as_it_does(
+    sendgrid: SendGrid, database: Database, make_reconciler: Callable[[], Reconciler]
+) -> None:
+    sendgrid.keys.clear()
+    for _ in range(10):
+        make_reconciler().when_due(nothing_to_say)
+        assert "not_compared:sendgrid" in slugs(database)
+        pass_time(database, timedelta(days=2))
+
+
+def test_what_a_rare_schedule_has_found_is_told_until_the_next_comparison(
+    sendgrid: SendGrid, database: Database, reconcile: Callable[..., Reconciled]
+) -> None:
+    sendgrid.account.suppress("unsubscribes", "jane@example.com", 1_760_000_000)
+    reconcile(RECONCILE_EVERY="30d")
+    pass_time(database, timedelta(days=29))
+    assert "drift:sendgrid" in slugs(database)
 
 
 def test_drift_is_counted_over_all_comparisons(

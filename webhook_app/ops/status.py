@@ -37,6 +37,10 @@ SHORTEST_SILENCE = timedelta(hours=2)
 MANY_UNAUTHENTICATED = 5
 UNAUTHENTICATED_WITHIN = timedelta(minutes=20)
 
+#: A comparison that is scheduled begins within seconds of its time. One that is overdue for so long is nobody's any
+#: more: a single `flask reconcile`, or a key that was taken away. Longer than a long weekend, so that somebody sees it.
+NOBODY_COMPARES = timedelta(days=4)
+
 
 class Severity(StrEnum):
     #: Nothing, or hardly anything, reaches Dynamic Yield.
@@ -79,7 +83,8 @@ def findings(
     try:
         current = status(database)
         counts = count_by_state(database, (State.DEAD, State.QUARANTINED))
-        esps = [*_of_esps(database, open_esps, datetime.fromtimestamp(now, UTC)), *_of_reconciliations(database)]
+        at = datetime.fromtimestamp(now, UTC)
+        esps = [*_of_esps(database, open_esps, at), *_of_reconciliations(database, at)]
     except OutboxUnavailable as error:
         return [_database_unavailable(error)]
     return [*_of_delivery(current, now), *_of_events(counts), *esps]
@@ -229,8 +234,10 @@ def silent_for(calls: Sequence[datetime], now: datetime) -> timedelta | None:
     return silence if silence > max(SILENT_PAUSES * longest, SHORTEST_SILENCE) else None
 
 
-def _of_reconciliations(database: Database) -> Iterator[Finding]:
+def _of_reconciliations(database: Database, now: datetime) -> Iterator[Finding]:
     for one in Reconciliations(database).all():
+        if now - one.due_at > NOBODY_COMPARES:
+            continue
         if one.error and one.finished_at:
             yield Finding(
                 slug=f"not_compared:{one.name}",

@@ -14,7 +14,7 @@ from sqlalchemy import and_, case, or_, select, true, update
 from webhook_app.outbox.database import Database
 from webhook_app.outbox.intake import insert_or_ignore
 from webhook_app.outbox.tables import reconciliations
-from webhook_app.outbox.times import maybe_from_micros, seconds_to_micros, to_micros
+from webhook_app.outbox.times import from_micros, maybe_from_micros, seconds_to_micros, to_micros
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -56,6 +56,8 @@ class Reconciliation:
     name: str
     #: Of what `covered_until` and `complete_at` speak; see `Compared`.
     scope: str
+    #: When it shall be compared next; while somebody does, when another may take over.
+    due_at: datetime
     started_at: datetime | None
     #: None while it goes on.
     finished_at: datetime | None
@@ -87,6 +89,7 @@ class Reconciliations:
             Reconciliation(
                 name=row.provider,
                 scope=row.scope or "",
+                due_at=from_micros(row.due_at),
                 started_at=maybe_from_micros(row.started_at),
                 finished_at=maybe_from_micros(row.finished_at),
                 error=row.error or "",
