@@ -241,6 +241,15 @@ def test_one_event_shows_the_exact_request_without_the_key(make_app: Callable[..
     assert "secret-key" not in page
 
 
+def test_a_superseded_event_says_why_it_is_not_sent(app: Flask, person: Person, post: Post) -> None:
+    post(unsubscribe())
+    post(unsubscribe(timestamp=1760000100))
+    assert states(app) == [State.SUPERSEDED, State.PENDING]
+    page = person.get("/console/events/1").text
+    assert "<b>Superseded</b>" in page
+    assert "a newer change of this person counts" in page
+
+
 def test_an_emptied_event_is_still_found_and_says_so(app: Flask, person: Person, post: Post) -> None:
     post(unsubscribe(), state="delivered")
     with app.extensions["database"].write() as connection:
