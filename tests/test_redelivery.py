@@ -13,7 +13,7 @@ from sqlalchemy import update
 from tests.outbox.world import give_all_up
 from tests.signing import SendGridSigner
 from webhook_app.consent import Action, ConsentChange, Identity, IdentityKind
-from webhook_app.outbox import State
+from webhook_app.outbox import Intake, State
 from webhook_app.outbox.queries import Event, Filter, search, show
 from webhook_app.outbox.tables import events
 from webhook_app.providers import Provider
@@ -134,6 +134,33 @@ def test_what_belongs_to_a_provider_that_is_gone_stays_and_says_so(app: Flask, p
     gone = Redelivery(app.extensions["database"], {}, forward_opt_ins=False)
     assert gone.one(Verb.REPLAY, event) is False
     assert all_events(app)[0].error == "there is no provider sendgrid any more"
+
+
+@pytest.mark.parametrize(
+    "raw",
+    [
+        {"file": "list.csv", "line": 2, "email": "jane@example.com", "time": "2026-01-05"},
+        {"file": "list.csv", "line": 2, "external_id": "0042", "reason": "nothing"},
+        {"list": "/suppression/unsubscribes", "entry": {"event": "nothing", "email": "jane@example.com"}},
+    ],
+    ids=["a row", "a row with an id", "an entry"],
+)
+@pytest.mark.parametrize("is_gone", [False, True])
+def test_a_row_of_a_file_and_an_entry_of_a_list_are_no_events_and_keep_their_reason(
+    raw: dict[str, Any], is_gone: bool, app: Flask
+) -> None:
+    database = app.extensions["database"]
+    reason = "the condition of section uk failed: ValidationError"
+    Intake(database).add("sendgrid", quarantined=[(reason, json.dumps(raw).encode())])
+
+    def says_nothing(_event: Any, _: object) -> None:
+        return None
+
+    provider = dataclasses.replace(app.extensions["providers"]["sendgrid"], translate=says_nothing)
+    again = Redelivery(database, {} if is_gone else {"sendgrid": provider}, forward_opt_ins=False)
+    assert [progress.done for progress in again.run(Verb.REPLAY, Filter())] == [0]
+    # Were it read as an event, an opt-out that counts would be set aside as one that says nothing.
+    assert [(event.state, event.error) for event in all_events(app)] == [(State.QUARANTINED, reason)]
 
 
 # ---------------------------------------------------------------- nothing leaves the quarantine unread
