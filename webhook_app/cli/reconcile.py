@@ -1,8 +1,7 @@
 """`flask reconcile`: whoever an ESP's own lists know of and was never heard of here is opted out, too."""
 
-import time
-from contextlib import suppress
-from datetime import UTC, datetime
+import re
+from datetime import UTC, datetime, timedelta
 
 import click
 from flask import current_app
@@ -13,12 +12,15 @@ from webhook_app.cli import shared
 from webhook_app.outbox import schema
 from webhook_app.outbox.reconciliations import Reconciled
 from webhook_app.providers.fields import Timestamp
-from webhook_app.settings import Duration
 from webhook_app.sync.api import ApiError
 from webhook_app.sync.reconciling import Reconciler
 from webhook_app.sync.sources import SOURCES, SuppressionList
 
 reconcile = AppGroup("reconcile", help="Compare with an ESP's own lists, and add what is missing.")
+
+#: `2d`, `12h`; further back than any setting's `Duration`. A date without separators has more digits.
+_SPAN = re.compile(r"(\d{1,7})\s*([smhd]?)", re.ASCII | re.IGNORECASE)
+_SECONDS = {"": 1, "s": 1, "m": 60, "h": 3600, "d": 86400}
 
 _since = click.option("--since", help="Only entries from then on: a time, or 2d, 12h.  [default: all]")
 _dry_run = click.option("--dry-run", is_flag=True, help="Only count what is missing.")
@@ -91,11 +93,11 @@ def _say_progress(one: SuppressionList, result: Reconciled) -> None:
 def _moment(given: str | None) -> datetime | None:
     if given is None:
         return None
-    with suppress(ValidationError):
-        return datetime.fromtimestamp(time.time() - (Duration().deserialize(given) or 0.0), UTC)
     try:
+        if found := _SPAN.fullmatch(given.strip()):
+            return datetime.now(UTC) - timedelta(seconds=int(found[1]) * _SECONDS[found[2].lower()])
         return Timestamp().deserialize(given)
-    except ValidationError:
+    except (ValidationError, OverflowError):
         raise click.BadParameter(
             f"{given} is neither a time like 2026-01-05 nor a span like 2d", param_hint="--since"
         ) from None
