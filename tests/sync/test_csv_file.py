@@ -111,6 +111,10 @@ def test_an_encoding_that_only_the_end_of_the_file_shows_is_found(path: Path) ->
 def test_a_wrong_encoding_is_said(path: Path) -> None:
     with pytest.raises(NotCsv, match="name its encoding"):
         cells(path, b"a,b\n\xff\xfe\n", encoding="utf-8")
+    with pytest.raises(NotCsv, match="is not utf-16 text"):
+        cells(path, "a,b\n".encode("utf-16-le"), encoding="utf-16")
+    with pytest.raises(NotCsv, match=r"is not utf-8 text \(invalid start byte\): name"):
+        cells(path, b"a,b\n" * 5000 + b"\xff\n", encoding="utf-8")
     with pytest.raises(NotCsv, match="no encoding called klingon"):
         cells(path, b"a,b\n", encoding="klingon")
 

@@ -109,8 +109,9 @@ def rows(file: CsvFile) -> Iterator[Row]:
         numbered = ((number, line) for number, line in enumerate(opened, start=1) if number > file.preamble)
         try:
             yield from _rows(numbered, file.delimiter)
-        except UnicodeDecodeError as error:
-            raise NotCsv(f"is not {file.encoding} text ({error.reason}): name its encoding with --encoding") from None
+        except UnicodeError as error:
+            reason = f" ({error.reason})" if isinstance(error, UnicodeDecodeError) else ""
+            raise NotCsv(f"is not {file.encoding} text{reason}: name its encoding with --encoding") from None
 
 
 def _decodes(decoder: codecs.IncrementalDecoder, chunk: bytes, *, final: bool = False) -> bool:
@@ -162,7 +163,7 @@ def _delimiter(path: Path, encoding: str) -> tuple[str, int]:
     try:
         with path.open(encoding=encoding, newline="") as opened:
             sample = list(itertools.islice(opened, SAMPLE))
-    except UnicodeDecodeError:
+    except UnicodeError:  # of utf-16 without its first two bytes, it is not the one about decoding
         raise NotCsv(f"is not {encoding} text: name its encoding with --encoding") from None
     except LookupError:
         raise NotCsv(f"cannot be read: there is no encoding called {encoding}") from None
