@@ -265,6 +265,18 @@ def test_a_format_and_a_zone_are_what_the_person_says(run: Run, app: Flask, tmp_
     assert found == ["2026-01-05 09:15", "2025-07-23 08:15"]
 
 
+@pytest.mark.parametrize("zone", ["Europe/Berlin", "America/New_York"])
+def test_a_time_at_the_ends_of_the_calendar_costs_one_row(zone: str, run: Run, app: Flask, tmp_path: Path) -> None:
+    path = tmp_path / "list.csv"
+    path.write_text(
+        "email;time\na@example.com;01.01.0001 00:00\nb@example.com;31.12.9999 23:59\nc@example.com;05.01.2026 10:00\n"
+    )
+    result = run(path, "--yes", "--time-format", "%d.%m.%Y %H:%M", "--time-zone", zone)
+    assert "1  time: lies before the year 2000" in result.output
+    assert "1  time: lies in the future" in result.output
+    assert [row.identity_value for row in stored(app)] == ["c@example.com"]
+
+
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [
@@ -386,6 +398,38 @@ def test_a_date_that_a_spreadsheet_made_a_number_is_not_left_out_silently(run: R
     path = tmp_path / "list.csv"
     path.write_text("email,opt_out_date\na@example.com,46027\n")
     assert "the times in opt_out_date are written like 46027" in run(path, "--yes").output
+
+
+@pytest.mark.parametrize(
+    "times",
+    [
+        ["4/15/2024", "12/31/2024"],
+        ["5.4.2025", "17.11.2025"],
+        ["4/15/24", "12/31/24"],
+        ["5.4.25", "17.11.25 "],
+        ["4-5-2024", "5-4-2024"],
+        ["2025-01-01 10:00:00 +0000", "2025-01-02T10:00:00+0000"],
+    ],
+)
+def test_a_date_is_no_code_of_a_bounce_and_a_zone_is_no_year(
+    times: list[str], run: Run, app: Flask, tmp_path: Path
+) -> None:
+    path = tmp_path / "list.csv"
+    rows = [f"out-{number}@b.de,{text}" for number, text in enumerate(times)]
+    path.write_text("\n".join(["email,unsubscribed_at", *rows, "in@b.de,", ""]))
+    assert run(path, "--yes", "--no-time", "--only", "unsubscribed_at").exit_code == 0
+    assert [row.identity_value for row in stored(app)] == ["out-0@b.de", "out-1@b.de"]
+    path.write_text("\n".join(["email,unsubscribed_at", *rows, ""]))
+    assert run(path, "--yes", "--no-time").exit_code == 0
+
+
+@pytest.mark.parametrize("code", ["5.1.1", "4.4.25 mailbox full", "5.7.26", "550 5.1.1 user unknown", "5 1 10"])
+def test_a_code_of_a_bounce_is_no_date(code: str, run: Run, app: Flask, tmp_path: Path) -> None:
+    path = tmp_path / "list.csv"
+    path.write_text(f"email,Suppressed\na@b.de,{code}\nc@d.de,5.1.1\n")
+    for arguments in ([], ["--only", "Suppressed"]):
+        assert run(path, "--yes", *arguments).exit_code == 1
+    assert stored(app) == []
 
 
 def test_a_time_that_is_none_is_no_opt_out(run: Run, app: Flask, tmp_path: Path) -> None:

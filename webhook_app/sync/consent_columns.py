@@ -48,11 +48,13 @@ _IN = re.compile(
 )
 #: Nobody has asked for these: dead addresses, other channels, people who never said anything.
 _NOT_ASKED = re.compile(
-    r".*bounce.*|invalid.*|clean(ed)?|undeliver.*|[45] \d+ \d+.*|never ?subscribed|non ?subscribed|not ?subscribed"
+    r".*bounce.*|invalid.*|clean(ed)?|undeliver.*|never ?subscribed|non ?subscribed|not ?subscribed"
     r"|pending|unconfirmed|archived|deleted|transactional|inactive|sms|push|whatsapp"
     r"|role( account| based| address)?|spam ?trap.*|disposable.*|.*quota.*"
     r"|.*(unknown|not exist|not an address|no such|bad domain|mailbox|mail domain).*"
 )
+#: `5.1.1`, with or without a text behind it; `5.4.2025` is a date.
+_BOUNCE_CODE = re.compile(r"[45] \d{1,3} \d{1,3}\b.*")
 _NOT_ASKED_NOTE = "bounces and the like are no opt-outs"
 
 #: Names of columns in which a yes or a no says it, and of those in which a word may.
@@ -75,7 +77,7 @@ _ACTIVE = re.compile(r"(is )?(active|aktiv|enabled|actif|activo|attivo|actief)")
 _LOST = re.compile(r"\b(deleted|bounced?|bounces|clean(ed)?|unconfirmed|archived|invalid|undeliverable)\b")
 #: A time, or numbers of lists and channels: what tells by being there.
 _TELLS_BY_BEING_THERE = re.compile(
-    r"(?=.*[1-9])(?!.*\b(19\d\d|0000|0001|9999)\b)(\d(st|nd|rd|th)?|[\s,+\[\]()]|[tz]|utc|gmt|ce?st|[ap]m"
+    r"(?=.*[1-9])(?!.*(?<!\+)\b(19\d\d|0000|0001|9999)\b)(\d(st|nd|rd|th)?|[\s,+\[\]()]|[tz]|utc|gmt|ce?st|[ap]m"
     r"|\b(mon|tue|wed|thu|fri|sat|sun|jan|feb|mar|mär|apr|may|mai|jun|jul|aug|sep|oct|okt|nov|dec|dez)[a-z]*\b)+"
 )
 #: Columns about an unsubscribe, or about something else of that name, that say of nobody whether it happened.
@@ -161,6 +163,9 @@ class Column:
         if is_blank(value):
             return Said.UNKNOWN
         text = plain(value)
+        # `4/15/24` may be either: there, the other values of the column tell.
+        if not self.is_time and _BOUNCE_CODE.fullmatch(text):
+            return Said.NOT_ASKED
         for pattern, said in ((_NOT_ASKED, Said.NOT_ASKED), (_OUT, Said.OUT), (_IN, Said.IN)):
             if pattern.fullmatch(text):
                 return said

@@ -72,7 +72,12 @@ class PastTime(Timestamp):
         return super()._deserialize(value, attr, data, **kwargs)
 
     def _in_zone(self, moment: datetime) -> datetime:
-        return (moment if moment.tzinfo else moment.replace(tzinfo=self.zone)).astimezone(UTC)
+        aware = moment if moment.tzinfo else moment.replace(tzinfo=self.zone)
+        try:
+            return aware.astimezone(UTC)
+        except OverflowError:
+            # On the first or the last day there is: too early or too late in any zone.
+            return aware.replace(tzinfo=UTC)
 
 
 def _parsed(text: str, pattern: str) -> datetime:
