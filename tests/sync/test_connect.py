@@ -171,6 +171,31 @@ def test_the_variable_is_written_beside_the_keys_and_settings_that_are_there(
     assert env.stat().st_mode & 0o777 == 0o600
 
 
+def test_a_file_that_cannot_be_written_is_told_before_anything_is_done(
+    run: Run, sendgrid: SendGrid, tmp_path: Path
+) -> None:
+    (tmp_path / "latin").write_bytes(b"# B\xfcro\n")
+    (tmp_path / "file").touch()
+    for env in (tmp_path / "no" / ".env", tmp_path / "file" / ".env", tmp_path / "latin"):
+        result = run("--yes", "--write-env", str(env))
+        assert (result.exit_code, result.output.count(f"{env} cannot be written")) == (2, 1), result.output
+    assert sendgrid.calls == []
+
+
+def test_a_file_that_could_not_be_written_after_all_costs_nobody_the_key(
+    run: Run, sendgrid: SendGrid, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(*_: Any, **__: Any) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("webhook_app.cli.connect.set_key", full)
+    result = run("--yes", "--write-env", str(tmp_path / ".env"))
+    assert result.exit_code == 0, result.output
+    assert f"{tmp_path / '.env'} could not be written: No space left on device" in result.output
+    key = sendgrid.account.public_key(sendgrid.account.webhooks[0]["id"])
+    assert f"\nSENDGRID_VERIFICATION_KEYS={key}\n" in result.output
+
+
 @pytest.mark.parametrize("given", ["https://hooks.example.com", "https://hooks.example.com/", FULL_URL, f"{FULL_URL}/"])
 def test_the_url_may_be_given_in_short_or_in_full(given: str) -> None:
     assert webhook_url(given) == FULL_URL

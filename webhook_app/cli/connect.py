@@ -29,6 +29,24 @@ VARIABLE = "SENDGRID_VERIFICATION_KEYS"
 
 connect = AppGroup("connect", help="Set up the webhook at an ESP.")
 
+
+def _writable(_context: click.Context, _option: click.Parameter, path: Path | None) -> Path | None:
+    """Refuse a file that cannot be written before anything is changed at the ESP."""
+    if path is None:
+        return None
+    # The folder, too: the file is replaced by another one, so that it is never half there.
+    writable = path.parent.is_dir() and os.access(path.parent, os.W_OK | os.X_OK)
+    try:
+        if path.exists():
+            writable = writable and os.access(path, os.W_OK)
+            dotenv_values(path)
+    except (OSError, ValueError):
+        writable = False
+    if not writable:
+        raise click.BadParameter(f"{path} cannot be written: is its folder there, both yours, and the file UTF-8?")
+    return path
+
+
 _url = click.option(
     "--url", help="The receiver's public address, like https://hooks.example.com.  [default: PUBLIC_URL]"
 )
@@ -37,6 +55,7 @@ _yes = click.option("--yes", is_flag=True, help="Do not ask.")
 _write_env = click.option(
     "--write-env",
     type=click.Path(dir_okay=False, path_type=Path),
+    callback=_writable,
     help="Write the variable for the receiver into this file, like .env.",
 )
 
@@ -125,13 +144,22 @@ def _hand_over(public_key: str, settings: Settings, write_env: Path | None) -> N
 
 
 def _say(variable: str, value: str, write_env: Path | None) -> None:
-    if write_env:
-        write_env.touch(mode=0o600)
-        write_env.chmod(0o600)
-        set_key(write_env, variable, value, quote_mode="never")
+    if write_env and _write(variable, value, write_env):
         click.echo(f"Wrote {variable} to {write_env}.")
     else:
         click.echo(f"Set this for the receiver (on Heroku: heroku config:set {variable}=…):\n\n{variable}={value}\n")
+
+
+def _write(variable: str, value: str, path: Path) -> bool:
+    try:
+        path.touch(mode=0o600)
+        path.chmod(0o600)
+        set_key(path, variable, value, quote_mode="never")
+    except OSError as error:
+        # The ESP may have been changed by now: without the value the receiver would refuse every call.
+        click.echo(f"{path} could not be written: {error.strerror}", err=True)
+        return False
+    return True
 
 
 def _test(api: SendGridApi, webhook_id: str, url: str, timeout: float) -> None:
