@@ -214,6 +214,18 @@ def test_an_equals_sign_with_nothing_behind_it_means_the_empty_cells(
     assert [row.identity_value for row in stored(app)] == ["empty@b.de", "null@b.de"]
 
 
+@pytest.mark.parametrize("never", ["never", "NULL", "-", "0000-00-00", "1970-01-01"])
+def test_what_is_written_where_nothing_was_is_no_choice_either(
+    never: str, run: Run, app: Flask, tmp_path: Path
+) -> None:
+    path = tmp_path / "list.csv"
+    path.write_text(f"email,unsubscribed_at\nin-1@b.de,{never}\nout-1@b.de,2025-01-01\n")
+    result = run(path, "--yes", "--no-time", "--only", f"unsubscribed_at={never}")
+    assert result.exit_code == 1
+    assert "--only: an empty cell in unsubscribed_at says of nobody that they opted out" in result.output
+    assert stored(app) == []
+
+
 def test_with_all_rows_only_those_that_were_chosen_are_taken(run: Run, app: Flask) -> None:
     path = next(path for path in EXPORTS if path.stem == "emarsys")
     assert run(path, "--yes", "--all-rows", "--only", "Opt-in=True").exit_code == 0

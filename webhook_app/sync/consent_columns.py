@@ -298,7 +298,7 @@ def _check_choice(column: Column, only: Only) -> None:
         raise CannotImport(f"--only: {column.title} is about another channel than email")
     if _CAME_BACK.search(column.name):
         raise CannotImport(f"--only: {column.title} is about people who came back")
-    if "" in only.values and column.blank and column.is_about_consent and not column.is_reason:
+    if any(map(is_blank, only.values)) and column.blank and column.is_about_consent and not column.is_reason:
         raise CannotImport(
             f"--only: an empty cell in {column.title} says of nobody that they opted out. If they shall be opted out "
             "all the same, say --all-rows, too"
