@@ -52,6 +52,12 @@ def test_a_person_is_shown_with_what_is_wanted_told_and_was_really_sent(app: Fla
     assert shown["attempts"][0]["sent"]["body"] == SENT.body.decode()
 
 
+def test_an_event_is_shown_with_what_was_really_sent(app: Flask) -> None:
+    shown = json.loads(app.test_cli_runner().invoke(args=["events", "show", "1", "--json"]).output)
+    sent = {"method": "POST", "url": SENT.url, "body": SENT.body.decode()}
+    assert shown["attempts"][0]["sent"] == shown["request"] == sent
+
+
 def exported(app: Flask, *arguments: str) -> list[dict[str, str]]:
     # The log line of the journal comes first here; the real command has it on its standard error.
     _, _, written = run(app, "export", *arguments).stdout.partition("\nsection,")

@@ -45,3 +45,12 @@ def test_a_section_that_is_not_there_is_named_with_those_that_are(shop: Callable
     result = shop(APP + UK).test_cli_runner().invoke(args=["sections", "fill", "us"])
     assert result.exit_code == 1
     assert "there is no section us; there are: app, uk" in result.output
+
+
+def test_an_event_that_waits_is_shown_with_the_host_of_the_first_section(shop: Callable[[str], Flask]) -> None:
+    app = shop(APP + 'region = "eu"\n')
+    Intake(app.extensions["database"], sections=app.extensions["conditions"]).add(
+        "sendgrid", changes=[(change(), b"{}")]
+    )
+    shown = app.test_cli_runner().invoke(args=["events", "show", "1"]).output
+    assert "POST https://dy-api.eu/v2/collect/user/event" in shown

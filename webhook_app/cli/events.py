@@ -12,7 +12,8 @@ from flask.cli import AppGroup
 
 from webhook_app.cli import shared
 from webhook_app.cli.shared import as_json, database, not_blank, print_json, report_database_errors, settings
-from webhook_app.delivery import Undeliverable, WireForm
+from webhook_app.delivery import Undeliverable
+from webhook_app.delivery.sections import Section
 from webhook_app.outbox import State
 from webhook_app.outbox.queries import Event, Filter, Life, newest_number, search, show
 from webhook_app.redelivery import Redelivery, Verb
@@ -91,7 +92,7 @@ def show_event(number: int, as_json: bool) -> None:
             {
                 **_plain(life.event),
                 "raw": None if life.raw is None else life.raw.decode(errors="replace"),
-                "attempts": [dataclasses.asdict(attempt) for attempt in life.attempts],
+                "attempts": [shared.plain_attempt(attempt) for attempt in life.attempts],
                 "request": _request(life),
                 "others": [_plain(other) for other in life.others],
             }
@@ -188,12 +189,15 @@ def _time(moment: datetime) -> str:
 
 
 def _request(life: Life) -> dict[str, str] | None:
-    """The request that was or would be sent, without the key; None where there is none."""
-    form: WireForm = current_app.extensions["form"]
+    """The request that was sent last or, before that, would be, without the key; None where there is none."""
+    if sent := next((attempt.sent for attempt in reversed(life.attempts) if attempt.sent), None):
+        return shared.plain_request(*sent)
+    sections: dict[str, Section] = current_app.extensions["sections"]
+    first = next(iter(sections.values()))
     if life.change is None:
         return None
     try:
-        call = form.call(life.change, pseudonym=life.event.pseudonym)
+        call = first.form.call(life.change, pseudonym=life.event.pseudonym)
     except Undeliverable:
         return None
-    return {"method": call.method, "url": settings().events_api_base + call.path, "body": call.body.decode()}
+    return shared.plain_request(call.method, first.base + call.path, call.body)

@@ -9,7 +9,15 @@ from typing import Any
 import click
 from flask.cli import AppGroup
 
-from webhook_app.cli.shared import as_json, database, not_blank, print_json, record, report_database_errors
+from webhook_app.cli.shared import (
+    as_json,
+    database,
+    not_blank,
+    plain_attempt,
+    print_json,
+    record,
+    report_database_errors,
+)
 from webhook_app.consent import IdentityKind
 from webhook_app.console.export import cell
 from webhook_app.outbox.people import (
@@ -101,16 +109,11 @@ def _find(person: str) -> tuple[Person, list[Event]]:
 
 
 def _plain(person: Person, mentioning: list[Event]) -> dict[str, Any]:
-    attempts = [{"event": number, **dataclasses.asdict(attempt)} for number, attempt in person.attempts]
-    for attempt in attempts:
-        if attempt["sent"]:
-            method, url, body = attempt["sent"]
-            attempt["sent"] = {"method": method, "url": url, "body": body.decode(errors="replace")}
     return {
         "register": [dataclasses.asdict(one) for one in person.consents],
         "events": [dataclasses.asdict(one) for one in person.events],
         "set_aside": [dataclasses.asdict(one) for one in mentioning],
-        "attempts": attempts,
+        "attempts": [{"event": number, **plain_attempt(attempt)} for number, attempt in person.attempts],
     }
 
 

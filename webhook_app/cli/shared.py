@@ -1,5 +1,6 @@
 """Helpers of the commands: settings, database, journal, errors, JSON."""
 
+import dataclasses
 import getpass
 import os
 from collections.abc import Callable
@@ -14,6 +15,7 @@ from flask import current_app
 from webhook_app.outbox import Database, OutboxUnavailable
 from webhook_app.outbox.journal import Journal
 from webhook_app.outbox.maintenance import TOKEN_LIFETIME, Maintenance
+from webhook_app.outbox.queries import Attempt
 from webhook_app.settings import Settings
 
 P = ParamSpec("P")
@@ -68,6 +70,15 @@ def not_blank(_context: click.Context, _parameter: click.Parameter, value: str |
     if value is not None and not value.strip():
         raise click.BadParameter("is blank")
     return value
+
+
+def plain_attempt(attempt: Attempt) -> dict[str, Any]:
+    """As it goes into JSON, what was sent as text."""
+    return dataclasses.asdict(attempt) | {"sent": attempt.sent and plain_request(*attempt.sent)}
+
+
+def plain_request(method: str, url: str, body: bytes) -> dict[str, str]:
+    return {"method": method, "url": url, "body": body.decode(errors="replace")}
 
 
 as_json = click.option("--json", "as_json", is_flag=True, help="One JSON object a line, for scripts.")
