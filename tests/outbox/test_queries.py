@@ -1,5 +1,6 @@
 """Finding, listing and counting what is in the outbox, on both engines."""
 
+import time
 from collections.abc import Callable
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
@@ -10,6 +11,7 @@ from sqlalchemy import update
 
 from webhook_app.consent import Action, ConsentChange, Identity, IdentityKind
 from webhook_app.outbox import Database, Intake, Queue, Settlement, State
+from webhook_app.outbox.people import show_person
 from webhook_app.outbox.queries import Filter, Sort, count, count_by_state, search, show, stream
 from webhook_app.outbox.tables import events
 
@@ -185,3 +187,18 @@ def test_streaming_gives_each_row_once_and_ends_at_what_was_there_when_it_began(
     store(opt_out("late@example.com"))
     seen += [event.id for batch in streaming for event in batch]
     assert seen == [1, 2, 3, 4, 5]
+
+
+def test_what_a_killed_worker_has_left_behind_is_not_being_sent(database: Database, store: Store) -> None:
+    store(opt_out("jane@example.com"))
+
+    def is_being_sent() -> tuple[bool, bool]:
+        life, jane = show(database, 1), show_person(database, "jane@example.com")
+        assert life
+        assert jane
+        return life.event.in_flight, jane.consents[0].being_told
+
+    assert Queue(database, clock=lambda: time.time() - 3600).claim(1)
+    assert is_being_sent() == (False, False)
+    assert Queue(database).claim(1)
+    assert is_being_sent() == (True, True)

@@ -16,6 +16,7 @@ from webhook_app.outbox.database import Database
 from webhook_app.outbox.hashing import Hasher, load_hasher
 from webhook_app.outbox.mentions import as_sent, is_mentioned
 from webhook_app.outbox.queries import PAGE, Attempt, Event, Filter, attempt_of, hashes_of, stream
+from webhook_app.outbox.states import is_being_sent
 from webhook_app.outbox.tables import State, attempts, consents, events, mentions, recent_webhooks, set_aside
 from webhook_app.outbox.times import from_micros, maybe_from_micros
 
@@ -67,9 +68,10 @@ def show_person(database: Database, person: str) -> Person | None:
     """By address, external or push id or pseudonym; None for somebody who was never heard of."""
     hashes = hashes_of(database, person)
     found = [event for batch in stream(database, Filter(), events.c.identity_hash.in_(hashes)) for event in batch]
+    being_told = is_being_sent(database.dialect).label("being_told")
     with database.read() as connection:
         rows = connection.execute(
-            select(consents).where(consents.c.identity_hash.in_(hashes)).order_by(consents.c.section)
+            select(consents, being_told).where(consents.c.identity_hash.in_(hashes)).order_by(consents.c.section)
         ).all()
         numbers = select(events.c.id).where(events.c.identity_hash.in_(hashes))
         tried = connection.execute(
@@ -191,7 +193,7 @@ def _consent(row: Any) -> Consent:
         told_at=maybe_from_micros(row.told_at),
         told_trace=row.told_trace or "",
         due_at=maybe_from_micros(row.due_at),
-        being_told=row.lease is not None,
+        being_told=bool(row.being_told),
         failed_tries=row.tries,
         given_up_at=maybe_from_micros(row.dead_at),
         error=row.error or "",

@@ -7,6 +7,7 @@ from typing import Any
 from sqlalchemy import ColumnElement, Connection, and_, func, literal, or_, select
 
 from webhook_app.outbox.tables import SET_ASIDE, State, attempts, consents, counts, events, set_aside
+from webhook_app.outbox.times import current_time
 
 #: The rows of the register that want an event: one for each section at most.
 _wants_it = and_(consents.c.identity_hash == events.c.identity_hash, consents.c.event_id == events.c.id)
@@ -53,6 +54,11 @@ is_of_somebody_unfinished = _some(
 )
 
 
+def is_being_sent(dialect: str) -> ColumnElement[bool]:
+    """Under a lease that has not run out. One that has is of a worker that was killed, and nobody sends it."""
+    return and_(consents.c.lease.is_not(None), consents.c.due_at > current_time(dialect))
+
+
 def told_since(moment: int) -> ColumnElement[bool]:
     """Whether Dynamic Yield was told of an event since then."""
     return _some(_wants_it, consents.c.told_at >= moment)
@@ -74,7 +80,8 @@ def fates(connection: Connection, rows: Sequence[Any]) -> list[Fate]:
     """What became of each of these rows of the log, in two statements for all of them."""
     people = {row.identity_hash for row in rows if row.identity_hash is not None}
     register: dict[bytes, list[Any]] = {}
-    for one in connection.execute(select(consents).where(consents.c.identity_hash.in_(people))):
+    being_sent = is_being_sent(connection.dialect.name).label("is_being_sent")
+    for one in connection.execute(select(consents, being_sent).where(consents.c.identity_hash.in_(people))):
         register.setdefault(bytes(one.identity_hash), []).append(one)
     ended = func.max(attempts.c.started_at + attempts.c.duration)
     deliveries = (
@@ -102,7 +109,7 @@ def _fate(row: Any, register: Iterable[Any], taken_at: int | None) -> Fate:
         return Fate(
             state=State.PENDING,
             due_at=first.due_at,
-            in_flight=any(one.lease is not None for one in waiting),
+            in_flight=any(one.is_being_sent for one in waiting),
             tries=max(one.tries for one in waiting),
             error=first.error,
         )

@@ -31,6 +31,13 @@ def seconds_to_micros(seconds: float) -> int:
     return round(seconds * 1_000_000)
 
 
+def current_time(dialect: str) -> ColumnElement[int]:
+    """As `Time.now`, without a clock of one's own."""
+    if dialect == "postgresql":
+        return literal_column(SERVER_TIME, BigInteger())
+    return bindparam("now", callable_=lambda: seconds_to_micros(time.time()), type_=BigInteger)
+
+
 class Time:
     """What time it is, to a statement: the server's on PostgreSQL, or the clocks of two machines could tell two times.
 
@@ -39,10 +46,9 @@ class Time:
 
     def __init__(self, database: Database, clock: Callable[[], float] | None = None) -> None:
         self._clock = clock or time.time
-        by_server = clock is None and database.dialect == "postgresql"
         self.now: ColumnElement[int] = (
-            literal_column(SERVER_TIME, BigInteger())
-            if by_server
+            current_time(database.dialect)
+            if clock is None
             else bindparam("now", callable_=self.micros, type_=BigInteger)
         )
 
