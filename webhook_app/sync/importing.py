@@ -63,7 +63,9 @@ def check_list(
             else:
                 found.good += 1
                 found.untimed += not reader.has_time(row)
-                if _is_taken(found, provider, change, reader.raw(row), sections or {}) and len(found.sample) < SAMPLE:
+                # Written out only for a condition to look at: a file may have a million rows.
+                taken = not sections or _is_taken(found, provider, change, reader.raw(row), sections)
+                if taken and len(found.sample) < SAMPLE:
                     found.sample.append(change)
             if number % BATCH == 0:
                 tick(number)
