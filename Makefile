@@ -22,7 +22,7 @@ test: .venv/ready-for-tests
 	@$(BIN)/pytest -m "slow and not alone" -n 2 --dist loadgroup
 	@$(BIN)/pytest -m "slow and alone"
 
-# Takes a quarter of an hour, and wants a machine on which nothing else runs. What it compares with is installed beside.
+# Takes an hour or more, and wants a machine on which nothing else runs. What it compares with is installed beside.
 bench: .venv/ready-for-tests .venv-bench/ready
 	@$(BIN)/python -m benchmarks
 

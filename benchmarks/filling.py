@@ -3,6 +3,7 @@
 import os
 import sqlite3
 from contextlib import closing
+from typing import Any
 
 import psycopg
 
@@ -54,12 +55,8 @@ def fill(place: Place, *, delivered: int = 0, pending: int = 0) -> None:
 
 
 def scalar(place: Place, query: str) -> int:
-    if place.engine == "sqlite":
-        with closing(sqlite3.connect(place.database_url.removeprefix("sqlite:///"), timeout=30)) as connection:
-            return int(connection.execute(query).fetchone()[0] or 0)
-    with psycopg.connect(place.database_url) as connection:
-        row = connection.execute(query.encode()).fetchone()
-        return int(row[0] or 0) if row else 0
+    found = _rows(place, query)
+    return int(found[0][0] or 0) if found else 0
 
 
 def some_people(place: Place, count: int) -> list[str]:
@@ -67,11 +64,15 @@ def some_people(place: Place, count: int) -> list[str]:
     last = scalar(place, "SELECT max(id) FROM events")
     numbers = ", ".join(str(last * number // count) for number in range(1, count + 1))
     query = f"SELECT identity_value FROM events WHERE id IN ({numbers})"  # noqa: S608 (numbers)
+    return [value for (value,) in _rows(place, query)]
+
+
+def _rows(place: Place, query: str) -> list[Any]:
     if place.engine == "sqlite":
         with closing(sqlite3.connect(place.database_url.removeprefix("sqlite:///"), timeout=30)) as connection:
-            return [row[0] for row in connection.execute(query)]
+            return connection.execute(query).fetchall()
     with psycopg.connect(place.database_url) as connection:
-        return [row[0] for row in connection.execute(query.encode())]
+        return connection.execute(query.encode()).fetchall()
 
 
 def _execute(place: Place, statement: str) -> None:

@@ -297,7 +297,6 @@ def burst(where: Place, web: Served, effort: Effort) -> dict[str, Any]:
         sending.result()
         deadline = time.monotonic() + 1800
         arrived = arrivals(box.port)
-        before_its_end = len(arrived)
         # Again and again: it remembers the last 100,000.
         while taken(box.port) < effort.burst + len(fresh):
             if time.monotonic() > deadline:
@@ -311,7 +310,6 @@ def burst(where: Place, web: Served, effort: Effort) -> dict[str, Any]:
         "seconds": done.seconds,
         "p99_ms": quantile(done.latencies, 0.99) * 1000,
         "fresh_s": [quantile(lags_, 0.5), max(lags_)],
-        "delivered_meanwhile": before_its_end,
     }
 
 
@@ -479,9 +477,7 @@ def looks(where: Place, effort: Effort) -> dict[str, list[float]]:
     filling.fill(where, pending=2 * looking.CLAIMED)
     claims = apart(looking.claims, where.database_url, effort.looks)
     people = filling.some_people(where, effort.looks)
-    with gunicorn(
-        where.folder, where.env | {"CONSOLE_PASSWORD": looking.CONSOLE_PASSWORD}, name="console", on=MEASURED
-    ) as web:
+    with gunicorn(where.folder, where.env | {"CONSOLE_PASSWORD": looking.CONSOLE_PASSWORD}, name="console") as web:
         person = looking.console(web.port)
         person.search(people[:3])  # what happens once
         return {"claim_ms": claims, "search_ms": person.search(people), "report_ms": person.report(effort.looks)}

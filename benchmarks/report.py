@@ -181,18 +181,7 @@ def _growth(growth: list[dict[str, Any]]) -> list[Row]:
             # Against the limit measured beside it: what slows the whole machine down is no growth.
             kept = last[measure]["ratio"] / first[measure]["ratio"]
             figures = [_number(statistics.median(row[measure]["product"])) for row in (first, last)]
-            found.append(
-                Row(
-                    name=f"E. {measure} with {last['rows']:,} rows, over {first['rows']:,}",
-                    engine=ENGINE[engine],
-                    product=figures[1],
-                    limit=figures[0],
-                    ratio=f"{kept:.2f}",
-                    must="≥ 0.9",
-                    reached=kept >= 0.9,
-                    score=kept / 0.9,
-                )
-            )
+            found.append(_kept(measure, engine, first, last, figures, kept))
         found += _looks(engine, first, last)
         memory = [row["web_pss_mb"] + row["worker_pss_mb"] for row in (first, last)]
         found.append(
@@ -210,6 +199,20 @@ def _growth(growth: list[dict[str, Any]]) -> list[Row]:
     return found
 
 
+def _kept(name: str, engine: str, first: dict[str, Any], last: dict[str, Any], figures: list[str], kept: float) -> Row:
+    """How much is left with the last number of rows of what there was with the first; `figures` are those of both."""
+    return Row(
+        name=f"E. {name} with {last['rows']:,} rows, over {first['rows']:,}",
+        engine=ENGINE[engine],
+        product=figures[1],
+        limit=figures[0],
+        ratio=f"{kept:.2f}",
+        must="≥ 0.9",
+        reached=kept >= 0.9,
+        score=kept / 0.9,
+    )
+
+
 def _looks(engine: str, first: dict[str, Any], last: dict[str, Any]) -> list[Row]:
     """What a claim costs, what the console's search and report take, among many and among few people."""
     if "claim_ms" not in last:
@@ -218,18 +221,8 @@ def _looks(engine: str, first: dict[str, Any], last: dict[str, Any]) -> list[Row
     found = []
     for key, name in (("claim_ms", "Claim of 100 people"), ("report_ms", "Report")):
         times = [statistics.median(row[key]) for row in (first, last)]
-        found.append(
-            Row(
-                name=f"E. {name} with {many:,} rows, over {few:,}",
-                engine=ENGINE[engine],
-                product=f"{times[1]:.1f} ms",
-                limit=f"{times[0]:.1f} ms",
-                ratio=f"{times[0] / times[1]:.2f}",
-                must="≥ 0.9",
-                reached=times[0] / times[1] >= 0.9,
-                score=times[0] / times[1] / 0.9,
-            )
-        )
+        figures = [f"{time:.1f} ms" for time in times]
+        found.append(_kept(name, engine, first, last, figures, times[0] / times[1]))
     search = quantile(last["search_ms"], 0.95)
     spread = f"{few:,} rows: {quantile(first['search_ms'], 0.95):.0f} ms"
     found.append(_at_most(f"E. Console search with {many:,} rows, p95", engine, search, SEARCH_P95, "ms", spread))
