@@ -330,7 +330,9 @@ def test_a_row_that_is_gone_costs_only_its_own_settlement_and_is_said_once(
 def test_of_somebody_who_is_erased_while_they_are_told_nothing_stays(
     database: Database, intake: Intake, queue: Queue
 ) -> None:
-    add(intake, change("jane@example.com"), change("joe@example.com"))
+    # One after the other: which of two that come together has the first number is open.
+    add(intake, change("jane@example.com"))
+    add(intake, change("joe@example.com"))
     jane, joe = queue.claim(10)
     erase_person(database, "jane@example.com")
     sent = Sent("POST", "https://dy-api.com/", b"jane@example.com")
