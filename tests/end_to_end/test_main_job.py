@@ -163,11 +163,14 @@ def test_a_waiting_worker_burns_no_cpu(product: Program) -> None:
         fields = Path(f"/proc/{worker}/stat").read_text().rpartition(")")[2].split()
         return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
 
-    before, began = cpu_seconds(), time.monotonic()
-    time.sleep(3)
+    def waits() -> bool:
+        before, began = cpu_seconds(), time.monotonic()
+        time.sleep(2)
+        return (cpu_seconds() - before) / (time.monotonic() - began) < 0.1
+
     # 200 looks a second at SQLite's counter cost one percent of a core, three of a slow one. To look for work as often
-    # would take half of it.
-    assert (cpu_seconds() - before) / (time.monotonic() - began) < 0.1
+    # would take half of it in each of these stretches; the end of the start, or a neighbour, is in one or two.
+    wait_until(waits, "two seconds with hardly any CPU", within=40)
 
 
 def test_make_run_says_what_it_made_up_and_simulate_uses_it(tmp_path: Path) -> None:
