@@ -4,7 +4,15 @@ import pytest
 
 from tests.signing import SendGridSigner
 from webhook_app.providers import registry
-from webhook_app.settings import MADE_UP, ConfigurationError, Settings, near_misses, variables
+from webhook_app.settings import (
+    MADE_UP,
+    Choice,
+    CommaSeparated,
+    ConfigurationError,
+    Settings,
+    near_misses,
+    variables,
+)
 
 
 def problems(**environ: str) -> list[str]:
@@ -92,6 +100,25 @@ def test_an_empty_variable_counts_as_absent() -> None:
 @pytest.mark.parametrize(("name", "value"), [("EVENTS_API_REGION", "EU"), ("SECTION_TYPE", "Api")])
 def test_words_are_read_in_any_letter_case(name: str, value: str) -> None:
     assert getattr(Settings.from_environment({name: value}), name.lower()) == value.lower()
+
+
+def words_of_choices() -> list[tuple[str, str]]:
+    """Every word that a setting takes, with its variable."""
+    words = []
+    for name, declared in variables().items():
+        field = declared.metadata["field"]
+        field = field.inner if isinstance(field, CommaSeparated) else field
+        words += [(name, word) for word in field.words] if isinstance(field, Choice) else []
+    return words
+
+
+@pytest.mark.parametrize(("name", "word"), words_of_choices())
+def test_each_word_of_a_choice_is_read_as_itself(name: str, word: str) -> None:
+    assert getattr(Settings.from_environment({name: word}), name.lower()) in (word, (word,))
+
+
+def test_words_that_differ_by_letter_case_alone_are_taken_as_written() -> None:
+    assert problems(EVENTS_API_PUSH_KEY="pushid") == ["EVENTS_API_PUSH_KEY must be one of: pushID, pushId"]
 
 
 @pytest.mark.parametrize("variable", ["BRAZE_TOKENS", "MAILCHIMP_URL_SECRETS", "ITERABLE_TOKENS"])

@@ -105,13 +105,15 @@ class Secret(fields.String):
 
 
 class Choice(fields.String):
-    """One of a few words, in whatever letter case."""
+    """One of a few words, in whatever letter case; where two differ by nothing else, as it is written."""
 
-    def __init__(self, *choices: str) -> None:
-        super().__init__(validate=validate.OneOf(choices, error="must be one of: {choices}"))
+    def __init__(self, *words: str) -> None:
+        super().__init__(validate=validate.OneOf(words, error="must be one of: {choices}"))
+        self.words = words
 
     def _deserialize(self, value: Any, attr: str | None, data: Any, **kwargs: Any) -> Any:
-        return value.lower()
+        alike = [word for word in self.words if word.lower() == value.lower()]
+        return alike[0] if len(alike) == 1 else value
 
 
 class Pairs(fields.Field[tuple[tuple[str, str], ...]]):

@@ -82,7 +82,7 @@ def test_consent_is_declared_in_every_call_where_the_settings_say_so(
 @pytest.mark.parametrize("section", ["web", "api"])
 @pytest.mark.parametrize("action", Action)
 def test_the_key_of_a_push_id_is_a_setting(action: Action, section: str, client: Client, box: Sandbox) -> None:
-    settings = Settings(section_type=section, events_api_push_key="pushId")
+    settings = Settings.from_environment({"SECTION_TYPE": section, "EVENTS_API_PUSH_KEY": "pushId"})
     said = change(IdentityKind.PUSH, action)
     assert_arrives_as(f"events/{section}/push-{action}-pushId.json", said, settings, client, box)
 

@@ -16,11 +16,14 @@ log = structlog.get_logger()
 """
 
 
+def output(program: str, *, stdout: Any = subprocess.PIPE, **environ: str) -> bytes:
+    command = [sys.executable, "-c", BEGIN + program]
+    run = subprocess.run(command, cwd=ROOT, env=environment(**environ), stdout=stdout, check=True, timeout=60)
+    return run.stdout or b""
+
+
 def lines(program: str, *, stdout: Any = subprocess.PIPE) -> list[dict[str, Any]]:
-    run = subprocess.run(
-        [sys.executable, "-c", BEGIN + program], cwd=ROOT, env=environment(), stdout=stdout, check=True, timeout=60
-    )
-    return [json.loads(line) for line in (run.stdout or b"").splitlines()]
+    return [json.loads(line) for line in output(program, stdout=stdout).splitlines()]
 
 
 def test_a_line_is_an_event_its_fields_its_level_and_a_time_in_utc() -> None:
@@ -73,3 +76,7 @@ def test_what_json_cannot_hold_loses_no_line() -> None:
 def test_a_full_disk_loses_lines_and_nothing_else() -> None:
     with Path("/dev/full").open("wb") as full:
         assert lines("log.info('lost')", stdout=full) == []
+
+
+def test_the_format_is_read_in_any_letter_case_as_every_setting_is() -> None:
+    assert output("log.info('said', number=1)", LOG_FORMAT="TEXT").split()[1:] == [b"[info", b"]", b"said", b"number=1"]

@@ -36,7 +36,8 @@ class LineLogger:
 def configure(to: TextIO | None = None) -> None:
     """Send structlog's lines, and those of libraries from WARNING on, to standard output, or `to` another place."""
     to = to or sys.stdout
-    for_people = os.environ.get("LOG_FORMAT") == "text"
+    # Not the settings: why they cannot be read is written as a line, too.
+    for_people = os.environ.get("LOG_FORMAT", "").strip().lower() == "text"
     render = _text if for_people else _json
     common: list[Processor] = [
         structlog.contextvars.merge_contextvars,
