@@ -13,6 +13,8 @@ WORKDIR /app
 # `providers.toml` and `sections.toml`, where there are any, are among the last.
 COPY .flaskenv Procfile gunicorn.conf.py *.toml ./
 COPY webhook_app webhook_app
+# The console shows them.
+COPY docs/esps docs/esps
 RUN mkdir instance && chown app instance
 ENV PATH=/venv/bin:$PATH PYTHONUNBUFFERED=1 PYTHONDONTWRITEBYTECODE=1 PORT=8000
 USER app

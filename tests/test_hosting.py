@@ -1,20 +1,32 @@
 """What reaches a platform, and that every way to start it starts the same."""
 
+import importlib
+import pkgutil
 import re
 import runpy
+from pathlib import Path
 from typing import Any
 
 import pytest
 import yaml  # type: ignore[import-untyped] # no types here; it comes with Apprise
 
+import webhook_app
 from tests.processes import ROOT
 from webhook_app.dev.run import procfile
+
+DOCKERFILE = (ROOT / "Dockerfile").read_text("utf-8")
 
 
 @pytest.fixture(scope="module")
 def compose() -> dict[str, Any]:
     document: dict[str, Any] = yaml.safe_load((ROOT / "compose.yaml").read_text("utf-8"))
     return document
+
+
+@pytest.fixture
+def copied() -> list[str]:
+    """What of this folder is copied into the image."""
+    return " ".join(re.findall(r"^COPY (?!--)(.+) \S+$", DOCKERFILE, re.MULTILINE)).split()
 
 
 @pytest.mark.parametrize("name", ["providers.toml", "sections.toml"])
@@ -39,13 +51,22 @@ def test_every_container_has_the_database_and_starts_after_the_migration(compose
         assert compose["services"][name]["depends_on"] == {"release": {"condition": "service_completed_successfully"}}
 
 
-def test_the_image_holds_what_it_is_made_of_and_does_not_run_as_root() -> None:
-    dockerfile = (ROOT / "Dockerfile").read_text("utf-8")
+def test_the_image_holds_what_it_is_made_of_and_does_not_run_as_root(copied: list[str]) -> None:
     ignored = (ROOT / ".dockerignore").read_text("utf-8").splitlines()
-    for copied in re.findall(r"^COPY (?!--)(.+) \S+$", dockerfile, re.MULTILINE):
-        for name in copied.split():
-            assert f"!{name}" in ignored, name
-    assert re.findall(r"^USER (\S+)$", dockerfile, re.MULTILINE) == ["app"]
+    for name in copied:
+        assert f"!{name}" in ignored, name
+    assert re.findall(r"^USER (\S+)$", DOCKERFILE, re.MULTILINE) == ["app"]
+
+
+def test_the_image_holds_every_file_that_the_package_reads_beside_itself(copied: list[str]) -> None:
+    """Such a path is a constant of a module: the guides of the console, for one."""
+    modules = [
+        importlib.import_module(found.name) for found in pkgutil.walk_packages(webhook_app.__path__, "webhook_app.")
+    ]
+    paths = {value for module in modules for value in vars(module).values() if isinstance(value, Path)}
+    inside = {path.relative_to(ROOT).as_posix() for path in paths if path.is_absolute() and path.is_relative_to(ROOT)}
+    assert "docs/esps" in inside, "the test finds none"
+    assert [path for path in inside if not any(f"{path}/".startswith(f"{name}/") for name in copied)] == []
 
 
 def test_a_newer_python_is_taken_where_the_file_for_heroku_names_an_older_one() -> None:
