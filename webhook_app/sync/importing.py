@@ -5,6 +5,7 @@ import os
 import time
 from collections import Counter
 from collections.abc import Callable, Mapping
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TextIO
@@ -21,6 +22,8 @@ from webhook_app.providers import explain
 from webhook_app.sync.csv_file import Row
 from webhook_app.sync.opt_out_list import ListReader
 
+#: Changes with the rows they are from.
+Batch = list[tuple[ConsentChange, bytes]]
 BATCH = 1000  # rows in one commit; a webhook that comes in between waits for no more than that
 SAMPLE = 3  # rows that are shown as they would be taken
 DATABASE_TRIES = 6
@@ -129,18 +132,18 @@ def store(
     `record` says where to go on. `make_room` is called before each batch, `tick` hears how many rows are done.
     """
     intake, hasher = Intake(database, sections=sections), load_hasher(database)
-    batch: list[tuple[ConsentChange, bytes]] = []
+    batch: Batch = []
     number = 0
 
-    def add() -> Added:
+    def add(batch: Batch) -> Added:
         # What a webhook has said, or a comparison with the ESP's lists has found, need not be sent again.
         known = newest_changes(database, hasher, (change.identity for change, _ in batch))
         news = [(change, raw) for change, raw in batch if not _is_known(known, change)]
         return intake.add(provider, changes=news)
 
-    def flush(*, finished: bool = False) -> None:
+    def flush(batch: Batch, number: int, *, finished: bool = False) -> int:
         _patiently(make_room, sleep)
-        added: Added = _patiently(add, sleep)
+        added: Added = _patiently(lambda: add(batch), sleep)
         duplicates = len(batch) - added.accepted - added.no_section - added.quarantined
         _patiently(
             lambda: imports.advance(
@@ -148,17 +151,23 @@ def store(
             ),
             sleep,
         )
-        batch.clear()
-        tick(number)
+        return number
 
-    for number, (row, change) in enumerate(reader.rows(), start=1):
-        if number <= record.rows:
-            continue
-        if isinstance(change, ConsentChange):
-            batch.append((change, reader.raw(row)))
-        if len(batch) == BATCH:
-            flush()
-    flush(finished=True)
+    # A batch is read while the database takes the one before.
+    with ThreadPoolExecutor(1, thread_name_prefix="import") as storing:
+        under_way: Future[int] | None = None
+        for number, (row, change) in enumerate(reader.rows(), start=1):
+            if number <= record.rows:
+                continue
+            if isinstance(change, ConsentChange):
+                batch.append((change, reader.raw(row)))
+            if len(batch) == BATCH:
+                if under_way:
+                    tick(under_way.result())
+                under_way, batch = storing.submit(flush, batch, number), []
+        if under_way:
+            tick(under_way.result())
+        tick(flush(batch, number, finished=True))
 
 
 def _is_known(known: Mapping[str, Known], change: ConsentChange) -> bool:
