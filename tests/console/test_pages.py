@@ -48,6 +48,8 @@ def test_the_overview_says_it_works_and_what_to_look_at(app: Flask, person: Pers
     assert "Working, with something to look at" in page
     assert "1 change was given up" in page
     assert "1 event was not understood" in page
+    # Where it is mended is a link here, and no way to be told.
+    assert "console →" not in page
 
 
 def test_the_overview_names_the_types_that_no_entry_knows(app: Flask, person: Person, post: Post) -> None:

@@ -14,7 +14,7 @@ from tests.outbox.world import give_all_up
 from webhook_app import build_app
 from webhook_app.consent import Action, ConsentChange, Identity, IdentityKind
 from webhook_app.ops.status import findings, silent_for
-from webhook_app.outbox import Intake, Queue
+from webhook_app.outbox import Intake, Queue, schema
 from webhook_app.outbox.counters import Count, Counters
 from webhook_app.outbox.tables import attempts, events
 
@@ -160,14 +160,18 @@ def test_dead_changes_are_a_reason_and_quarantined_ones_only_a_finding(app: Flas
     status, said = ask(app, "/status")
     assert (status, slugs(app)) == (503, ["dead"])
     assert "1 change was given up" in said["reasons"][0]
+    assert said["findings"][0]["mend"].startswith("console → Events → state “dead”: mend the cause")
 
 
 def test_a_schema_that_is_behind_is_not_ready_and_says_what_to_do(sqlite_url: str) -> None:
     app = build_app({"DATABASE_URL": sqlite_url})
     status, said = ask(app, "/readyz")
     assert status == 503
-    assert "run `flask db upgrade`" in said["reasons"][0]
-    assert ask(app, "/status")[0] == 503
+    behind = f"the database schema is behind (no tables, needed: {schema.newest()})"
+    assert said["reasons"] == [f"{behind} (run `flask db upgrade`)"]
+    status, said = ask(app, "/status")
+    (found,) = said["findings"]
+    assert (status, found["sentence"], found["mend"]) == (503, behind, "run `flask db upgrade`")
 
 
 @pytest.mark.parametrize(

@@ -445,7 +445,7 @@ def test_a_table_or_a_column_that_somebody_took_away_is_named(database: Database
         connection.execute(text("ALTER TABLE attempts RENAME TO tries"))
         connection.commit()
     lacks = "the database lacks the column events.provider, the table attempts: restore a backup"
-    assert schema.problem(database) == lacks
+    assert str(schema.problem(database)) == lacks
     assert complaint(database)
 
 

@@ -32,7 +32,7 @@ def test_an_empty_database_says_how_to_make_its_tables(database_url: str) -> Non
     problem = schema.problem(database)
     database.close()
     assert problem is not None
-    assert "flask db upgrade" in problem
+    assert "flask db upgrade" in str(problem)
 
 
 def test_a_process_that_comes_and_goes_takes_no_log_away_from_one_that_stays(sqlite_url: str) -> None:

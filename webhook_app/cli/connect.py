@@ -165,7 +165,7 @@ def _write(variable: str, value: str, path: Path) -> bool:
 def _test(api: SendGridApi, webhook_id: str, url: str, timeout: float) -> None:
     database = shared.database()
     if problem := schema.problem(database):
-        raise CannotConnect(problem)
+        raise CannotConnect(str(problem))
     before = newest_test(database, "sendgrid")
     api.send_test(webhook_id, url)
     click.echo("SendGrid sends its test …")

@@ -71,12 +71,13 @@ def _await_schema(database: Database) -> None:
     while True:
         try:
             problem = schema.problem(database)
+            if problem is None:
+                return
+            why = str(problem)
         except OutboxUnavailable as error:
-            problem = f"the database cannot be used: {error}"
-        if problem is None:
-            return
+            why = f"the database cannot be used: {error}"
         if time.monotonic() > deadline:
-            raise click.ClickException(problem)
+            raise click.ClickException(why)
         time.sleep(0.5)
 
 

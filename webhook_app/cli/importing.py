@@ -75,7 +75,7 @@ def import_file(
     try:
         _check_provider(provider)
         if problem := schema.problem(database):
-            raise CannotImport(problem)
+            raise CannotImport(str(problem))
         reader = _open(file, provider, as_of, how)
         imports = Imports(database)
         record = _record(

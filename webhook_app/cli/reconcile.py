@@ -61,7 +61,7 @@ def _reconcile(provider: str, since: str | None, *, dry_run: bool, **more: str) 
     settings, database = shared.settings(), shared.database()
     try:
         if problem := schema.problem(database):
-            raise click.ClickException(problem)
+            raise click.ClickException(str(problem))
         reconciler = Reconciler(
             SOURCES[provider](settings, **more),
             database,

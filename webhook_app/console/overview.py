@@ -1,6 +1,5 @@
 """The overview, the console's first page: is it working?"""
 
-import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
@@ -36,8 +35,6 @@ WORDS = {
 BAD = frozenset({Count.QUARANTINED, Count.UNKNOWN_TYPES, Count.UNAUTHENTICATED, Count.REFUSED})
 #: So long an unknown type stands on the first page after it came last.
 UNKNOWN_FOR = timedelta(days=7)
-#: The way to a page of the console, as a terminal tells it: here it is a link.
-IN_THE_CONSOLE = re.compile(r"^console → [^:]*: ")
 #: Counts of one webhook are taken within this.
 _TOGETHER = timedelta(milliseconds=50)
 
@@ -124,8 +121,7 @@ def look(database: Database, providers: Mapping[str, Provider], *, range_name: s
 
 def _line(finding: Finding) -> Problem:
     said = f"{finding.sentence}: {finding.detail}" if finding.detail else finding.sentence
-    mend = IN_THE_CONSOLE.sub("", finding.mend)
-    return Problem(sentence=said, mend=mend, address=_mended_at(finding.slug))
+    return Problem(sentence=said, mend=finding.mend, address=_mended_at(finding.slug))
 
 
 def _mended_at(slug: str) -> str:

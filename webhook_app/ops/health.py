@@ -31,7 +31,7 @@ def blueprint(database: Database, open_esps: Collection[str]) -> Blueprint:
             "status": "not working" if reasons else "working",
             "reasons": [one.text() for one in reasons],
             "findings": [
-                {"slug": one.slug, "severity": one.severity, "sentence": one.sentence, "mend": one.mend}
+                {"slug": one.slug, "severity": one.severity, "sentence": one.sentence, "mend": one.directions}
                 for one in found
             ],
         }

@@ -59,15 +59,22 @@ class Finding:
     slug: str
     severity: Severity
     sentence: str
-    #: What to do about it, and where.
+    #: What to do about it.
     mend: str
+    #: Where in the console that is done, as its menu says it; empty where it is not done there.
+    console_place: str = ""
     #: What the database's driver or Dynamic Yield said; never for strangers.
     detail: str = field(default="", repr=False)
+
+    @property
+    def directions(self) -> str:
+        """What to do and where, for somebody who is not in the console."""
+        return f"console → {self.console_place}: {self.mend}" if self.console_place else self.mend
 
     def text(self, *, with_detail: bool = False) -> str:
         """One line for a person."""
         said = f"{self.sentence}: {self.detail}" if with_detail and self.detail else self.sentence
-        return f"{said} ({self.mend})"
+        return f"{said} ({self.directions})"
 
 
 def findings(
@@ -98,8 +105,7 @@ def not_ready(database: Database) -> list[Finding]:
         return [_database_unavailable(error)]
     if problem is None:
         return []
-    sentence, _, mend = problem.partition(": ")
-    return [Finding(slug="schema", severity=Severity.CRITICAL, sentence=sentence, mend=mend)]
+    return [Finding(slug="schema", severity=Severity.CRITICAL, sentence=problem.sentence, mend=problem.mend)]
 
 
 def _database_unavailable(error: OutboxUnavailable) -> Finding:
@@ -182,7 +188,8 @@ def _of_events(counts: Mapping[State, int]) -> Iterator[Finding]:
             slug="dead",
             severity=Severity.ERROR,
             sentence=f"{dead:,} {were} given up: Dynamic Yield has refused, or was away too long",
-            mend="console → Events → state “dead”: mend the cause, then replay (or `flask events replay --state dead`)",
+            mend="mend the cause, then replay (or `flask events replay --state dead`)",
+            console_place="Events → state “dead”",
         )
     if quarantined := counts[State.QUARANTINED]:
         were = "event was" if quarantined == 1 else "events were"
@@ -190,7 +197,8 @@ def _of_events(counts: Mapping[State, int]) -> Iterator[Finding]:
             slug="quarantined",
             severity=Severity.WARNING,
             sentence=f"{quarantined:,} {were} not understood",
-            mend="console → Quarantine: mend the mapping and try again, or discard",
+            mend="mend the mapping and try again, or discard",
+            console_place="Quarantine",
         )
 
 

@@ -188,7 +188,7 @@ class Intake:
         # Once: who serves already goes on while the next release migrates, for a migration never breaks the version
         # before it. Who starts on tables that it does not know must not write to them.
         if not self._knows_tables and (problem := schema.problem(self._database)):
-            raise OutboxUnavailable(problem)
+            raise OutboxUnavailable(str(problem))
         self._knows_tables = True
         self._hasher = load_hasher(self._database)
         return self._hasher

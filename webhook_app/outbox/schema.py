@@ -5,6 +5,7 @@ Alembic is loaded where tables are changed and nowhere else: it takes 10 MB of e
 
 import time
 from contextlib import suppress
+from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 
@@ -17,6 +18,18 @@ _MIGRATIONS = Path(__file__).parent / "migrations"
 
 #: Seconds for which a change of the tables is tried again when busy tables were in its way.
 PATIENCE = 60.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SchemaProblem:
+    """What is wrong with the tables, for a person."""
+
+    sentence: str
+    #: What to do about it.
+    mend: str
+
+    def __str__(self) -> str:
+        return f"{self.sentence}: {self.mend}"
 
 
 def upgrade(database: Database, revision: str = "head") -> None:
@@ -49,8 +62,8 @@ def upgrade(database: Database, revision: str = "head") -> None:
         time.sleep(0.5)
 
 
-def problem(database: Database) -> str | None:
-    """What is wrong with the tables, for a person; None while they are as this version needs them.
+def problem(database: Database) -> SchemaProblem | None:
+    """What is wrong with the tables; None while they are as this version needs them.
 
     Raises `OutboxUnavailable`.
     """
@@ -63,12 +76,14 @@ def problem(database: Database) -> str | None:
     except NoDatabase:
         found = None
     if found == wanted and missing:
-        return f"the database lacks {', '.join(missing)}: restore a backup"
+        return SchemaProblem(sentence=f"the database lacks {', '.join(missing)}", mend="restore a backup")
     if found == wanted:
         return None
     if found is None or found in _revisions():
-        return f"the database schema is behind ({found or 'no tables'}, needed: {wanted}): run `flask db upgrade`"
-    return f"the database schema ({found}) is newer than this version of the app ({wanted}): deploy the newer version"
+        behind = f"the database schema is behind ({found or 'no tables'}, needed: {wanted})"
+        return SchemaProblem(sentence=behind, mend="run `flask db upgrade`")
+    newer = f"the database schema ({found}) is newer than this version of the app ({wanted})"
+    return SchemaProblem(sentence=newer, mend="deploy the newer version")
 
 
 _COLUMNS = {
