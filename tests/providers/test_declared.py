@@ -253,6 +253,7 @@ def test_forms_are_nested_by_their_brackets(declare: Declare) -> None:
         ('email = "a"\ntime = "\'2026-01-05\'"\n', "time: is a text that would be the same for everybody"),
         ('email = "a"\nopt_in = "type != \'unsubscribed\'"\n', "opt_in: holds wherever what it looks at is absent"),
         ('email = "a"\nignore = "!(real)"\n', "ignore: holds wherever what it looks at is absent"),
+        ('email = "a"\nalso_ignore = "!(real)"\n', "also_ignore: holds wherever what it looks at is absent"),
         ('email = "a"\nis_test = "live != `true`"\n', "is_test: holds wherever what it looks at is absent"),
         (
             'email = "a"\ngreeting = { when = "a != \'b\'" }\n',
@@ -454,6 +455,37 @@ class TestCatalogueAndOwnFile:
         ((change, _),) = say(providers["dotdigital"], {"action": "opt_out", "external_id": "C-1001"}).changes
         assert change.identity.kind is IdentityKind.EXTERNAL
         assert (providers["dotdigital"].scheme is None, providers["generic"].scheme is None) == (False, True)
+
+    def test_like_keeps_the_reasons_for_the_quarantine_beside_those_of_the_table(self, declare: Declare) -> None:
+        toml = "[acme]\nlike = 'generic'\nauth = { scheme = 'token', secrets = 'ACME_TOKENS' }\n"
+        acme = declare(toml + "[acme.quarantine]\n'is of staff' = \"staff == `true`\"\n")
+        one = {"action": "opt_out", "email": "jane@example.com"}
+        read_ = say(acme, [one, one | {"staff": True}, one | {"channel": "sms"}, one | {"external_id": "C-1"}])
+        assert [reason for reason, _ in read_.quarantined] == [
+            "event: is of staff",
+            "event: speaks of another channel than email",
+            "event: names more than one identifier: two may be two people",
+        ]
+        assert len(read_.changes) == 1
+
+    def test_like_may_replace_a_reason_of_the_entry_and_keeps_the_other_ids_of_a_visitor(self) -> None:
+        catalog = {"base": {"quarantine": {"a": "x", "b": "y"}, "visitor": {"dyid": "p", "dy": "q"}}}
+        table = {"like": "base", "quarantine": {"a": "z"}, "visitor": {"dy": "r"}}
+        merged = registry.entry_with_changes(catalog["base"], table)
+        assert merged == {"quarantine": {"a": "z", "b": "y"}, "visitor": {"dyid": "p", "dy": "r"}}
+
+    @pytest.mark.parametrize(
+        ("source", "channel", "outcome"),
+        [("SMS", 1, "ignored"), ("HardBounce", 1, "ignored"), ("EmailLink", 27448, "ignored"), ("EmailLink", 1, "out")],
+    )
+    def test_also_ignore_adds_to_the_ignore_of_the_entry(
+        self, declare: Declare, source: str, channel: int, outcome: str
+    ) -> None:
+        toml = "[acme]\nlike = 'iterable'\nauth = { scheme = 'token', secrets = 'ACME_TOKENS' }\n"
+        acme = declare(toml + 'also_ignore = "contains(dataFields.channelIds || `[]`, `27448`)"\n')
+        fields = {"unsubSource": source, "channelIds": [channel]}
+        read_ = say(acme, {"eventName": "emailUnSubscribe", "email": "a@b.de", "dataFields": fields})
+        assert (len(read_.changes), read_.ignored) == ((1, 0) if outcome == "out" else (0, 1))
 
     def test_without_any_secret_everything_is_closed(self) -> None:
         providers = registry.build_providers(Settings(), {})

@@ -61,6 +61,7 @@ class Declaration:
     type: Where | None
     known: KnownTypeNames | None
     ignore: Condition | None
+    also_ignore: Condition | None
     opt_out: Condition | None
     opt_in: Condition | None
     #: Why an event that would be a change must be seen by a person instead → when that is so.
@@ -176,6 +177,7 @@ class ProviderTable(Table):
     type = path()
     known = KnownTypes(load_default=None)
     ignore = condition()
+    also_ignore = condition()
     opt_out = condition()
     opt_in = condition()
     quarantine = Doubts(load_default=dict)
@@ -213,12 +215,12 @@ class ProviderTable(Table):
 
     @validates_schema(skip_on_field_errors=False)
     def _asks_for_something(self, data: Any, **_: Any) -> None:
-        _check_asks(data, "skip", "ignore", "opt_out", "opt_in", "is_test")
+        _check_asks(data, "skip", "ignore", "also_ignore", "opt_out", "opt_in", "is_test")
 
     @validates_schema(skip_on_field_errors=False)
     def _leaves_room_for_changes(self, data: Any, **_: Any) -> None:
         earlier: dict[str, str] = {}
-        for key in ("ignore", "opt_out", "opt_in"):
+        for key in ("ignore", "also_ignore", "opt_out", "opt_in"):
             text = getattr(data.get(key), "text", "")
             if text and text in earlier:
                 raise ValidationError(f"says the same as {earlier[text]}, which comes first: it can never hold", key)

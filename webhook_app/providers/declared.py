@@ -118,7 +118,7 @@ class DeclaredTranslator:
         )
 
     def _action(self, event: dict[str, Any]) -> Action | None:
-        if self.declaration.ignore and self.declaration.ignore.holds(event):
+        if any(one.holds(event) for one in (self.declaration.ignore, self.declaration.also_ignore) if one):
             return None
         # An event that says both is an opt-out: the choice that can be undone.
         if self.declaration.opt_out and self.declaration.opt_out.holds(event):

@@ -67,9 +67,18 @@ def _declaration(name: str, table: Any, catalog: Mapping[str, Any]) -> Declarati
     if likeness is not None:
         if not isinstance(likeness, str) or likeness not in catalog:
             raise Mistakes([f"like: must be one of: {', '.join(catalog)}"])
-        # The catalogue's entry, with what this table says differently.
-        table = {**catalog[likeness], **{key: value for key, value in table.items() if key != "like"}}
+        table = entry_with_changes(catalog[likeness], table)
     return compile_declaration(table, external_ids={name, likeness}.isdisjoint(catalog.keys() - WITH_IDS))
+
+
+def entry_with_changes(entry: Mapping[str, Any], own: Mapping[str, Any]) -> dict[str, Any]:
+    """The catalogue's entry with what a table says differently."""
+    merged = {**entry, **{key: value for key, value in own.items() if key != "like"}}
+    for key in ("quarantine", "visitor"):
+        # Key by key: a reason of the customer's own must not drop those that guard the entry.
+        if isinstance(entry.get(key), dict) and isinstance(own.get(key), dict):
+            merged[key] = {**entry[key], **own[key]}
+    return merged
 
 
 def _load(path: Path) -> dict[str, Any]:
