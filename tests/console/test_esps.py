@@ -9,7 +9,7 @@ from flask import Flask
 
 from tests.console.person import PASSWORD, Person
 from webhook_app.consent import Action
-from webhook_app.console import setup
+from webhook_app.console import guides, setup
 from webhook_app.console.words import happened
 
 MakeApp = Callable[..., Flask]
@@ -57,11 +57,27 @@ def test_every_esp_has_a_page_that_says_what_to_choose_and_a_closed_one_no_url(a
         assert all(way.meaning for way in setup.ways(provider)), provider.name
         for way in setup.ways(provider):
             assert way.variable in page.text, provider.name
-        assert "**" not in page.text, provider.name
+        for mark in ("**", "```", "](", "<!--"):
+            assert mark not in page.text, provider.name
         assert "hooks.example.com" not in page.text, provider.name
         if not provider.scheme:
             assert f'id="url">http://localhost/webhooks/{provider.name}<' not in page.text
     assert person.get("/console/esps/nobody").status_code == 404
+
+
+def test_a_guide_is_written_as_the_console_can_show_it() -> None:
+    """The library reads no code block within a list."""
+    for page in guides.PAGES.glob("*.md"):
+        assert not re.search(r"^ +```", page.read_text("utf-8"), re.MULTILINE), page.name
+
+
+def test_nothing_in_a_guide_is_taken_for_html_or_leads_anywhere_else() -> None:
+    shown = guides.render(
+        "<b onclick=x>1</b>\n\n<script>2</script>\n\n[3](javascript:x) [4](https://a.example) [5](emarsys.md#limits)"
+    )
+    for tag in ("<b", "<script", "javascript"):
+        assert tag not in shown
+    assert '<a href="https://a.example" rel="noreferrer">4</a> <a href="emarsys">5</a>' in shown
 
 
 def test_the_page_tells_what_came_and_what_became_of_it(app: Flask, person: Person, post: Callable[..., None]) -> None:

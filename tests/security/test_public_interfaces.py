@@ -41,6 +41,7 @@ EXTENSION_POINTS = {
     ("gunicorn", "access"): "logger_class: a logger of one's own; tests/test_heroku.py is the contract",
     ("gunicorn", "reopen_files"): "the same",
     ("gunicorn", "setup"): "the same",
+    ("markdown", "run"): "Treeprocessor: subclasses implement it",
     ("prometheus_client", "collect"): "Custom collectors",
     ("requests", "get_connection_with_tls_context"): "HTTPAdapter: exposed for use when subclassing; "
     "tests/delivery/test_client.py is the contract",

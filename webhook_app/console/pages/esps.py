@@ -8,7 +8,7 @@ from flask import Flask, abort, render_template, request
 from flask.typing import ResponseReturnValue
 from markupsafe import Markup
 
-from webhook_app.console import markdown, overview, setup
+from webhook_app.console import guides, overview, setup
 from webhook_app.console.shown import Shown
 from webhook_app.outbox import queries
 from webhook_app.outbox.counters import counted
@@ -32,14 +32,14 @@ class Guide:
 
 
 def read_guide(name: str, base: str) -> Guide:
-    parts = {heading: text.replace(EXAMPLE, base) for heading, text in markdown.sections(name).items()}
-    secret = AFTER_THE_SECRET.split(parts.pop("Open the door", ""))[0]
+    parts = {heading: text.replace(EXAMPLE, base) for heading, text in guides.sections(name).items()}
+    secret = AFTER_THE_SECRET.split(parts.pop("Set the secret", ""))[0]
     parts.pop("Try it", None)
     choose = [parts.pop(heading) for heading in list(parts) if heading.startswith("In ")]
     return Guide(
-        secret=markdown.render(secret),
-        choose=markdown.render("\n\n".join(choose)),
-        more={heading: markdown.render(text) for heading, text in parts.items()},
+        secret=guides.render(secret),
+        choose=guides.render("\n\n".join(choose)),
+        more={heading: guides.render(text) for heading, text in parts.items()},
     )
 
 
