@@ -4,6 +4,7 @@ import json
 import os
 import signal
 import socket
+import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
@@ -37,6 +38,9 @@ BUILDPACK = {
     "GUNICORN_CMD_ARGS": "--access-logfile -",
     "PYTHONUNBUFFERED": "true",
     "LANG": "C.UTF-8",
+    # Its Python lives on a shared library there. Here they name what the tests' own Python has anyway.
+    "LD_LIBRARY_PATH": f"{sys.base_prefix}/lib",
+    "PYTHONHOME": sys.base_prefix,
     "DYNO_RAM": "512",
 }
 

@@ -2,6 +2,7 @@
 
 import json
 import socketserver
+import sys
 import threading
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, HTTPServer
@@ -14,7 +15,7 @@ from tests.outbox.world import Clock
 from tests.processes import free_port
 from webhook_app.egress import DIRECT, Egress
 from webhook_app.ops import alerts
-from webhook_app.ops.alerts import RETRY_AFTER, TRIES, WELL_FOR, Alerts, Message, look_once, send
+from webhook_app.ops.alerts import RETRY_AFTER, TRIES, WELL_FOR, Alerts, CannotSend, Message, look_once, send
 from webhook_app.ops.status import Finding, Severity
 from webhook_app.outbox import Database
 
@@ -34,6 +35,7 @@ class Watch:
         self.alerts, self.clock = Alerts(database, clock=clock), clock
         self.told: list[Message] = []
         self.unreachable: list[int] = []
+        self.broken = False
 
     def look(self, *findings: Finding, after: float = 15.0) -> list[str]:
         """The titles that were sent."""
@@ -43,6 +45,8 @@ class Watch:
         return [one.title for one in self.told[before:]]
 
     def _tell(self, message: Message) -> list[int]:
+        if self.broken:
+            raise CannotSend("the process that sends alerts ended with status 127")
         if len(self.unreachable) < 2:
             self.told.append(message)
         return self.unreachable
@@ -121,7 +125,8 @@ def http_receiver() -> Iterator[tuple[int, list[dict[str, Any]]]]:
 
     class Handler(BaseHTTPRequestHandler):
         def do_POST(self) -> None:
-            received.append(json.loads(self.rfile.read(int(self.headers["Content-Length"]))))
+            said = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
+            received.append(said | {"authorization": self.headers["Authorization"]})
             if self.path == "/slow":
                 held.wait(30)
             self.send_response(500 if self.path == "/broken" else 200)
@@ -177,7 +182,7 @@ def test_an_alert_arrives_over_http_and_by_mail(
         f"json://127.0.0.1:{port}/hook",
         f"mailto://127.0.0.1:{smtp_port}/?mode=insecure&from=shop@example.com&to=ops@example.com",
     ]
-    assert send(urls, DIRECT, TEST) == []
+    assert send(urls, DIRECT, TEST, withheld=()) == []
     assert (received[0]["title"], received[0]["message"]) == ("shop: a test", "Nothing is wrong.")
     assert "Subject: shop: a test" in letters[0]
 
@@ -192,8 +197,8 @@ def test_the_places_of_addresses_that_did_not_take_it_are_told(
         f"json://127.0.0.1:{free_port()}/",
         "nosuch://x",
     ]
-    assert send(urls, DIRECT, TEST) == [1, 3, 4]
-    assert send(urls, DIRECT, None) == [4]
+    assert send(urls, DIRECT, TEST, withheld=()) == [1, 3, 4]
+    assert send(urls, DIRECT, None, withheld=()) == [4]
 
 
 def test_an_address_that_takes_too_long_does_not_hide_whom_the_alert_has_reached(
@@ -202,11 +207,70 @@ def test_an_address_that_takes_too_long_does_not_hide_whom_the_alert_has_reached
     port = http_receiver[0]
     monkeypatch.setattr(alerts, "SEND_TIMEOUT", 8.0)
     urls = [f"json://127.0.0.1:{port}/hook", f"json://127.0.0.1:{port}/slow?rto=30"]
-    assert send(urls, DIRECT, TEST) == [2]
+    assert send(urls, DIRECT, TEST, withheld=()) == [2]
+
+
+def a_python(directory: Path, script: str) -> str:
+    """A wrapper of Python, as `sys.executable`."""
+    wrapper = directory / "python"
+    wrapper.write_text(f"#!/bin/sh\n{script}\n")
+    wrapper.chmod(0o700)
+    return str(wrapper)
+
+
+def test_an_alert_leaves_where_python_needs_a_variable_to_start(
+    http_receiver: tuple[int, list[dict[str, Any]]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # As on Heroku: without LD_LIBRARY_PATH the loader finds no libpython, and ends with 127.
+    python = a_python(tmp_path, f'test -n "$LD_LIBRARY_PATH" || exit 127\nexec {sys.executable} "$@"')
+    monkeypatch.setattr(sys, "executable", python)
+    monkeypatch.setenv("LD_LIBRARY_PATH", str(tmp_path))
+    assert send([f"json://127.0.0.1:{http_receiver[0]}/hook"], DIRECT, TEST, withheld=()) == []
+
+
+def test_the_process_that_sends_is_told_no_secret_and_nothing_of_others_proxies(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    python = a_python(tmp_path, f'env > {tmp_path}/env\nexec {sys.executable} "$@"')
+    monkeypatch.setattr(sys, "executable", python)
+    others = ("https_proxy", "ALL_PROXY", "no_proxy", "REQUESTS_CA_BUNDLE", "SSL_CERT_FILE", "CURL_CA_BUNDLE")
+    ours = ("DATABASE_URL", "EVENTS_API_KEY", "ALERT_URLS", "BRAZE_TOKENS", "EMARSYS_TOKENS")
+    for name in (*others, *ours):
+        monkeypatch.setenv(name, "canary")
+    monkeypatch.setenv("PYTHONHASHSEED", "0")
+    send(["nosuch://x"], Egress(proxy="http://127.0.0.1:1"), None, withheld=ours)
+    told = dict(line.partition("=")[::2] for line in (tmp_path / "env").read_text().splitlines())
+    assert "canary" not in told.values()
+    assert (told["PYTHONHASHSEED"], told["HTTPS_PROXY"]) == ("0", "http://127.0.0.1:1")
+
+
+def test_a_netrc_says_nothing_to_an_alerts_address(
+    http_receiver: tuple[int, list[dict[str, Any]]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / ".netrc").write_text("default login a password b\n")
+    monkeypatch.setenv("HOME", str(tmp_path))
+    port, received = http_receiver
+    assert send([f"json://127.0.0.1:{port}/authorization"], DIRECT, TEST, withheld=()) == []
+    assert received[0]["authorization"] is None
+
+
+def test_a_process_that_cannot_send_is_told_as_such_and_the_alert_stays_due(
+    watch: Watch, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(sys, "executable", a_python(tmp_path, "exit 127"))
+    with pytest.raises(CannotSend, match="ended with status 127"):
+        send(["json://alerts.example/hook"], DIRECT, TEST, withheld=())
+    assert "alert_process_failed" in capsys.readouterr().out
+
+    watch.broken = True
+    assert watch.look(DEAD) == []
+    assert "ended with status 127" in capsys.readouterr().out
+    watch.broken = False
+    assert watch.look(DEAD, after=RETRY_AFTER) == ["shop: 1 thing is wrong"]
 
 
 def test_an_alert_leaves_through_the_proxy(http_receiver: tuple[int, list[dict[str, Any]]], tmp_path: Path) -> None:
     # Plain HTTP through a proxy is a request to the proxy itself: it is there that the alert arrives.
     port, received = http_receiver
-    assert send(["json://alerts.example/hook"], Egress(proxy=f"http://127.0.0.1:{port}"), TEST) == []
+    assert send(["json://alerts.example/hook"], Egress(proxy=f"http://127.0.0.1:{port}"), TEST, withheld=()) == []
     assert received[0]["title"] == "shop: a test"

@@ -9,7 +9,15 @@ import click
 from flask import current_app
 from flask.cli import with_appcontext
 
-from webhook_app.cli.shared import as_json, database, maintenance, print_json, report_database_errors, settings
+from webhook_app.cli.shared import (
+    as_json,
+    database,
+    maintenance,
+    print_json,
+    report_database_errors,
+    secret_variables,
+    settings,
+)
 from webhook_app.delivery.live import LiveCheck, check_live
 from webhook_app.delivery.sections import Section
 from webhook_app.ops import alerts
@@ -105,7 +113,11 @@ def _test_alert() -> LiveCheck:
         return LiveCheck(subject="alerts", works=False, said="ALERT_URLS is not set: nobody would be told")
     name = alerts.name_of(settings().public_url)
     test = alerts.Message(title=f"{name}: a test", body="Somebody ran `flask check --alerts`. Nothing is wrong.")
-    if failed := alerts.send(urls, settings().egress, test):
+    try:
+        failed = alerts.send(urls, settings().egress, test, withheld=secret_variables())
+    except alerts.CannotSend as error:
+        return LiveCheck(subject="alerts", works=False, said=f"nothing was sent: {error}")
+    if failed:
         places = " and ".join(map(str, failed))
         said = f"entry {places} of the {len(urls)} in ALERT_URLS did not take a test: is it right, and reachable?"
         return LiveCheck(subject="alerts", works=False, said=said)

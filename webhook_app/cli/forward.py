@@ -85,14 +85,18 @@ def _alerting(settings: Settings, database: Database) -> AbstractContextManager[
     """Tell people at `ALERT_URLS` what goes wrong while the worker runs."""
     if not settings.alert_urls:
         return nullcontext()
-    if unknown := alerts.send(settings.alert_urls, settings.egress, None):
-        places = ", ".join(map(str, unknown))
-        log.error("alert_urls_unknown", places=places, cure="write them as Apprise wants it")
+    send = partial(alerts.send, settings.alert_urls, settings.egress, withheld=shared.secret_variables())
+    try:
+        if unknown := send(None):
+            places = ", ".join(map(str, unknown))
+            log.error("alert_urls_unknown", places=places, cure="write them as Apprise wants it")
+    except alerts.CannotSend as error:
+        log.error("alerts_cannot_be_sent", reason=str(error))
     open_esps = open_names(current_app.extensions["providers"].values())
     return alerts.watching(
         alerts.Alerts(database),
         lambda: findings(database, open_esps=open_esps),
-        partial(alerts.send, settings.alert_urls, settings.egress),
+        send,
         places=len(settings.alert_urls),
         name=alerts.name_of(settings.public_url),
     )

@@ -16,7 +16,8 @@ from webhook_app.outbox import Database, OutboxUnavailable
 from webhook_app.outbox.journal import Journal
 from webhook_app.outbox.maintenance import TOKEN_LIFETIME, Maintenance
 from webhook_app.outbox.queries import Attempt
-from webhook_app.settings import Settings
+from webhook_app.providers.registry import variables as variables_of_providers
+from webhook_app.settings import Settings, variables
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -30,6 +31,13 @@ def settings() -> Settings:
 def database() -> Database:
     found: Database = current_app.extensions["database"]
     return found
+
+
+def secret_variables() -> set[str]:
+    """The environment variables that hold, or may hold, secrets: our settings, and those of providers and sections."""
+    keys = {section.api_key for section in current_app.extensions["sections"].values() if section.api_key}
+    of_sections = {name for name, value in os.environ.items() if value.strip() in keys}
+    return {*variables(), *variables_of_providers(current_app.extensions["providers"].values()), *of_sections}
 
 
 def maintenance() -> Maintenance:

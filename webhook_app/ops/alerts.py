@@ -10,7 +10,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -110,36 +110,60 @@ def message(rows: Sequence[Any], *, all_well: bool, name: str) -> Message:
     return Message(title=title, body="\n".join(lines))
 
 
-def send(urls: Sequence[str], egress: Egress, what: Message | None) -> list[int]:
+class CannotSend(Exception):
+    """The process that sends alerts could not do its task; the addresses need not be wrong."""
+
+
+def send(urls: Sequence[str], egress: Egress, what: Message | None, *, withheld: Collection[str]) -> list[int]:
     """Send a message, or with None ask whether every address can be used; the places of those that failed, from 1.
 
-    Takes `SEND_TIMEOUT` seconds at most; whoever had not taken it by then has failed.
+    Takes `SEND_TIMEOUT` seconds at most; whoever had not taken it by then has failed. The
+    process is not told the variables `withheld`, which hold secrets. Raises `CannotSend`.
     """
     asked = {"urls": list(urls)} | ({"title": what.title, "body": what.body} if what else {})
     command = [sys.executable, "-m", "webhook_app.ops.send_alert"]
     try:
-        took = subprocess.run(  # noqa: S603 (ourselves)
+        ended = subprocess.run(  # noqa: S603 (ourselves)
             command,
             input=json.dumps(asked).encode(),
             stdout=subprocess.PIPE,
+            # Whatever goes wrong in there may be told with an address, and so with its token.
             stderr=subprocess.DEVNULL,
-            env=_environment(egress),
+            env=_environment(egress, withheld),
             timeout=SEND_TIMEOUT,
             check=False,
-        ).stdout
+        )
     except subprocess.TimeoutExpired as error:
         took = error.stdout or b""
-    except OSError:
-        took = b""
+    except OSError as error:
+        raise CannotSend(f"the process that sends alerts does not start: {error.strerror}") from None
+    else:
+        took = ended.stdout
+        if ended.returncode:
+            log.error("alert_process_failed", exit_status=ended.returncode)
+            if not took:
+                raise CannotSend(f"the process that sends alerts ended with status {ended.returncode}")
     return [place for place in range(1, len(urls) + 1) if str(place).encode() not in took.split()]
 
 
-def _environment(egress: Egress) -> Mapping[str, str]:
-    """Apprise sends with `requests`, which takes proxy and authorities from the environment."""
-    kept = {name: os.environ[name] for name in ("PATH", "HOME", "LANG", "PYTHONPATH") if name in os.environ}
+#: What other programs are told of proxies and authorities; a name that ends in `_proxy` is another.
+OTHERS_EGRESS = {"REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE", "SSL_CERT_FILE", "SSL_CERT_DIR"}
+
+
+def _environment(egress: Egress, withheld: Collection[str]) -> Mapping[str, str]:
+    """Ours without secrets: Python itself may need any of it (on Heroku `LD_LIBRARY_PATH` and `PYTHONHOME`).
+
+    Apprise sends with `requests`, which takes proxy, authorities and `.netrc` from the environment.
+    """
+    left_out = {*withheld, *OTHERS_EGRESS}
+    kept = {
+        name: value
+        for name, value in os.environ.items()
+        if name not in left_out and not name.lower().endswith("_proxy")
+    }
     proxies = {"HTTP_PROXY": egress.proxy, "HTTPS_PROXY": egress.proxy} if egress.proxy else {}
     authorities = {"REQUESTS_CA_BUNDLE": egress.ca_file} if egress.ca_file else {}
-    return kept | proxies | authorities
+    return kept | {"NETRC": os.devnull} | proxies | authorities
 
 
 @contextmanager
@@ -185,7 +209,11 @@ def look_once(
     rows = alerts.due()
     if not rows:
         return
-    failed = tell(message(rows, all_well=alerts.all_well(), name=name))
+    try:
+        failed = tell(message(rows, all_well=alerts.all_well(), name=name))
+    except CannotSend as error:
+        log.error("alert_not_sent", reason=str(error), alerts=[row.slug for row in rows])
+        return
     if failed:
         where = ", ".join(map(str, failed))
         log.error("alert_not_sent", places_in_alert_urls=where, alerts=[row.slug for row in rows])
