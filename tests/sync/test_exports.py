@@ -45,6 +45,7 @@ NAMED = {
     "klaviyo_list": ("--time", "Email Marketing Consent Timestamp"),
     "campaign_monitor": ("--time", "Date"),
     "iterable_users": ("--identity", "email"),
+    "klaviyo_events": ("--time", "Time"),
     "shopify": ("--identity", "email"),
 }
 
@@ -197,6 +198,77 @@ def test_whoever_wants_no_sms_has_not_opted_out_of_email(run: Run, app: Flask, t
     path.write_text("email,sms_status,sms_unsubscribed_at,a,b\na@b.de,UNSUBSCRIBED,2026-01-01,1,2\n")
     assert "looks like a list of contacts" in run(path, "--yes").output
     assert stored(app) == []
+
+
+SOMETHING_ELSE = [
+    *(
+        "Unsubscribed from SMS",
+        "Unsubscribed from SMS Marketing",
+        "Opted out of push",
+        "unsubscribed_sms",
+        "SMS opt-out",
+    ),
+    *(
+        "smsOptOut",
+        "SMS_UNSUBSCRIBED",
+        "Unsubscribed from all SMS",
+        "Opt-out of all marketing SMS",
+        "unsubscribed (fax)",
+    ),
+    *(
+        "Opted out of WhatsApp",
+        "Opt-out: phone",
+        "Unsubscribed from direct mail",
+        "Opted out of post",
+        "SMS, not email",
+    ),
+    *("Unsubscribed from text messages", "unsubscribed: mobile", "SMS-Abmeldung", "Push-Abmeldung", "sms", "push"),
+    *("Unsubscribed from List", "unsubscribed from list: Sale", "Removed from this list"),
+    *("Unsubscribed: no", "unsubscribed=false", "Opted out: 0", "Opt-out (nein)", "Unsubscribed from all email: No"),
+    *("spam: no", "feedback_type=not-spam", "not-spam", "Not a complaint", "no complaints"),
+]
+ASKED = [
+    *(
+        "Unsubscribed from e-mail and SMS",
+        "Unsubscribed from all channels",
+        "Opted out of email, SMS",
+        "unsubscribed_email",
+    ),
+    *("Unsubscribed from all", "Opted out of SMS and all email", "Unsubscribed by phone", "unsubscribed via mobile"),
+    *(
+        "Unsubscribed from all lists",
+        "unsubscribe",
+        "Marked as spam",
+        "unsubscribed from campaign 2",
+        "Opted out of all email",
+    ),
+]
+
+
+@pytest.mark.parametrize("title", ["Status", "Unsubscribed", "reason"])
+def test_a_value_may_speak_of_another_channel_of_one_list_or_of_no_opt_out(
+    title: str, run: Run, app: Flask, tmp_path: Path
+) -> None:
+    path = tmp_path / "list.csv"
+    for value in SOMETHING_ELSE:
+        path.write_text(f'email,{title}\nout-1@b.de,unsubscribed\nin-1@b.de,"{value}"\n')
+        result = run(path, "--yes")
+        assert f'--only "{title}=unsubscribed"' in result.output, value
+        path.write_text(f'email,{title}\nin-1@b.de,"{value}"\n')
+        assert run(path, "--yes", "--only", f'{title}="{value}"').exit_code == 1, value
+    assert stored(app) == []
+
+
+@pytest.mark.parametrize("title", ["Status", "Unsubscribed", "reason"])
+def test_whoever_left_email_and_another_channel_has_left_email(
+    title: str, run: Run, app: Flask, tmp_path: Path
+) -> None:
+    path = tmp_path / "list.csv"
+    lines = [f'out-{number}@b.de,"{value}"' for number, value in enumerate(ASKED)]
+    path.write_text("\n".join([f"email,{title}", *lines, ""]))
+    result = run(path, "--yes")
+    assert result.exit_code == 0, result.output
+    assert len(stored(app)) == len(ASKED)
 
 
 @pytest.mark.parametrize("only", ["Status=", "Status= ", 'Status=""', "Status=,"])

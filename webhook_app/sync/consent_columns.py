@@ -49,10 +49,28 @@ _IN = re.compile(
 #: Nobody has asked for these: dead addresses, other channels, people who never said anything.
 _NOT_ASKED = re.compile(
     r".*bounce.*|invalid.*|clean(ed)?|undeliver.*|never ?subscribed|non ?subscribed|not ?subscribed"
-    r"|pending|unconfirmed|archived|deleted|transactional|inactive|sms|push|whatsapp"
+    r"|pending|unconfirmed|archived|deleted|transactional|inactive"
     r"|role( account| based| address)?|spam ?trap.*|disposable.*|.*quota.*"
     r"|.*(unknown|not exist|not an address|no such|bad domain|mailbox|mail domain).*"
 )
+#: Other channels than email, by a word that means nothing else; and by one that does so beside an opt-out, but not
+#: behind "by": `unsubscribed by phone` says how, `unsubscribed from phone` from what.
+_CHANNELS = r"(sms\w*|mms|push|whats ?app|viber|fax|direct mail|text messag\w*)"
+_CHANNELS_PERHAPS = (
+    r"(?<!by )(?<!via )(?<!on )(?<!per )\b(phone|telephone|telefon|mobile|text|voice|calls?|postal|post|line)"
+)
+_NAMES_CHANNEL = re.compile(
+    rf"\b{_CHANNELS}\b|^(?=.*(\bun ?sub|\bopt(ed)? ?out|\babgemeldet|\babmeld)).*{_CHANNELS_PERHAPS}\b"
+)
+#: Of several lists there are, one was left.
+_NAMES_LIST = re.compile(r"\b(from|of|off) ((the|this|that|a|one) )?(single )?list\b")
+#: `all sms` are not all channels.
+_NAMES_EMAIL = re.compile(
+    r"(?<!not )(?<!direct )\b((e ?)?mails?|channels|everything|both"
+    rf"|(all|any|alle[nrs]?)(?! (\w+ ){{0,2}}{_CHANNELS}))\b"
+)
+_SAYS_NOT = re.compile(r"([\w ]+=)?((is )?(not|non) (a )?(spam|abuse|complaint)|no (spam )?(complaints?|abuse))")
+_WORD = re.compile(r"\w+")
 #: `5.1.1`, with or without a text behind it; `5.4.2025` is a date.
 _BOUNCE_CODE = re.compile(r"[45] \d{1,3} \d{1,3}\b.*")
 _NOT_ASKED_NOTE = "bounces and the like are no opt-outs"
@@ -118,6 +136,18 @@ def _tells_by_being_there(value: str) -> bool:
     return _TELLS_BY_BEING_THERE.fullmatch(plain(value)) is not None
 
 
+def _is_about_something_else(text: str) -> bool:
+    """Whether it speaks of an opt-out that there was not, or of one from something else than all email."""
+    words = _WORD.findall(text)
+    # `Unsubscribed: no`, `opted out: 0`; but `unsubscribed from campaign 2` is no such thing.
+    is_no = words and words[-1] in _FALSE and (len(words) <= 3 or not words[-1].isdecimal())
+    if is_no and _OUT.fullmatch(text):
+        return True
+    if _SAYS_NOT.fullmatch(text):
+        return True
+    return bool(_NAMES_CHANNEL.search(text) or _NAMES_LIST.search(text)) and not _NAMES_EMAIL.search(text)
+
+
 def is_blank(value: str) -> bool:
     """Whether it says nothing, in whatever way."""
     return value.casefold() in _BLANK or (value[:1] in "01" and _NO_TIME.fullmatch(value) is not None)
@@ -165,6 +195,8 @@ class Column:
         text = plain(value)
         # `4/15/24` may be either: there, the other values of the column tell.
         if not self.is_time and _BOUNCE_CODE.fullmatch(text):
+            return Said.NOT_ASKED
+        if _is_about_something_else(text):
             return Said.NOT_ASKED
         for pattern, said in ((_NOT_ASKED, Said.NOT_ASKED), (_OUT, Said.OUT), (_IN, Said.IN)):
             if pattern.fullmatch(text):
