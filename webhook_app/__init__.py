@@ -8,8 +8,10 @@ from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 
+import click
 import structlog
 from flask import Flask, Response, redirect
+from flask.cli import run_command
 from flask.typing import ResponseReturnValue
 from werkzeug.middleware.dispatcher import DispatcherMiddleware
 
@@ -28,18 +30,18 @@ log = structlog.get_logger()
 
 def create_app() -> Flask:
     """The application, as gunicorn and `flask` start it. A mistake in the settings ends the process in clear lines."""
+    typed = click.get_current_context(silent=True)
     # What a command prints may be a CSV file or JSON for a script: its log lines stand beside it.
-    logs.configure(sys.stderr if _is_command() else sys.stdout)
-    from_cli = "FLASK_RUN_FROM_CLI" in os.environ
-    if from_cli:
+    logs.configure(sys.stderr if typed else sys.stdout)
+    if typed:
         _join_make_run()
     try:
-        app = build_app(os.environ, with_console=not from_cli or "run" in sys.argv)
+        app = build_app(os.environ, with_console=not typed or typed.command is run_command)
     except ConfigurationError as error:
         sys.exit(f"Cannot start, please mend:\n{error}")
     # Not in `build_app`: tests write statistics down when they want them.
     app.extensions["counters"].every = FLUSH_EVERY
-    if not from_cli:
+    if not typed:
         _log_open_providers(app)
     return app
 
@@ -55,11 +57,6 @@ def _join_make_run() -> None:
     if running and marker.STARTED_BY_RUN not in os.environ:
         sys.stderr.write(f"{running.describe(os.environ)}\n")
         os.environ |= running.environment(os.environ)
-
-
-def _is_command() -> bool:
-    """Whether somebody has typed a `flask …` that prints a result; the worker and the sandbox serve."""
-    return "FLASK_RUN_FROM_CLI" in os.environ and not {"forward", "sandbox"} & set(sys.argv)
 
 
 def build_app(environ: Mapping[str, str], *, with_console: bool = True) -> Flask:

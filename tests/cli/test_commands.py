@@ -14,7 +14,7 @@ from flask import Flask
 from sqlalchemy import update
 
 from tests.outbox.world import give_all_up
-from tests.processes import ROOT, environment
+from tests.processes import ROOT, environment, find
 from tests.signing import SendGridSigner
 from webhook_app import build_app
 from webhook_app.dev.sandbox import running
@@ -125,6 +125,34 @@ def test_a_database_that_cannot_be_used_is_one_clear_line(make_app: MakeApp, tmp
     result = run(app, "events", "list")
     assert result.exit_code == 1
     assert result.output.splitlines()[-1].startswith("Error: the database cannot be used:")
+
+
+@pytest.mark.parametrize("provider", ["forward", "sandbox"])
+def test_a_scripts_json_stands_alone_on_standard_output_whatever_words_it_gives(tmp_path: Path, provider: str) -> None:
+    """Seen otherwise: the log's line of the journal before it, as of a command of that name."""
+    env = environment(FLASK_APP="webhook_app", PYTHONPATH=str(ROOT), DATABASE_URL=f"sqlite:///{tmp_path}/outbox.db")
+
+    def flask(*words: str) -> subprocess.CompletedProcess[str]:
+        return subprocess.run(
+            [find("flask"), *words], cwd=tmp_path, env=env, capture_output=True, text=True, check=True
+        )
+
+    flask("db", "upgrade")
+    done = flask("events", "discard", "--provider", provider, "--yes", "--json")
+    assert json.loads(done.stdout) == {"discarded": 0, "left_alone": 0}
+    assert '"event":"journal"' in done.stderr
+
+
+def test_the_workers_log_lines_are_on_standard_output(tmp_path: Path) -> None:
+    env = environment(DATABASE_URL=f"sqlite:///{tmp_path}/x.db", EVENTS_API_KEY="key")
+    env |= {"FLASK_APP": "webhook_app", "PYTHONPATH": str(ROOT)}
+    subprocess.run([find("flask"), "db", "upgrade"], cwd=tmp_path, env=env, check=True)
+    worker = subprocess.Popen([find("flask"), "forward"], cwd=tmp_path, env=env, stdout=subprocess.PIPE)
+    assert worker.stdout
+    first = json.loads(worker.stdout.readline())
+    worker.terminate()
+    worker.communicate(timeout=60)
+    assert first["level"] == "info"
 
 
 def test_prune_empties_what_was_finished_long_ago(app: Flask) -> None:

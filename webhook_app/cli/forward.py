@@ -3,6 +3,7 @@
 import hmac
 import os
 import signal
+import sys
 import time
 from contextlib import AbstractContextManager, nullcontext
 from datetime import timedelta
@@ -17,7 +18,7 @@ from flask.cli import with_appcontext
 from webhook_app.cli import shared
 from webhook_app.delivery.sections import Section
 from webhook_app.delivery.worker import Worker
-from webhook_app.ops import alerts
+from webhook_app.ops import alerts, logs
 from webhook_app.ops.metrics import count_attempt
 from webhook_app.ops.status import findings
 from webhook_app.outbox import Database, OutboxUnavailable, Queue, schema
@@ -37,6 +38,8 @@ SCHEMA_WAIT = 60.0  # seconds a worker waits for the release phase to migrate
 @with_appcontext
 def forward() -> None:
     """Send what the outbox holds to Dynamic Yield, until told to stop (the worker)."""
+    # It prints no result: its log lines are what a platform collects.
+    logs.configure(sys.stdout)
     settings, database = shared.settings(), shared.database()
     sections: dict[str, Section] = current_app.extensions["sections"]
     if not all(section.api_key for section in sections.values()):

@@ -1,6 +1,7 @@
 """`flask simulate` and `flask sandbox`: both ends, to try the receiver out between them."""
 
 import os
+import sys
 import time
 import uuid
 
@@ -10,6 +11,7 @@ from flask.cli import with_appcontext
 
 from webhook_app.cli import shared
 from webhook_app.dev.simulation import CannotSimulate, simulate
+from webhook_app.ops import logs
 
 
 @click.command
@@ -17,6 +19,7 @@ from webhook_app.dev.simulation import CannotSimulate, simulate
 @click.option("--api-key", default=None, help="The only key it accepts.  [default: any]")
 def sandbox(port: int, api_key: str | None) -> None:
     """Stand in for Dynamic Yield on this machine: strict, and fails when ordered to."""
+    logs.configure(sys.stdout)
     # Only now: the receiver and the worker, which load the commands too, have no use for it.
     from webhook_app.dev import sandbox as stand_in
 
