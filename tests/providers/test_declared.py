@@ -132,6 +132,25 @@ def test_what_is_absent_has_a_sensible_default(declare: Declare) -> None:
     assert (change.reason, change.occurred_at, change.event_id) == ("opt_out", None, "")
 
 
+NO_IDS = ["null", "undefined", 0, "n/a", " N/A ", "{event_id}", "[ID]", "@EVENTID@", "%ID%", "{{id}}", "none", "-", ""]
+
+
+@pytest.mark.parametrize("odd", NO_IDS)
+def test_what_stands_where_there_was_no_event_id_is_none(declare: Declare, odd: Any) -> None:
+    acme = declare(LEAST + 'email = "who"\nevent_id = "id"\n')
+    ((change, _),) = say(acme, {"type": "unsubscribed", "who": "a@b.de", "id": odd}).changes
+    assert change.event_id == ""
+
+
+@pytest.mark.parametrize("event_id", ["null", "{event_id}"])
+def test_a_placeholder_as_event_id_swallows_no_later_opt_out(make_app: Callable[..., Flask], event_id: str) -> None:
+    client, headers = make_app(GENERIC_TOKENS="a-token-of-generic").test_client(), {"X-Api-Key": "a-token-of-generic"}
+    event = {"action": "opt_out", "email": "jane@example.com", "id": event_id}
+    for _ in range(2):
+        answer = client.post("/webhooks/generic", json=event, headers=headers)
+        assert answer.json == {"accepted": 1, "duplicates": 0, "ignored": 0, "quarantined": 0}
+
+
 def test_an_event_that_says_both_is_an_opt_out(declare: Declare) -> None:
     acme = declare(LEAST + 'opt_in = "type != `null`"\nemail = "who"\n')
     ((change, _),) = say(acme, {"type": "unsubscribed", "who": "a@b.de"}).changes

@@ -82,6 +82,8 @@ def test_a_misspelt_key_is_named_with_those_that_are_there() -> None:
 def test_an_opt_out_does_not_wait_for_its_time_or_its_number(empty: Any) -> None:
     ((change, _),) = say(CONTACT | {"optin": "2", "event_time": empty, "deduplication_id": [7]}).changes
     assert (change.occurred_at, change.event_id) == (None, "")
+    ((change, _),) = say(CONTACT | {"optin": "2", "deduplication_id": "null"}).changes
+    assert change.event_id == ""
 
 
 @pytest.mark.parametrize("absent", ["null", "NULL", "undefined", "None", "[object Object]", "{{contact.id}}", "${id}"])

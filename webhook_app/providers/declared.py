@@ -19,7 +19,7 @@ from webhook_app.providers import Provider, Sample, Unreadable, explain, load_js
 from webhook_app.providers.bodies import FORMS
 from webhook_app.providers.declaration import IDENTITIES, Declaration, UrlVerification
 from webhook_app.providers.expressions import Where
-from webhook_app.providers.fields import Address, Id, Note, Timestamp, VisitorId, is_given, keys_of
+from webhook_app.providers.fields import Address, EventId, Id, Note, Timestamp, VisitorId, is_given, keys_of
 from webhook_app.providers.json_body import Damaged, flagged
 from webhook_app.providers.known import UnknownType
 
@@ -152,7 +152,7 @@ def translator(declared: Declaration) -> DeclaredTranslator:
     optional: dict[str, fields.Field[Any]] = {
         "reason": Note(),
         "time": Timestamp(pattern=declared.time_format, zone=declared.time_zone),
-        "event_id": Note(),
+        "event_id": EventId(),
         "message_id": Note(),
         "push_channel": fields.Enum(PushChannel, by_value=True),
         **{name: VisitorId() for name in VISITOR},

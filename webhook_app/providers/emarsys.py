@@ -20,7 +20,7 @@ from webhook_app.auth.token import Token
 from webhook_app.auth.url_secret import UrlSecret
 from webhook_app.consent import Action, ConsentChange, Identity, IdentityKind
 from webhook_app.providers import Provider, Sample, json_events
-from webhook_app.providers.fields import Address, Id, Note, Strict, Timestamp, is_given, keys_of
+from webhook_app.providers.fields import Address, EventId, Id, Strict, Timestamp, is_given, keys_of
 from webhook_app.settings import Settings
 
 #: Opt-in value, as lower-case text → what it says. Emarsys' own are 1, 2, True and False; the others are the
@@ -124,7 +124,7 @@ def schema(keys: Mapping[str, str], kind: IdentityKind) -> Schema:
         "identity": field(required=True, data_key=keys[name]),
         "opt_in": OptIn(allow_none=True, data_key=keys["opt_in"]),
         "event_time": Timestamp(load_default=None, allow_none=True, data_key=keys["event_time"]),
-        "event_id": Note(load_default="", allow_none=True, data_key=keys["event_id"]),
+        "event_id": EventId(load_default="", allow_none=True, data_key=keys["event_id"]),
     }
     return Schema.from_dict(declared, name="EmarsysContact")(unknown=EXCLUDE)
 

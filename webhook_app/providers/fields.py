@@ -110,6 +110,14 @@ class Note(Text):
             return ""
 
 
+class EventId(Note):
+    """The ESP's id of an event. A placeholder would make each event a repetition of the person's last one."""
+
+    def _deserialize(self, value: Any, attr: str | None, data: Any, **kwargs: Any) -> str:
+        text = super()._deserialize(value, attr, data, **kwargs)
+        return "" if _NO_ID.fullmatch(text) else text
+
+
 class VisitorId(Note):
     """One of Dynamic Yield's ids of a visitor. Whatever is no text is dropped: a guess would make a junk user."""
 
