@@ -64,7 +64,7 @@ def receive(
         raise RequestRefused(404, "not found", "closed")
     if request.method != "POST":
         return _answer_probe(provider, request.method)
-    webhook = _whole_request(request, url_secret, settings)
+    webhook = _whole_request(request, url_secret, provider, settings)
 
     if provider.url_verification and (note := provider.url_verification(webhook)):
         return result(note=note)
@@ -122,7 +122,7 @@ def _answer_probe(provider: Provider, method: str) -> WebhookResult:
     raise RequestRefused(405, "method not allowed", "method", {"Allow": ", ".join(sorted(allowed))})
 
 
-def _whole_request(request: Request, url_secret: str | None, settings: Settings) -> WebhookRequest:
+def _whole_request(request: Request, url_secret: str | None, provider: Provider, settings: Settings) -> WebhookRequest:
     environ = request.environ
     encoding = environ.get("HTTP_CONTENT_ENCODING", "identity").strip().lower()
     coding = environ.get("HTTP_TRANSFER_ENCODING", "chunked").strip().lower()
@@ -142,7 +142,7 @@ def _whole_request(request: Request, url_secret: str | None, settings: Settings)
         url=url,
         headers=request.headers,
         query=query,
-        body=_whole_body(request, settings.max_body_bytes),
+        body=_whole_body(request, max(settings.max_body_bytes, provider.largest_body)),
         url_secret=url_secret,
     )
 

@@ -504,7 +504,11 @@ class Settings:
     retention_days: int = _setting(
         _whole(least=1, most=3650), 30, "after which a finished change loses its address and its raw event"
     )
-    max_body_bytes: int = _setting(_whole(least=1024, most=64 * 2**20), 2 * 2**20, "larger bodies get 413")
+    max_body_bytes: int = _setting(
+        _whole(least=1024, most=64 * 2**20),
+        2 * 2**20,
+        "larger bodies get 413; ESPs of larger batches have a limit of their own, of 8 MiB",
+    )
     signature_tolerance_seconds: int = _setting(
         _whole(least=1, most=10 * 365 * 86400),
         90_000,

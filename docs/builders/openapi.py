@@ -124,7 +124,7 @@ def _webhook(*, with_secret: bool = False) -> dict[str, Any]:
                 "401": _answer("Not authenticated; the log has the reason.", error),
                 "404": _answer("No such ESP, or none that is open.", error),
                 "408": _answer("The body did not come whole in time.", error),
-                "413": _answer("Larger than MAX_BODY_BYTES.", error),
+                "413": _answer("Larger than MAX_BODY_BYTES, and than what this ESP may send.", error),
                 "415": _answer("Compressed; send it without Content-Encoding.", error),
                 "503": _answer("Could not be stored or checked now: send it again.", error, retry_after=True),
             },

@@ -2,12 +2,12 @@
 
 import base64
 import gzip
-import hashlib
 import hmac
 import http.client
 import json
 import socket
 from collections.abc import Callable, Iterator, Mapping
+from typing import Any
 from urllib.parse import urlencode
 
 import pytest
@@ -116,14 +116,21 @@ def test_a_secret_in_the_url_may_hold_slashes(product: Product, secret: str) -> 
     assert ask(product, "POST", f"/webhooks/emarsys/{secret}/x", event)[0] == 401
 
 
+def signed_by_mandrill(events: list[Any], url: str) -> tuple[bytes, Mapping[str, str]]:
+    """A body and its headers."""
+    text = json.dumps(events)
+    digest = hmac.digest(b"a-key-of-mandrill", f"{url}mandrill_events{text}".encode(), "sha1")
+    body = urlencode({"mandrill_events": text}).encode()
+    return body, {
+        "X-Mandrill-Signature": base64.b64encode(digest).decode(),
+        "Content-Type": "application/x-www-form-urlencoded",
+    }
+
+
 @pytest.mark.parametrize("form", ["", "http://127.0.0.1", "https://evil.example"])
 def test_a_url_that_is_signed_may_be_asked_for_in_absolute_form(product: Product, form: str) -> None:
     event = {"event": "unsub", "_id": form, "ts": 1767607200, "msg": {"email": "absolute@example.com"}}
-    events = json.dumps([event])
-    text = f"https://hooks.example.net/webhooks/mandrill?a=bmandrill_events{events}"
-    signature = base64.b64encode(hmac.new(b"a-key-of-mandrill", text.encode(), hashlib.sha1).digest()).decode()
-    body = urlencode({"mandrill_events": events}).encode()
-    headers = {"X-Mandrill-Signature": signature, "Content-Type": "application/x-www-form-urlencoded"}
+    body, headers = signed_by_mandrill([event], "https://hooks.example.net/webhooks/mandrill?a=b")
     assert ask(product, "POST", f"{form}/webhooks/mandrill?a=b", body, headers)[0] == 200
     assert ask(product, "POST", f"{form}/webhooks/mandrill?a=c", body, headers)[0] == 401
 
@@ -187,3 +194,34 @@ HOSTS = ["127.0.0.1", "::1"] if socket.has_dualstack_ipv6() else ["127.0.0.1"]
 @pytest.mark.parametrize("host", HOSTS)
 def test_ipv6_is_as_good_as_ipv4(product: Product, host: str) -> None:
     assert ask(product, "GET", "/healthz", host=host)[0] == 200
+
+
+def full_batch_of_mandrill(size: int) -> list[Any]:
+    """1,000 unsubscribes, as many as Mandrill puts into one webhook, each with so many bytes of details."""
+    return [
+        {
+            "event": "unsub",
+            "_id": f"{size}-{address}",
+            "ts": 1767607200,
+            "msg": {"email": address, "subject": "News", "user_agent": "Mozilla/5.0 " + "(X11; Linux) " * (size // 13)},
+        }
+        for address in people(1000, f"mandrill-{size}")
+    ]
+
+
+def test_an_esp_of_larger_batches_has_a_limit_of_its_own(product: Product) -> None:
+    url = "https://hooks.example.net/webhooks/mandrill"
+    for size, status in ((1500, 200), (6000, 413)):
+        body, headers = signed_by_mandrill(full_batch_of_mandrill(size), url)
+        answer = ask(product, "POST", "/webhooks/mandrill", body, headers)
+        assert answer[0] == status, (size, len(body))
+        assert (len(body) > 8 * 2**20) == (status == 413)
+        assert len(body) > 2 * 2**20
+        assert json.loads(answer[2]) == (
+            {"error": f"larger than {8 * 2**20} bytes"}
+            if status == 413
+            else {"accepted": 1000, "duplicates": 0, "ignored": 0, "quarantined": 0}
+        )
+    body = json.dumps([opt_out("one-of-sendgrid@example.com")]).encode().ljust(2 * 2**20 + 1)
+    answer = ask(product, "POST", "/webhooks/sendgrid", body, product.signer.headers(body))
+    assert (answer[0], json.loads(answer[2])) == (413, {"error": f"larger than {2 * 2**20} bytes"})

@@ -68,6 +68,12 @@ def test_what_is_no_verification_is_none(body: Any) -> None:
     assert verified("sfmc", body) is None
 
 
+def test_a_large_body_is_no_verification_and_is_not_parsed_for_a_stranger() -> None:
+    whole = json.dumps(VERIFICATION).encode()
+    assert verified("sfmc", whole.ljust(64 * 1024)) is not None
+    assert verified("sfmc", whole.ljust(64 * 1024 + 1)) is None
+
+
 def test_a_forged_verification_cannot_flood_or_break_the_log() -> None:
     note = verified("sfmc", {"callbackId": "a\nb\x1b[31m", "verificationKey": "é" * 10_000})
     assert note is not None

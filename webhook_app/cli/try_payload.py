@@ -54,7 +54,7 @@ def try_payload(provider: str, file: str, content_type: str | None, query: str, 
     if provider not in known:
         raise click.ClickException(f"there is no provider {provider}; there are: {', '.join(sorted(known))}")
     chosen = known[provider]
-    request = _request(chosen, _body(file), content_type, query.removeprefix("?"))
+    request = _request(chosen, _body(chosen, file), content_type, query.removeprefix("?"))
     try:
         verdicts = list(_verdicts(chosen, request, forward_opt_ins=settings().forward_opt_ins))
     except Unreadable as error:
@@ -68,15 +68,15 @@ def try_payload(provider: str, file: str, content_type: str | None, query: str, 
         click.echo(_summary(verdicts))
 
 
-def _body(file: str) -> bytes:
+def _body(provider: Provider, file: str) -> bytes:
     try:
         body = sys.stdin.buffer.read() if file == "-" else Path(file).read_bytes()
     except OSError as error:
         raise click.ClickException(f"{file} cannot be read: {error.strerror}") from None
-    if len(body) > settings().max_body_bytes:
+    limit = max(settings().max_body_bytes, provider.largest_body)
+    if len(body) > limit:
         raise click.ClickException(
-            f"it would be refused with 413: its {len(body):,} bytes are more than MAX_BODY_BYTES, "
-            f"{settings().max_body_bytes:,}"
+            f"it would be refused with 413: its {len(body):,} bytes are more than {limit:,} (MAX_BODY_BYTES)"
         )
     return body
 

@@ -65,6 +65,8 @@ class Provider:
     url_verification: Callable[[WebhookRequest], str | None] | None = None
     subscription_confirmation: Callable[[WebhookRequest], str | None] | None = None
     sample: Sample | None = None
+    #: Bytes of a body that the ESP may send, where that is more than the receiver takes of others.
+    largest_body: int = 0
     #: Where it is declared: a file's name; empty for the two that are written in Python.
     declared_in: str = ""
 

@@ -25,6 +25,9 @@ IDENTITIES = {
     "push_id": IdentityKind.PUSH,
 }
 
+#: What `largest_body` may be at most: as much as `MAX_BODY_BYTES` may.
+MOST_MEBIBYTES = 64
+
 
 class Mistakes(Exception):
     """A declaration cannot be used. `lines` holds one line a mistake: the key, and what would be right."""
@@ -82,6 +85,8 @@ class Declaration:
     visitor: Mapping[str, Where | None]
     push_channel: Where | None
     sample: str | None
+    #: MiB of a body that this ESP may send; the receiver's own limit counts where it is higher.
+    largest_body: int
 
 
 class VisitorTable(Table):
@@ -158,6 +163,16 @@ class Doubts(fields.Field[Mapping[str, Condition]]):
         return loaded
 
 
+def _mebibytes() -> fields.Field[Any]:
+    error = f"must be a whole number of MiB, from 1 to {MOST_MEBIBYTES}"
+    return fields.Integer(
+        load_default=0,
+        strict=True,
+        validate=validate.Range(1, MOST_MEBIBYTES, error=error),
+        error_messages={"invalid": error},
+    )
+
+
 class ProviderTable(Table):
     """A provider's table in the file. What is not required has a default that suits most ESPs."""
 
@@ -195,6 +210,7 @@ class ProviderTable(Table):
     visitor = Inner(VisitorTable, load_default=dict)
     push_channel = path()
     sample = sample(load_default=None)
+    largest_body = _mebibytes()
 
     @validates_schema(skip_on_field_errors=False, pass_original=True)
     def _says_what_happened(self, _data: Any, original: Any, **_: Any) -> None:

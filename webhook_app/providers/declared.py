@@ -26,6 +26,10 @@ from webhook_app.providers.known import UnknownType
 #: `for_each` makes at most so many events of one, each of which may keep it whole; a mail has some fifty recipients.
 MAX_EACH = 1000
 
+#: A POST that verifies a URL is a few hundred bytes long. It is read before anybody is authenticated: a stranger's
+#: eight megabytes of brackets would take a quarter of a gigabyte.
+MAX_VERIFICATION = 64 * 1024  # bytes
+
 #: Key of `visitor` in the file → what we call it.
 VISITOR = {
     "dyid": "dyid",
@@ -183,12 +187,15 @@ def provider(name: str, declared: Declaration, scheme: Scheme | None, *, declare
         url_verification=_url_verification(declared, declared.url_verification) if declared.url_verification else None,
         subscription_confirmation=scheme.confirm_subscription if isinstance(scheme, Sns) else None,
         sample=_sample(declared),
+        largest_body=declared.largest_body * 2**20,
         declared_in=declared_in,
     )
 
 
 def _url_verification(declared: Declaration, expected: UrlVerification) -> Callable[[WebhookRequest], str | None]:
     def verify(request: WebhookRequest) -> str | None:
+        if len(request.body) > MAX_VERIFICATION:
+            return None
         try:
             body = FORMS[declared.body].read(request)
             if not expected.when.holds(body):
