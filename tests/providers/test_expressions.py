@@ -42,6 +42,49 @@ def test_a_mistake_is_found_at_boot(text: str, mistake: str) -> None:
 
 
 @pytest.mark.parametrize(
+    ("text", "right"),
+    [
+        ("user-email", """like "user-email" (in TOML: '"user-email"')"""),
+        ("data.e-mail", 'like "e-mail"'),
+        ("campaign name", 'like "campaign name"'),
+        ("first name == 'x'", 'like "first name"'),
+        ("prénom", 'like "prénom"'),
+        ("$.data.email", "leave $. out: a path begins with the first key"),
+        ("data['email']", "a key stands behind a dot, like data.email"),
+        ('data["e-mail"]', 'a key stands behind a dot, like data."e-mail"'),
+        ("contact[email]", "a key stands behind a dot, like contact.email"),
+        ("data.0.email", "a list's item stands in brackets, like data[0]"),
+        ("type = 'x'", "write == where = stands"),
+        ("type === 'x'", "write == where === stands"),
+        ("type !== 'x'", "write == where !== stands (!= for the opposite)"),
+        ("type <> 'x'", "write == where <> stands (!= for the opposite)"),
+        ("a and b", "write && for and"),
+        ("type == 'a' OR type == 'b'", "write || for or"),
+        ("type in ['a', 'b']", "write contains(['a', 'b'], type) for in"),
+        ("not subscribed", "write !(…) for not"),
+        ("a && not b", "write !(…) for not"),
+        ("status == 2", "a number stands in backticks, like `2`"),
+        ("status > -1.5", "a number stands in backticks, like `-1.5`"),
+        ("type == ‘x’", "a text stands in straight single quotes, like 'x'"),
+        ("type == “x”", "a text stands in straight single quotes, like 'x'"),
+    ],
+)
+def test_what_the_parser_refuses_is_told_with_its_cure(text: str, right: str) -> None:
+    with pytest.raises(ValueError) as refused:
+        Path(text)
+    said, _, cure = str(refused.value).partition("; ")
+    assert said.startswith("is no JMESPath expression: ")
+    assert right in cure
+
+
+@pytest.mark.parametrize("text", ["type == 'a and b' &&", "a == 'x = 2 or ‘not in’' ||", "type =="])
+def test_no_cure_is_made_up_out_of_a_quoted_text(text: str) -> None:
+    with pytest.raises(ValueError) as refused:
+        Path(text)
+    assert "; " not in str(refused.value)
+
+
+@pytest.mark.parametrize(
     ("text", "mistake"),
     [
         ("'unsubscribed'", "asks for 'unsubscribed' alone"),

@@ -14,6 +14,8 @@ from jmespath.functions import Functions, signature
 from jmespath.lexer import Lexer
 from marshmallow import ValidationError
 
+from webhook_app.providers.cures import cure
+
 
 class MoreFunctions(Functions):
     """JMESPath's functions, and two that it lacks, for words in several cases and for lists to compare."""
@@ -47,7 +49,7 @@ class Path:
         except JMESPathError as error:
             # Further lines of the message draw an arrow under the text; the first one may end where they begin.
             said = str(error).splitlines()[0].rpartition("jmespath expression: ")[2].rstrip(":")
-            raise ValueError(f"is no JMESPath expression: {said}") from None
+            raise ValueError("; ".join(filter(None, (f"is no JMESPath expression: {said}", cure(self.text))))) from None
         if mistakes := [*_wrong_parts(compiled.parsed), *_unquoted_texts(self.text)]:
             raise ValueError("; ".join(mistakes))
         object.__setattr__(self, "_compiled", compiled)
