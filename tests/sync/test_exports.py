@@ -32,6 +32,7 @@ LISTS = {
 #: Files in which nobody has opted out.
 NOBODY = {
     "sendgrid_bounces",
+    "sendgrid_blocks",
     "sendgrid_contacts",
     "mailchimp_subscribed",
     "mailchimp_cleaned",
@@ -269,6 +270,55 @@ def test_whoever_left_email_and_another_channel_has_left_email(
     result = run(path, "--yes")
     assert result.exit_code == 0, result.output
     assert len(stored(app)) == len(ASKED)
+
+
+SERVERS_SAID = [
+    *("550 5.7.1 Message rejected as spam", "554 blocked using zen.spamhaus.org", "550-5.7.1 likely unsolicited: spam"),
+    *(
+        "host mx.b.de said: 554 5.7.1 [SPAM] refused",
+        "Message classified as spam",
+        "Rejected: spam content",
+        "421 abuse",
+    ),
+    *(
+        "Blocked by SpamCop",
+        "554 too many spam complaints",
+        "Spam message rejected",
+        "hit a spam trap",
+        "Spam detected",
+    ),
+    *("smtp; 550 user unsubscribed", "550 5.1.1 opted out", "554: Blocked for abuse, see https://b.de/unsubscribe"),
+]
+
+
+@pytest.mark.parametrize("title", ["Status", "Suppressed", "reason"])
+def test_what_a_mail_server_says_of_a_message_is_no_complaint(title: str, run: Run, app: Flask, tmp_path: Path) -> None:
+    path = tmp_path / "list.csv"
+    for value in SERVERS_SAID:
+        path.write_text(f'email,{title}\nout-1@b.de,Spam complaint\nin-1@b.de,"{value}"\n')
+        assert f'--only "{title}=Spam complaint"' in run(path, "--yes").output, value
+        path.write_text(f'email,{title}\nin-1@b.de,"{value}"\n')
+        assert run(path, "--yes", "--only", f'{title}="{value}"').exit_code == 1, value
+    assert stored(app) == []
+
+
+def test_a_complaint_is_told_from_what_a_filter_says(run: Run, app: Flask, tmp_path: Path) -> None:
+    path = tmp_path / "list.csv"
+    asked = [
+        "Reported as spam",
+        "contactFlaggedAsSpam",
+        "Blocked after a spam complaint",
+        "abuse",
+        "SpamReport",
+        "spam",
+    ]
+    lines = [f"out-{number}@b.de,{value}" for number, value in enumerate(asked)]
+    path.write_text("\n".join(["email,Suppression Status", *lines, ""]))
+    result = run(path, "--yes")
+    assert result.exit_code == 0, result.output
+    path.write_text('email,unsubscribedChannelIds\nlist-1@b.de,550\nlist-2@b.de,"[451, 452]"\n')
+    assert run(path, "--yes").exit_code == 0, "numbers of lists are no codes"
+    assert len(stored(app)) == len(asked) + 2
 
 
 @pytest.mark.parametrize("only", ["Status=", "Status= ", 'Status=""', "Status=,"])

@@ -22,6 +22,8 @@ MOST_VALUES = 50
 MOST_OTHERS = 3
 #: No language's yes or no is longer, nor is a sign for one.
 LONGEST_YES = 5
+#: What stands further behind in a value is not looked at.
+LONGEST_SAID = 500
 
 _BLANK = frozenset({"", "-", "[]", "null", "none", "nan", "n/a", "undefined", "never"})
 #: What databases write where there is no time.
@@ -73,6 +75,15 @@ _SAYS_NOT = re.compile(r"([\w ]+=)?((is )?(not|non) (a )?(spam|abuse|complaint)|
 _WORD = re.compile(r"\w+")
 #: `5.1.1`, with or without a text behind it; `5.4.2025` is a date.
 _BOUNCE_CODE = re.compile(r"[45] \d{1,3} \d{1,3}\b.*")
+#: What a mail server or a filter said of a message: `550 5.7.1 rejected as spam` is no complaint of its recipient.
+#: A code alone may be the number of a list; codes of three numbers behind it are always a server's.
+_SMTP_REPLY = re.compile(r"[245]\d\d (?=.*[^\W\d_]{2}).*|.*\b[45]\d\d [45] \d{1,3} \d{1,3}\b.*|.*\bsmtp\b.*")
+_FILTER = re.compile(r"spam ?(haus|cop|assassin|trap|filter|score)|surbl|uribl|barracuda|\b(spf|dkim|dmarc)\b")
+#: Of a filter where it speaks of spam, too, and not of somebody who complained of it.
+_FILTERED = re.compile(
+    r"block(ed)?\b|reject|filter|classified|detect|refused|denied|identified|suspected|looks like|considered|\bcontent"
+)
+_COMPLAINED = re.compile(r"complain|report|flagged|marked")
 _NOT_ASKED_NOTE = "bounces and the like are no opt-outs"
 
 #: Names of columns in which a yes or a no says it, and of those in which a word may.
@@ -136,6 +147,14 @@ def _tells_by_being_there(value: str) -> bool:
     return _TELLS_BY_BEING_THERE.fullmatch(plain(value)) is not None
 
 
+def _is_of_a_server(text: str) -> bool:
+    """Whether a mail server or a filter says it, of a message and not of a person."""
+    if _SMTP_REPLY.fullmatch(text) or _FILTER.search(text):
+        return True
+    is_spam = "spam" in text or "abus" in text
+    return is_spam and bool(_FILTERED.search(text)) and not _COMPLAINED.search(text)
+
+
 def _is_about_something_else(text: str) -> bool:
     """Whether it speaks of an opt-out that there was not, or of one from something else than all email."""
     words = _WORD.findall(text)
@@ -192,11 +211,11 @@ class Column:
     def says(self, value: str) -> Said:
         if is_blank(value):
             return Said.UNKNOWN
-        text = plain(value)
+        text = plain(value[:LONGEST_SAID])
         # `4/15/24` may be either: there, the other values of the column tell.
         if not self.is_time and _BOUNCE_CODE.fullmatch(text):
             return Said.NOT_ASKED
-        if _is_about_something_else(text):
+        if (not self.is_time and _is_of_a_server(text)) or _is_about_something_else(text):
             return Said.NOT_ASKED
         for pattern, said in ((_NOT_ASKED, Said.NOT_ASKED), (_OUT, Said.OUT), (_IN, Said.IN)):
             if pattern.fullmatch(text):
