@@ -89,7 +89,7 @@ def build_app(environ: Mapping[str, str], *, with_console: bool = True) -> Flask
     app.extensions["counters"] = counters = Counters(database, also=recent.flush)
     app.register_blueprint(receiver.blueprint(providers, Intake(database, sections=routed), settings))
     open_esps = open_names(providers.values())
-    app.register_blueprint(health.blueprint(database, open_esps))
+    app.register_blueprint(health.blueprint(database, open_esps, sections=sections))
     app.register_blueprint(metrics.blueprint(database, open_esps, sections=sections))
     app.register_blueprint(description.blueprint())
     if with_console and (settings.console_password or settings.console_users):

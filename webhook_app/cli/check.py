@@ -80,16 +80,17 @@ def _unknown_types() -> dict[str, list[Counted]]:
 def check(live: bool, alert: bool) -> None:
     """Say whether settings, database and destination are fit for work; status 1 if not."""
     results = [LiveCheck(subject="settings", works=True, said="read without a mistake"), *_near_misses(), _providers()]
-    results += [_checked(finding) for finding in findings(database(), open_esps=_open_esps())] or [
+    sections: dict[str, Section] = current_app.extensions["sections"]
+    found = findings(database(), open_esps=_open_esps(), sections=sections)
+    results += [_checked(finding) for finding in found] or [
         LiveCheck(subject="service", works=True, said="the database is in order, a worker is alive")
     ]
     results += _journal()
-    sections: dict[str, Section] = current_app.extensions["sections"]
     for section in sections.values():
-        found = _of_section(section, live=live)
+        checks = _of_section(section, live=live)
         # One section needs no name.
-        named = [replace(one, subject=f"{section.name}: {one.subject}") for one in found]
-        results += named if len(sections) > 1 else found
+        named = [replace(one, subject=f"{section.name}: {one.subject}") for one in checks]
+        results += named if len(sections) > 1 else checks
     if alert:
         results.append(_test_alert())
     _tell(results)

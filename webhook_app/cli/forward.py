@@ -96,9 +96,10 @@ def _alerting(settings: Settings, database: Database) -> AbstractContextManager[
     except alerts.CannotSend as error:
         log.error("alerts_cannot_be_sent", reason=str(error))
     open_esps = open_names(current_app.extensions["providers"].values())
+    sections = current_app.extensions["sections"]
     return alerts.watching(
         alerts.Alerts(database),
-        lambda: findings(database, open_esps=open_esps),
+        lambda: findings(database, open_esps=open_esps, sections=sections),
         send,
         places=len(settings.alert_urls),
         name=alerts.name_of(settings.public_url),

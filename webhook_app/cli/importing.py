@@ -278,8 +278,10 @@ def _store_aloud(
         imports.forget(record.id)
     imports.begin(record, provider)
 
+    configured = current_app.extensions["sections"]
+
     def make_room() -> None:
-        while ahead and is_backlog_over(database, ahead) and is_being_worked_off(database):
+        while ahead and is_backlog_over(database, ahead, configured) and is_being_worked_off(database):
             time.sleep(AHEAD_WAIT)
 
     with click.progressbar(length=found.good + found.rejected, label="Importing") as bar:

@@ -1,4 +1,4 @@
-"""`flask sections …`: what a section that was added later has missed."""
+"""`flask sections …`: what a section that was added later has missed, and what one that is gone has left behind."""
 
 import sys
 
@@ -7,6 +7,7 @@ from flask import current_app
 from flask.cli import AppGroup
 
 from webhook_app.cli.shared import database, record, report_database_errors
+from webhook_app.outbox.dropping import drop, kept_of
 from webhook_app.outbox.filling import fill, number_of_events
 
 sections = AppGroup("sections", help="The sections of Dynamic Yield that events go to.")
@@ -30,3 +31,29 @@ def fill_section(name: str) -> None:
     click.echo(f"{concerned} events concern section {name}")
     if failed:
         click.echo(f"{failed} events are left out: the condition of the section fails on them", err=True)
+
+
+@sections.command("drop")
+@click.argument("name")
+@click.option("--yes", is_flag=True, help="Do not ask.")
+@report_database_errors
+def drop_section(name: str, yes: bool) -> None:
+    """Forget what the section NAME wants and was told. It must not be configured any more; the events stay."""
+    if name in current_app.extensions["sections"]:
+        raise click.ClickException(f"section {name} is configured: take it out of the settings first")
+    kept = kept_of(database(), name)
+    if not kept.people:
+        raise click.ClickException(f"nothing is kept for a section {name}")
+    if not yes:
+        click.confirm(
+            f"forget {kept.people:,} people of section {name}? {kept.waiting:,} of them wait and will not be told",
+            abort=True,
+            err=True,
+        )
+    record("sections drop", section=name)
+    dropped = 0
+    with click.progressbar(length=kept.people, label=f"Dropping {name}", file=sys.stderr) as bar:
+        for people in drop(database(), name):
+            dropped += people
+            bar.update(people)
+    click.echo(f"{dropped:,} people of section {name} were dropped")

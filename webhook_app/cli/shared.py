@@ -43,7 +43,8 @@ def secret_variables() -> set[str]:
 def maintenance() -> Maintenance:
     """One-time tokens are kept for longer than anybody could use them again."""
     tolerance = timedelta(seconds=settings().signature_tolerance_seconds)
-    return Maintenance(database(), token_lifetime=max(TOKEN_LIFETIME, 2 * tolerance))
+    lifetime = max(TOKEN_LIFETIME, 2 * tolerance)
+    return Maintenance(database(), token_lifetime=lifetime, sections=current_app.extensions["sections"])
 
 
 def record(what: str, **details: Any) -> None:

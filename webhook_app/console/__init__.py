@@ -82,6 +82,7 @@ def create_console(
         # By which a change is shown that was not sent yet.
         form=next(iter(sections.values())).form,
         destinations=tuple(section.base for section in sections.values()),
+        sections=tuple(sections),
         conditions=conditions(sections),
     )
     console = Flask(__name__)

@@ -1,6 +1,6 @@
 """The overview, the console's first page: is it working?"""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 
@@ -98,10 +98,18 @@ class Overview:
         return sum(step.failed for step in self.steps)
 
 
-def look(database: Database, providers: Mapping[str, Provider], *, range_name: str, now: datetime) -> Overview:
+def look(
+    database: Database,
+    providers: Mapping[str, Provider],
+    *,
+    sections: Collection[str],
+    range_name: str,
+    now: datetime,
+) -> Overview:
     """Raises `OutboxUnavailable`."""
-    verdict = findings(database, open_esps=open_names(providers.values()), clock=now.timestamp)
-    current = status(database)
+    open_esps = open_names(providers.values())
+    verdict = findings(database, open_esps=open_esps, sections=sections, clock=now.timestamp)
+    current = status(database, sections=sections)
     reconciliations = Reconciliations(database).all()
     found = counted(database)
     return Overview(
@@ -128,7 +136,7 @@ def _mended_at(slug: str) -> str:
     """The page on which a person can do something about a finding."""
     kind, _, name = slug.partition(":")
     match kind:
-        case "paused" | "failing" | "near_deadline" | "too_old":
+        case "paused" | "failing" | "near_deadline" | "too_old" | "not_configured":
             return url_for("list_events", state=State.PENDING.value, sort="received", order="asc")
         case "dead":
             return url_for("list_events", state=State.DEAD.value)

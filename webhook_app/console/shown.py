@@ -26,7 +26,8 @@ class Shown:
     form: WireForm
     #: The base URLs of all sections of Dynamic Yield.
     destinations: tuple[str, ...]
-    #: Of the sections of Dynamic Yield.
+    #: The names of all sections of Dynamic Yield, and the conditions of those that have one.
+    sections: tuple[str, ...]
     conditions: Mapping[str, Condition]
 
     @property

@@ -9,7 +9,7 @@ from webhook_app.ops.status import Severity, findings, not_ready
 from webhook_app.outbox import Database
 
 
-def blueprint(database: Database, open_esps: Collection[str]) -> Blueprint:
+def blueprint(database: Database, open_esps: Collection[str], *, sections: Collection[str]) -> Blueprint:
     health = Blueprint("health", __name__)
 
     @health.get("/healthz")
@@ -25,7 +25,7 @@ def blueprint(database: Database, open_esps: Collection[str]) -> Blueprint:
 
     @health.get("/status")
     def whole_service() -> tuple[Response, int]:
-        found = findings(database, open_esps=open_esps)
+        found = findings(database, open_esps=open_esps, sections=sections)
         reasons = [one for one in found if one.severity is not Severity.WARNING]
         said = {
             "status": "not working" if reasons else "working",

@@ -222,7 +222,7 @@ class _Collector(Collector):
 
     def _gauges(self) -> Iterable[Metric]:
         now = self._clock()
-        current = status(self._database)
+        current = status(self._database, sections=self._sections)
         waited = datetime.fromtimestamp(now, UTC) - current.oldest_waiting if current.oldest_waiting else None
         changes = GaugeMetricFamily(PREFIX + CHANGES.name, CHANGES.meaning, labels=CHANGES.labels)
         for state, number in count_by_state(self._database, COUNTED_STATES).items():

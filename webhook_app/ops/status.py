@@ -78,23 +78,28 @@ class Finding:
 
 
 def findings(
-    database: Database, *, open_esps: Collection[str], clock: Callable[[], float] = time.time
+    database: Database,
+    *,
+    open_esps: Collection[str],
+    sections: Collection[str] | None = None,
+    clock: Callable[[], float] = time.time,
 ) -> list[Finding]:
     """Everything that is wrong, the worst first; empty when all works.
 
-    `open_esps` are the names of the ESPs that have a secret; `clock` gives seconds since 1970.
+    `open_esps` are the names of the ESPs that have a secret, `sections` of those that are configured, None for any;
+    `clock` gives seconds since 1970.
     """
     if unready := not_ready(database):
         return unready
     now = clock()
     try:
-        current = status(database)
+        current = status(database, sections=sections)
         counts = count_by_state(database, (State.DEAD, State.QUARANTINED))
         at = datetime.fromtimestamp(now, UTC)
         esps = [*_of_esps(database, open_esps, at), *_of_reconciliations(database, at)]
     except OutboxUnavailable as error:
         return [_database_unavailable(error)]
-    return [*_of_delivery(current, now), *_of_events(counts), *esps]
+    return [*_of_delivery(current, now), *_of_sections(current), *_of_events(counts), *esps]
 
 
 def not_ready(database: Database) -> list[Finding]:
@@ -178,6 +183,18 @@ def _of_delivery(current: Status, now: float) -> Iterator[Finding]:
             severity=Severity.CRITICAL,
             sentence=f"the oldest waiting change was received {waited // timedelta(minutes=1)} minutes ago",
             mend="see “Changes wait for too long” in docs/operating.md",
+        )
+
+
+def _of_sections(current: Status) -> Iterator[Finding]:
+    for section, waiting in current.unconfigured.items():
+        yield Finding(
+            slug=f"not_configured:{section}",
+            severity=Severity.ERROR,
+            sentence=f"{waiting:,} {'person waits' if waiting == 1 else 'people wait'} for section {section}, "
+            "which is not configured",
+            mend=f"put it back, or `flask sections drop {section}`; "
+            "after a rename first `flask sections fill` the new name",
         )
 
 

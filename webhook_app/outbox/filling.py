@@ -5,14 +5,14 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
-from sqlalchemy import ColumnElement, Connection, and_, bindparam, false, func, select, text, update
+from sqlalchemy import ColumnElement, Connection, and_, bindparam, false, func, or_, select, text, update
 
 from webhook_app.consent import Action, IdentityKind
 from webhook_app.outbox.database import Database
 from webhook_app.outbox.intake import due_when_stored
 from webhook_app.outbox.register import concerns, wanting
 from webhook_app.outbox.routing import Condition
-from webhook_app.outbox.tables import DEFAULT_SECTION, SET_ASIDE, counts, events
+from webhook_app.outbox.tables import DEFAULT_SECTION, SET_ASIDE, consents, counts, events
 
 BATCH = 500  # events
 
@@ -42,7 +42,7 @@ def fill(database: Database, section: str, condition: Condition) -> Iterator[Fil
     while before > 1:
         some = (
             select(events)
-            .where(events.c.id < before, counts(), events.c.raw.is_not(None), ~concerns(section), ~_is_undone())
+            .where(events.c.id < before, counts(), events.c.raw.is_not(None), _is_new_to(section), ~_is_undone())
             .order_by(events.c.id.desc())
             .limit(BATCH)
         )
@@ -59,6 +59,14 @@ def fill(database: Database, section: str, condition: Condition) -> Iterator[Fil
             failed=sum(holds is None for _, holds in found),
         )
         before = rows[-1].id
+
+
+def _is_new_to(section: str) -> ColumnElement[bool]:
+    """Whether an event was not routed to the section; or was, and the section was dropped since."""
+    row = select(consents.c.version).where(
+        consents.c.identity_hash == events.c.identity_hash, consents.c.section == section
+    )
+    return or_(~concerns(section), row.scalar_subquery().is_(None))
 
 
 def _is_undone() -> ColumnElement[bool]:
@@ -84,14 +92,12 @@ def _holds(condition: Condition, row: Any) -> bool | None:
 def _route(database: Database, connection: Connection, section: str, rows: list[Any]) -> None:
     if not rows:
         return
+    named = {row.id: json.loads(row.sections) if row.sections else [DEFAULT_SECTION] for row in rows}
     connection.execute(
         update(events).where(events.c.id == bindparam("number")).values(sections=bindparam("written")),
         [
-            {
-                "number": row.id,
-                "written": json.dumps([*(json.loads(row.sections) if row.sections else [DEFAULT_SECTION]), section]),
-            }
-            for row in rows
+            {"number": number, "written": json.dumps(sections if section in sections else [*sections, section])}
+            for number, sections in named.items()
         ],
     )
     want = text(wanting(database.dialect, "events", "events.id IN :ids", due_at=due_when_stored(database, None)))

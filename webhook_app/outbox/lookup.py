@@ -1,6 +1,6 @@
 """Look-ups for imports and comparisons: what the outbox knows already, asked for many people at once."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any
@@ -10,6 +10,7 @@ from sqlalchemy import Connection, func, select
 from webhook_app.consent import Action, Identity
 from webhook_app.outbox.database import Database
 from webhook_app.outbox.hashing import Hasher
+from webhook_app.outbox.states import is_configured
 from webhook_app.outbox.status import status
 from webhook_app.outbox.tables import State, consents, events
 from webhook_app.outbox.times import from_micros
@@ -81,9 +82,10 @@ def newest_test(database: Database, provider: str) -> int:
         return int(connection.execute(made).scalar() or 0)
 
 
-def is_backlog_over(database: Database, limit: int) -> bool:
-    """Whether more than `limit` changes wait to be sent. Costs no more than the limit. Raises `OutboxUnavailable`."""
-    waiting = select(consents.c.event_id).where(consents.c.due_at.is_not(None)).limit(limit + 1)
+def is_backlog_over(database: Database, limit: int, sections: Collection[str] | None = None) -> bool:
+    """Whether more than `limit` changes wait for one of these sections, None for any. Raises `OutboxUnavailable`."""
+    waits = consents.c.due_at.is_not(None)
+    waiting = select(consents.c.event_id).where(waits, is_configured(sections)).limit(limit + 1)
     with database.read() as connection:
         return int(connection.execute(select(func.count()).select_from(waiting.subquery())).scalar_one()) > limit
 

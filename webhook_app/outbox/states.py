@@ -1,10 +1,10 @@
 """States of events, derived from the log, the register and the attempts."""
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from sqlalchemy import ColumnElement, Connection, and_, func, literal, or_, select
+from sqlalchemy import ColumnElement, Connection, and_, func, literal, or_, select, true
 
 from webhook_app.outbox.tables import SET_ASIDE, State, attempts, consents, counts, events, set_aside
 from webhook_app.outbox.times import current_time
@@ -47,11 +47,18 @@ IN_STATE: Mapping[State, ColumnElement[bool]] = {
 }
 
 
-#: Something is left to do for the same person: should it be given up, an older change may count again.
-is_of_somebody_unfinished = _some(
-    consents.c.identity_hash == events.c.identity_hash,
-    func.coalesce(consents.c.due_at, consents.c.dead_at, 0) > 0,
-)
+def is_configured(sections: Collection[str] | None) -> ColumnElement[bool]:
+    """Whether a row of the register is of one of these sections; None for any. Nobody tells the others."""
+    return true() if sections is None else consents.c.section.in_(sections)
+
+
+def is_of_somebody_unfinished(sections: Collection[str] | None) -> ColumnElement[bool]:
+    """Something is left to do for the same person: should it be given up, an older change may count again."""
+    return _some(
+        consents.c.identity_hash == events.c.identity_hash,
+        is_configured(sections),
+        func.coalesce(consents.c.due_at, consents.c.dead_at, 0) > 0,
+    )
 
 
 def is_being_sent(dialect: str) -> ColumnElement[bool]:
@@ -116,5 +123,7 @@ def _fate(row: Any, register: Iterable[Any], taken_at: int | None) -> Fate:
     told_at = max((one.told_at for one in wanting if one.told_version == one.version), default=taken_at)
     if told_at is not None:
         return Fate(state=State.DELIVERED, settled_at=told_at, tries=max((one.tries for one in wanting), default=0))
-    covered = any(one.version >= (row.version or 0) for one in register)
-    return Fate(state=State.SUPERSEDED if covered else State.PENDING)
+    if any(one.version >= (row.version or 0) for one in register):
+        return Fate(state=State.SUPERSEDED)
+    # A version without a register has stored it a moment ago; or its section was dropped, and nobody will be told.
+    return Fate(state=State.DISCARDED if row.due_at is None else State.PENDING)

@@ -1,13 +1,14 @@
 """The outbox at a glance: what waits, since when, and who works."""
 
 import json
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Collection, Mapping
+from dataclasses import dataclass, field
 from datetime import datetime
 
-from sqlalchemy import func, select
+from sqlalchemy import Connection, func, select
 
 from webhook_app.outbox.database import Database
+from webhook_app.outbox.states import is_configured
 from webhook_app.outbox.tables import DEFAULT_SECTION, State, attempts, consents, events, workers
 from webhook_app.outbox.times import Time, maybe_from_micros, seconds_to_micros
 
@@ -20,17 +21,23 @@ ATTEMPT_FORGOTTEN = 900.0  # seconds after which an attempt says nothing about h
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Status:
-    #: When the oldest change that still waits was received.
+    #: When the oldest change was received that still waits for a section that is configured.
     oldest_waiting: datetime | None
     workers_alive: int
     #: Where workers send nothing, and why: sections and reasons, each pair once.
     paused: tuple[tuple[str, str], ...]
     #: Section → whether each of its attempts of lately ended in a delivery, the last `LAST_ATTEMPTS` at most.
     lately: Mapping[str, list[bool]]
+    #: Section that is not configured → how many people wait for it. Nobody tells them.
+    unconfigured: Mapping[str, int] = field(default_factory=dict)
 
 
-def status(database: Database, clock: Callable[[], float] | None = None) -> Status:
-    """Costs the same however many rows there are. `clock` gives seconds since 1970, for tests.
+def status(
+    database: Database, clock: Callable[[], float] | None = None, *, sections: Collection[str] | None = None
+) -> Status:
+    """Costs the same however many rows there are, but for those of sections that are not configured.
+
+    `sections` are those that are, None for any; `clock` gives seconds since 1970, for tests.
 
     Raises `OutboxUnavailable`.
     """
@@ -39,7 +46,7 @@ def status(database: Database, clock: Callable[[], float] | None = None) -> Stat
     oldest = (
         select(events.c.received_at)
         .join_from(consents, events, events.c.id == consents.c.event_id)
-        .where(consents.c.due_at.is_not(None))
+        .where(consents.c.due_at.is_not(None), is_configured(sections))
         .order_by(consents.c.event_id)
         .limit(1)
     )
@@ -59,9 +66,25 @@ def status(database: Database, clock: Callable[[], float] | None = None) -> Stat
             of_section = lately.setdefault(row.section, [])
             if row.is_recent and len(of_section) < LAST_ATTEMPTS:
                 of_section.append(row.outcome == State.DELIVERED)
+        unconfigured = {} if sections is None else _unconfigured(connection, sections)
     return Status(
         oldest_waiting=maybe_from_micros(received_at),
         workers_alive=len(reported),
         paused=tuple(sorted({(section, why) for one in reported for section, (why, _) in one.items()})),
         lately=lately,
+        unconfigured=unconfigured,
     )
+
+
+def _unconfigured(connection: Connection, sections: Collection[str]) -> dict[str, int]:
+    """Who waits for other sections than these. From name to name by the index: what waits for these is not counted."""
+    found: dict[str, int] = {}
+    waits = consents.c.due_at.is_not(None)
+    names = select(consents.c.section).where(waits).order_by(consents.c.section).limit(1)
+    name = connection.execute(names).scalar()
+    while name is not None:
+        if name not in sections:
+            theirs = select(func.count()).select_from(consents).where(waits, consents.c.section == name)
+            found[name] = connection.execute(theirs).scalar_one()
+        name = connection.execute(names.where(consents.c.section > name)).scalar()
+    return found

@@ -16,7 +16,13 @@ def add(console: Flask, shown: Shown) -> None:
             range_name = next(iter(overview.RANGES))
         return render_template(
             "overview.html",
-            seen=overview.look(shown.database, shown.providers, range_name=range_name, now=datetime.now(UTC)),
+            seen=overview.look(
+                shown.database,
+                shown.providers,
+                sections=shown.sections,
+                range_name=range_name,
+                now=datetime.now(UTC),
+            ),
             range_name=range_name,
             ranges=overview.RANGES,
             open_providers=[provider for provider in shown.sorted_providers() if provider.scheme],

@@ -1,0 +1,46 @@
+"""A section that is no longer configured: its rows of the register go."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from sqlalchemy import delete, func, select
+
+from webhook_app.outbox.database import Database
+from webhook_app.outbox.tables import consents
+
+BATCH = 500  # rows in one commit
+
+
+@dataclass(frozen=True, slots=True)
+class Kept:
+    """What the register holds of a section: people, and those of them who wait to be told."""
+
+    people: int
+    waiting: int
+
+
+def kept_of(database: Database, section: str) -> Kept:
+    """Raises `OutboxUnavailable`."""
+    with database.read() as connection:
+        both = select(func.count(), func.count(consents.c.due_at)).where(consents.c.section == section)
+        people, waiting = connection.execute(both).one()
+    return Kept(people, waiting)
+
+
+def drop(database: Database, section: str) -> Iterator[int]:
+    """Forget what a section wants and was told, and say after each batch how many people it was.
+
+    Events and attempts stay. Raises `OutboxUnavailable`.
+    """
+    last = b""
+    mine = consents.c.section == section
+    while True:
+        # By the key from where the last batch ended: each row is looked at once.
+        some = select(consents.c.identity_hash).where(mine, consents.c.identity_hash > last)
+        with database.write() as connection:
+            people = connection.execute(some.order_by(consents.c.identity_hash).limit(BATCH)).scalars().all()
+            if not people:
+                return
+            connection.execute(delete(consents).where(mine, consents.c.identity_hash.in_(people)))
+        last = bytes(people[-1])
+        yield len(people)
