@@ -238,5 +238,11 @@ CONNECTIONS: Mapping[str, Connection] = {
         proof=_BUTTON,
     ),
     "postmark": Connection(title="Postmark", variable="POSTMARK_TOKENS", steps=_postmark, proof=_BUTTON),
-    "brevo": Connection(title="Brevo", variable="BREVO_TOKENS", steps=_brevo, proof=_BUTTON),
+    "brevo": Connection(
+        title="Brevo",
+        variable="BREVO_TOKENS",
+        steps=_brevo,
+        # Its button sends what is not marked as a test: a real change of the address in the sample.
+        proof="its API sends no test: unsubscribe an address of your own, and see it come",
+    ),
 }
