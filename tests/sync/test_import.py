@@ -158,8 +158,8 @@ def test_a_bad_row_goes_to_the_rejects_with_its_reason_and_its_neighbours_are_im
     assert result.exit_code == 0, result.output
     assert [row.identity_value for row in stored(app)] == ["before@example.com", "after@example.com"]
     header, reject = csv.reader(file.with_suffix(".rejects.csv").read_text().splitlines())
-    assert header == ["email", "time", "note", "rejected_line", "rejected_because"]
-    assert reject[-2:] == ["3", reason]
+    assert header == ["email", "time", "note", "rejected_line", "rejected_because", "rejected_as_of"]
+    assert reject[-3:] == ["3", reason, EXPORTED.isoformat()]
     assert f"1  {reason}" in result.output
 
 
@@ -182,6 +182,41 @@ def test_mended_rejects_can_be_imported_as_they_are(run: Run, app: Flask, file: 
     result = run(rejects.replace("jane,", "jane@example.com,", 1), "--yes")
     assert result.exit_code == 0, result.output
     assert [(row.identity_value, row.reason) for row in stored(app)][-1] == ("jane@example.com", "x")
+
+
+@pytest.mark.parametrize("header", ["email,reason", "email,time"])
+def test_mended_rejects_keep_the_date_of_the_file_they_are_from(header: str, run: Run, app: Flask, file: Path) -> None:
+    """Otherwise they would undo the opt-ins that came between the list and its mending."""
+    run(f"{header}\njane,\nmax,\nlee@example.com,\n", "--yes", "--as-of", "2025-12-24T10:00:00Z")
+    rejects = file.with_suffix(".rejects.csv")
+    opted_in(app, datetime(2025, 12, 31, tzinfo=UTC))
+    mended = rejects.read_text().replace("jane,", "jane@example.com,", 1)
+    assert run(mended, "--yes").exit_code == 0
+    # What is still wrong is rejected once more, and keeps the date again.
+    assert rejects.read_text().splitlines()[0] == f"{header},rejected_line,rejected_because,rejected_as_of"
+    result = run(rejects.read_text().replace("max,", "max@example.com,", 1), "--yes")
+    assert "without a time" not in result.output
+    assert sorted(sent(app)) == [
+        ("jane@example.com", "opt_in"),
+        ("lee@example.com", "opt_out"),
+        ("max@example.com", "opt_out"),
+    ]
+    found = {row.identity_value: when(row) for row in stored(app) if row.action == "opt_out"}
+    assert {moment.isoformat() for moment in found.values()} == {"2025-12-24T10:00:00+00:00"}
+
+
+def test_mended_rejects_of_a_known_export_are_still_that_export(run: Run, app: Flask, file: Path) -> None:
+    run("email,created,ip\njane,1760000000,\nmax@example.com,1760000000,\n", "--yes")
+    rejects = file.with_suffix(".rejects.csv").read_text()
+    result = run(rejects.replace("jane", "jane@example.com"), "--yes")
+    assert "By its columns: SendGrid's spam reports." in result.output
+    assert [when(row).timestamp() for row in stored(app)] == [1760000000, 1760000000]
+
+
+def test_a_date_of_rejects_that_nobody_can_read_costs_that_row(run: Run, app: Flask, file: Path) -> None:
+    run("email,rejected_as_of\njane@example.com,24.12.25\nmax@example.com,2025-12-24\n", "--yes")
+    assert [row.identity_value for row in stored(app)] == ["max@example.com"]
+    assert "rejected_as_of: is not a time" in file.with_suffix(".rejects.csv").read_text()
 
 
 @pytest.mark.parametrize(("arguments", "answer", "exit_code"), [(["--dry-run"], "", 0), ([], "n\n", 1), ([], "", 1)])

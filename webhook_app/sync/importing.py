@@ -20,6 +20,7 @@ from webhook_app.outbox.lookup import Known, newest_changes
 from webhook_app.outbox.routing import Condition, ConditionFailed, concerned
 from webhook_app.providers import explain
 from webhook_app.sync.csv_file import Row
+from webhook_app.sync.known_exports import REJECTED, plain
 from webhook_app.sync.opt_out_list import ListReader
 
 #: Changes with the rows they are from.
@@ -95,7 +96,10 @@ class _Rejects:
 
     def __init__(self, path: Path, reader: ListReader) -> None:
         self._path = path
-        self._header = reader.layout.header
+        self._reader = reader
+        # Of rejects that are rejected once more, the columns are made anew.
+        self._places = [place for place, title in enumerate(reader.layout.header) if plain(title) not in REJECTED]
+        self._header = [reader.layout.header[place] for place in self._places]
         self._file: TextIO | None = None
         self._csv: Any = None
 
@@ -106,9 +110,12 @@ class _Rejects:
             os.fchmod(opened, 0o600)
             self._file = os.fdopen(opened, "w", newline="", encoding="utf-8")
             self._csv = csv.writer(self._file)
-            self._csv.writerow([*self._header, "rejected_line", "rejected_because"])
-        cells = [*row.cells, *[""] * (len(self._header) - len(row.cells))]
-        self._csv.writerow([*cells, row.line, reason])
+            self._csv.writerow([*self._header, *REJECTED.values()])
+        width = len(self._reader.layout.header)
+        cells = [*row.cells, *[""] * (width - len(row.cells))]
+        kept = [*(cells[place] for place in self._places), *cells[width:]]
+        # Mended and imported, it counts as of this list: a later date would undo what came after it.
+        self._csv.writerow([*kept, row.line, reason, self._reader.as_of_row(row).isoformat()])
 
     def close(self) -> None:
         if self._file is not None:

@@ -7,6 +7,13 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+#: The columns that an import adds to the rows it rejects, and how `plain` writes them.
+REJECTED = {
+    "rejected line": "rejected_line",
+    "rejected because": "rejected_because",
+    "rejected as of": "rejected_as_of",
+}
+
 _CAMEL = re.compile(r"(?<=[a-z0-9])(?=[A-Z])")
 _BETWEEN = re.compile(r"[\s_:/.-]+")
 
@@ -142,5 +149,5 @@ EXPORTS = (
 
 
 def recognise(header: Sequence[str]) -> Export | None:
-    columns = frozenset(plain(cell) for cell in header if cell.strip())
+    columns = frozenset(plain(cell) for cell in header if cell.strip()) - REJECTED.keys()
     return next((export for export in EXPORTS if export.fits(columns)), None)

@@ -4,6 +4,7 @@ import itertools
 import json
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime, tzinfo
 from typing import Any
@@ -41,7 +42,7 @@ _SHORTENED = re.compile(r"\d+([.,]\d+)?E\+?\d+", re.IGNORECASE)
 _OPT_OUT_TIME = re.compile(r"unsub|opt(ed)? ?out|suppress|block|black|abmeld|abgemeldet|d[ée]sabonn|d[ée]sinscri")
 _TIME_NAME = re.compile(r"\b(time|date|timestamp|datum|zeit|zeitpunkt)\b")
 _TIME_PERHAPS = re.compile(r"\b(when|since|at|on)\b")
-_OTHER_TIME = re.compile(r"\b(sms|push|whats ?app|phone|mobile|birth ?(day|date)|time ?zone)\b")
+_OTHER_TIME = re.compile(r"\b(sms|push|whats ?app|phone|mobile|birth ?(day|date)|time ?zone|rejected as of)\b")
 
 
 class ExternalId(Id):
@@ -81,6 +82,8 @@ class Layout:
     identity: str
     #: The kind of export it is, if it is known.
     export: Export | None = None
+    #: Of mended rejects: the column with the date of the list that they were rejected from.
+    as_of: int | None = None
 
 
 def layout_of(first: Row, names: Mapping[str, str], identity: str) -> Layout:
@@ -106,7 +109,15 @@ def layout_of(first: Row, names: Mapping[str, str], identity: str) -> Layout:
             "the file has both email and external_id: say which of them Dynamic Yield knows, "
             "with --identity email or --identity external_id"
         )
-    return Layout(places=places, header=tuple(cells), has_header=True, identity=identity or known[0], export=export)
+    as_of = next((place for place, cell in enumerate(cells) if plain(cell) == "rejected as of"), None)
+    return Layout(
+        places=places,
+        header=tuple(cells),
+        has_header=True,
+        identity=identity or known[0],
+        export=export,
+        as_of=as_of,
+    )
 
 
 def _place(name: str, header: list[str], names: Mapping[str, str], export: Export | None) -> int | None:
@@ -247,6 +258,10 @@ def _can_read(time: PastTime, text: str) -> bool:
 # ---------------------------------------------------------------- row by row
 
 
+def _cell(row: Row, place: int | None) -> str:
+    return row.cells[place].strip() if place is not None and place < len(row.cells) else ""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ListReader:
     """Turns the rows of a file into changes, the same ones each time it is asked."""
@@ -284,15 +299,23 @@ class ListReader:
         return json.dumps({"file": self.file.path.name, "line": row.line, **used}).encode()
 
     def has_time(self, row: Row) -> bool:
-        place = self.layout.places.get("time")
-        return place is not None and place < len(row.cells) and bool(row.cells[place].strip())
+        return any(_cell(row, place) for place in (self.layout.places.get("time"), self.layout.as_of))
+
+    def as_of_row(self, row: Row) -> datetime:
+        """As of when a row without a time counts: a mended one keeps the date of the list that it is from."""
+        with suppress(ValidationError):
+            return self._time(_cell(row, self.layout.as_of), PastTime(), "rejected_as_of")
+        return self.as_of
 
     def _change(self, row: Row, time: PastTime) -> ConsentChange:
         places, identity = self.layout.places, self.layout.identity
         cells = {name: row.cells[place].strip() for name, place in places.items() if place < len(row.cells)}
         if not cells.get(identity):
             raise ValidationError("is empty", identity)
-        occurred_at = self._time(cells.get("time", ""), time)
+        if cells.get("time"):
+            occurred_at = self._time(cells["time"], time)
+        else:
+            occurred_at = self._time(_cell(row, self.layout.as_of), PastTime(), "rejected_as_of")
         # Exactly one identifier: the other one is not even looked at.
         loaded = _ROW.load({name: cell for name, cell in cells.items() if cell and name in (identity, "reason")})
         return ConsentChange(
@@ -302,13 +325,13 @@ class ListReader:
             occurred_at=occurred_at,
         )
 
-    def _time(self, cell: str, time: PastTime) -> datetime:
+    def _time(self, cell: str, time: PastTime, name: str = "time") -> datetime:
         if not cell:
             return self.as_of
         try:
             return time.deserialize(cell) or self.as_of
         except ValidationError as error:
-            raise ValidationError({"time": error.messages}) from None
+            raise ValidationError({name: error.messages}) from None
 
     def _check_whole(self, row: Row) -> None:
         if row.problem:
