@@ -151,6 +151,14 @@ def test_a_placeholder_as_event_id_swallows_no_later_opt_out(make_app: Callable[
         assert answer.json == {"accepted": 1, "duplicates": 0, "ignored": 0, "quarantined": 0}
 
 
+@pytest.mark.parametrize(
+    "pattern",
+    ["%d.%m.%Y", "%y%m%d", "%j %Y", "%G-W%V-%u", "%Y-%m-%dT%H:%M:%S.%fZ", "%m/%d/%Y %I:%M %p", "%c", "%Y-%m-%d %Z%%s"],
+)
+def test_a_time_format_that_says_the_day_is_taken(declare: Declare, pattern: str) -> None:
+    declare(LEAST + f'email = "who"\ntime = "at"\ntime_format = "{pattern}"\n')
+
+
 def test_an_event_that_says_both_is_an_opt_out(declare: Declare) -> None:
     acme = declare(LEAST + 'opt_in = "type != `null`"\nemail = "who"\n')
     ((change, _),) = say(acme, {"type": "unsubscribed", "who": "a@b.de"}).changes
@@ -264,6 +272,27 @@ def test_forms_are_nested_by_their_brackets(declare: Declare) -> None:
         ('email = "a"\ntime_zone = "Europe/Berlin"\n', "time_zone: has no meaning without time"),
         ('email = "a"\ntime = "t"\ntime_zone = "Mars"\n', "time_zone: is no time zone; write it like Europe/Berlin"),
         ('email = "a"\ntime = "t"\ntime_format = "ISO"\n', "time_format: must be a strptime pattern"),
+        (
+            'email = "a"\ntime = "t"\ntime_format = "%e.%m.%Y"\n',
+            "time_format: cannot be read by strptime: %e is %d",
+        ),
+        (
+            'email = "a"\ntime = "t"\ntime_format = "%F %T"\n',
+            "time_format: cannot be read by strptime: %F is %Y-%m-%d; %T is %H:%M:%S",
+        ),
+        ('email = "a"\ntime = "t"\ntime_format = "%D"\n', "time_format: cannot be read by strptime: %D is %m/%d/%y"),
+        (
+            'email = "a"\ntime = "t"\ntime_format = "%s"\n',
+            "time_format: cannot be read by strptime: %s is read without",
+        ),
+        (
+            'email = "a"\ntime = "t"\ntime_format = "%Y-%m-%d %H:%M:%S.%L"\n',
+            "time_format: cannot be read by strptime: %L",
+        ),
+        ('email = "a"\ntime = "t"\ntime_format = "%Y-%m-%d %Q"\n', "time_format: cannot be read by strptime: 'Q' is"),
+        ('email = "a"\ntime = "t"\ntime_format = "%d.%m. %H:%M"\n', "time_format: does not say the day with its year"),
+        ('email = "a"\ntime = "t"\ntime_format = "%Y-%m"\n', "time_format: does not say the day with its year"),
+        ('email = "a"\ntime = "t"\ntime_format = "%d.%m.%Y %I:%M"\n', "time_format: does not tell the morning from"),
         ('email = "a"\nvisitor = { dyidd = "b" }\n', "visitor.dyidd: is not known; did you mean dyid?"),
         ('email = "a"\nlargest_body = 0\n', "largest_body: must be a whole number of MiB, from 1 to 64"),
         ('email = "a"\nlargest_body = 65\n', "largest_body: must be a whole number of MiB, from 1 to 64"),

@@ -32,6 +32,14 @@ from webhook_app.providers.expressions import Condition, Path
         ("count > '5'", "a number stands in backticks"),
         ("lower(type) == 'Unsubscribed'", "which it never gives; write 'unsubscribed'"),
         ("'Unsubscribed' == lower(type)", "which it never gives; write 'unsubscribed'"),
+        ("type == 'a' | type == 'u'", "write || for or"),
+        ("contains(type, 'a') | b", "write || for or"),
+        ("a && type == 'a' | !(b)", "write || for or"),
+        ("x == `True`", "holds `True`, which is no JSON; write `true`"),
+        ("x == `None`", "holds `None`, which is no JSON; write `null`"),
+        ("x == `'true'`", "write `true`"),
+        ("type == `'u'`", "holds `'u'`, which is no JSON; write 'u'"),
+        ("type == `active`", "holds `active`, which is no JSON; write 'active'"),
         ("contains(type, 'unsub') == 'true'", "gives true or false, with a text; leave 'true' out"),
     ],
 )
@@ -135,7 +143,19 @@ def test_a_condition_that_holds_of_anything_is_known(text: str, holds: bool) -> 
 
 
 @pytest.mark.parametrize(
-    "text", ["'x' == a", "a == b.c", "a == length(b)", "not_null(a, b, c)", '"a b".c == `true`', "!(a.b)"]
+    "text",
+    [
+        "'x' == a",
+        "a == b.c",
+        "a == length(b)",
+        "not_null(a, b, c)",
+        "a || b | [0]",
+        "a == 'x' && b | [0]",
+        "b == '`x`'",
+        'b == `"a\\`b"`',
+        '"a b".c == `true`',
+        "!(a.b)",
+    ],
 )
 def test_what_only_looks_like_a_mistake(text: str) -> None:
     Path(text)

@@ -3,6 +3,8 @@
 https://jmespath.org/specification.html
 """
 
+import json
+import re
 import textwrap
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
@@ -44,6 +46,8 @@ class Path:
     _compiled: Any = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
+        if mistakes := list(_texts_in_backticks(self.text)):
+            raise ValueError("; ".join(mistakes))
         try:
             compiled: Any = jmespath.compile(self.text)
         except JMESPathError as error:
@@ -200,6 +204,8 @@ def _wrong_parts(node: Any) -> Iterator[str]:
     if node["type"] == "comparator":
         yield from _wrong_comparison(node["value"], *children)
         yield from _wrong_comparison(node["value"], *reversed(children))
+    if node["type"] == "pipe" and _is_truth(children[0]):
+        yield "hands true or false on by |, which looks for a field in it; write || for or"
     if node["type"] == "subexpression" and children[0]["type"] == "not_expression":
         # It binds tighter than the dot: the path of a truth value, which is null.
         yield "negates only the first step of a path; write !(a.b) for !a.b"
@@ -250,6 +256,16 @@ def _wrong_comparison(comparator: str, side: Any, other: Any) -> Iterator[str]:
         yield f"compares lower() with '{side['value']}', which it never gives; write '{side['value'].strip().lower()}'"
     elif called in _TRUTH_FUNCTIONS:
         yield f"compares {called}(), which gives true or false, with a text; leave '{side['value']}' out"
+
+
+def _is_truth(node: Any) -> bool:
+    """Whether it gives true or false, and never a value to look into."""
+    if node["type"] == "or_expression":
+        return all(map(_is_truth, node["children"]))
+    if node["type"] == "and_expression":
+        return _is_truth(node["children"][-1])
+    called = node["value"] if node["type"] == "function_expression" else ""
+    return node["type"] in ("comparator", "not_expression") or called in _TRUTH_FUNCTIONS
 
 
 def _no_conditions(node: Any) -> Iterator[str]:
@@ -311,3 +327,21 @@ def _unquoted_texts(text: str) -> Iterator[str]:
             value = token["value"]
             literal = f"`{value}`" if value in ("true", "false", "null") else f"'{value}'"
             yield f"compares with a field named {value}; for the value write {literal}"
+
+
+#: What stands in quotes; of the backticks, what stands in them.
+_QUOTED = re.compile(r"'(?:\\.|[^'\\])*'|\"(?:\\.|[^\"\\])*\"|`((?:\\.|[^`\\])*)`", re.DOTALL)
+
+
+def _texts_in_backticks(text: str) -> Iterator[str]:
+    """JMESPath takes what is no JSON for a text: `True` and `'unsubscribed'`, with all their signs, are never equal."""
+    for found in _QUOTED.finditer(text):
+        if found[1] is None:
+            continue
+        try:
+            json.loads(found[1].replace("\\`", "`"))
+        except ValueError:
+            word = found[1].strip().strip("'")
+            right = {"none": "null", "nil": "null"}.get(word.lower(), word.lower())
+            cure = f"`{right}`" if right in ("true", "false", "null") else f"'{word}'"
+            yield f"holds {found[0]}, which is no JSON; write {cure}"

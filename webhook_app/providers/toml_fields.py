@@ -4,7 +4,7 @@ import difflib
 import json
 import re
 from collections.abc import Callable
-from datetime import UTC, tzinfo
+from datetime import UTC, datetime, tzinfo
 from pathlib import Path as FilePath
 from string import Formatter, Template
 from typing import Any
@@ -23,6 +23,24 @@ FILLED_IN = ("email", "id", "unix", "unix_ms", "iso", "datetime")
 _VARIABLE = re.compile(r"[A-Z][A-Z0-9_]*")
 #: Letters and digits in turns, and nothing between them: a key like AKIAIOSFODNN7EXAMPLE04 rather than a name.
 _KEY_IN_CAPITALS = re.compile(r"(?=(?:[A-Z]*\d){3})[A-Z0-9]{16,}")
+
+#: What `date` and other languages know and `strptime` does not → what to write.
+_UNREAD = {
+    "e": "%d",
+    "k": "%H",
+    "l": "%I",
+    "h": "%b",
+    "P": "%p",
+    "F": "%Y-%m-%d",
+    "T": "%H:%M:%S",
+    "R": "%H:%M",
+    "D": "%m/%d/%y",
+    "L": "%f",
+    "N": "%f",
+    "s": "read without a time_format: Unix seconds or milliseconds",
+}
+#: Another day than month and year, in the afternoon.
+_MOMENT = datetime(2026, 11, 25, 21, 43, 57, tzinfo=UTC)
 
 
 def read_toml(path: FilePath) -> str:
@@ -216,4 +234,16 @@ def _zone(text: str) -> tzinfo | None:
 def _time_pattern(text: str) -> str:
     if "%" not in text:
         raise ValueError("must be a strptime pattern like %Y-%m-%d %H:%M:%S")
+    unread = [f"%{letter}" for letter in re.findall("%(.)", text.replace("%%", "")) if letter in _UNREAD]
+    if unread:
+        right = "; ".join(f"{directive} is {_UNREAD[directive[1]]}" for directive in dict.fromkeys(unread))
+        raise ValueError(f"cannot be read by strptime: {right}")
+    try:
+        read = datetime.strptime(_MOMENT.strftime(text), text)  # noqa: DTZ007 (only day and hour are looked at)
+    except (ValueError, re.error) as error:
+        raise ValueError(f"cannot be read by strptime: {error}") from None
+    if read.date() != _MOMENT.date():
+        raise ValueError("does not say the day with its year, like %d.%m.%Y")
+    if read.hour not in (0, _MOMENT.hour):
+        raise ValueError("does not tell the morning from the evening; write %H, or %p beside %I")
     return text
