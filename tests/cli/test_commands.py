@@ -4,6 +4,7 @@ import json
 import subprocess
 import sys
 from collections.abc import Callable
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -113,9 +114,62 @@ def test_a_script_replays_by_number_and_learns_what_was_left_alone(app: Flask) -
 def test_a_mistake_is_one_clear_line(app: Flask, arguments: list[str], line: str) -> None:
     before = states(app)
     result = run(app, *arguments)
-    assert result.exit_code != 0
+    assert result.exit_code == 1
     assert states(app) == before
     assert result.output.splitlines()[-1].startswith(line)
+
+
+@pytest.mark.parametrize(
+    ("words", "line"),
+    [
+        ("events list --state gone", "Error: Invalid value for '--state': 'gone' is not one of"),
+        ("events list --sinse 30d", "Error: No such option '--sinse'. (Did you mean"),
+        ("evnts list", "Error: No such command 'evnts'."),
+        ("people show", "Error: Missing argument 'PERSON'."),
+    ],
+)
+def test_a_mistake_in_what_is_typed_is_one_clear_line_too(tmp_path: Path, words: str, line: str) -> None:
+    env = environment(FLASK_APP="webhook_app", PYTHONPATH=str(ROOT), DATABASE_URL=f"sqlite:///{tmp_path}/outbox.db")
+    done = subprocess.run(
+        [find("flask"), *words.split()], cwd=tmp_path, env=env, capture_output=True, text=True, check=False
+    )
+    (said,) = done.stderr.splitlines()
+    assert (done.returncode, done.stdout) == (1, "")
+    assert said.startswith(line)
+
+
+def test_a_group_that_is_named_alone_lists_its_commands(app: Flask) -> None:
+    result = run(app, "events")
+    assert result.exit_code == 1
+    assert "replay" in result.output
+
+
+@pytest.mark.parametrize(
+    "command", [("events", "list"), ("report",), ("reconcile", "sendgrid")], ids=lambda words: " ".join(words)
+)
+@pytest.mark.parametrize(
+    ("since", "meant"),
+    [
+        ("2026-01-31", "2026-01-31T00:00+00:00"),
+        ("20260131", "2026-01-31T00:00+00:00"),
+        ("2026-01-31T08:00", "2026-01-31T08:00+00:00"),
+        ("2026-01-31T08:00:05+01:00", "2026-01-31T07:00:05+00:00"),
+        ("1970-01-01", "1970-01-01T00:00+00:00"),
+        ("30d", timedelta(days=30)),
+        ("48 H", timedelta(hours=48)),
+    ],
+)
+def test_a_time_is_written_alike_for_every_command(
+    app: Flask, command: tuple[str, ...], since: str, meant: str | timedelta
+) -> None:
+    group = app.cli.get_command(click.Context(app.cli), command[0])
+    found = group.get_command(click.Context(group), command[1]) if isinstance(group, click.Group) else group
+    assert found
+    said = found.make_context(command[-1], ["--since", since]).params["since"]
+    if isinstance(meant, timedelta):
+        assert abs(datetime.now(UTC) - meant - said) < timedelta(minutes=1)
+    else:
+        assert said == datetime.fromisoformat(meant)
 
 
 def test_a_database_that_cannot_be_used_is_one_clear_line(make_app: MakeApp, tmp_path: Path) -> None:

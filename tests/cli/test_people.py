@@ -186,8 +186,8 @@ def test_who_stands_in_quarantine_alone_is_shown_and_can_be_erased(app: Flask) -
 def test_a_blank_person_is_one_clear_line(app: Flask, blank: str) -> None:
     for command in (["show", blank], ["erase", blank, "--yes"]):
         result = run(app, *command)
-        assert result.exit_code == 2
-        assert result.output.splitlines()[-1] == "Error: Invalid value for 'PERSON': is blank"
+        assert result.exit_code == 1
+        assert result.stderr.strip() == "Error: Invalid value for 'PERSON': is blank"
 
 
 def test_ids_are_hashed_as_they_are_for_dynamic_yield_compares_them_exactly(app: Flask) -> None:

@@ -33,6 +33,7 @@ EXTENSION_POINTS = {
         "get_command",
     ): "a Group that loads its commands lazily, https://click.palletsprojects.com/en/stable/complex/",
     ("click", "list_commands"): "the same",
+    ("click", "convert"): "ParamType: a custom type must override it",
     ("flask", "get_cookie_secure"): "flask.sessions.SessionInterface: a subclass may decide otherwise",
     ("gunicorn", "init_process"): "a worker class; tests/test_web_worker.py is the contract",
     ("gunicorn", "handle"): "the same",

@@ -1,8 +1,11 @@
 """`flask …`: running the worker, trying things out, looking after the outbox."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from importlib import import_module
 
 import click
+from click.exceptions import NoArgsIsHelpError
 from flask import Flask
 from flask.cli import AppGroup
 
@@ -37,11 +40,25 @@ class Commands(AppGroup):
         return sorted({*super().list_commands(ctx), *_COMMANDS})
 
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        ctx.with_resource(_usage_errors_in_a_line())
         if cmd_name not in _COMMANDS:
             return super().get_command(ctx, cmd_name)
         module, attribute = _COMMANDS[cmd_name]
         command: click.Command = getattr(import_module(f"{__name__}.{module}"), attribute)
         return command
+
+
+@contextmanager
+def _usage_errors_in_a_line() -> Iterator[None]:
+    """A wrong option or argument ends a command as every other error does: a line and status 1, not three and 2."""
+    try:
+        yield
+    except NoArgsIsHelpError as error:
+        # Of a group that was named alone: its commands.
+        error.show()
+        raise click.exceptions.Exit(1) from None
+    except click.UsageError as error:
+        raise click.ClickException(" ".join(error.format_message().split())) from None
 
 
 def register(app: Flask) -> None:

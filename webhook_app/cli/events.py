@@ -3,7 +3,7 @@
 import dataclasses
 import sys
 from collections.abc import Callable
-from datetime import UTC, datetime
+from datetime import datetime
 from typing import Any
 
 import click
@@ -11,7 +11,15 @@ from flask import current_app
 from flask.cli import AppGroup
 
 from webhook_app.cli import shared
-from webhook_app.cli.shared import as_json, database, not_blank, print_json, report_database_errors, settings
+from webhook_app.cli.shared import (
+    PointInTime,
+    as_json,
+    database,
+    not_blank,
+    print_json,
+    report_database_errors,
+    settings,
+)
 from webhook_app.delivery import Undeliverable
 from webhook_app.delivery.sections import Section
 from webhook_app.outbox import State
@@ -19,8 +27,6 @@ from webhook_app.outbox.queries import Event, Filter, Life, newest_number, searc
 from webhook_app.redelivery import Redelivery, Verb
 
 events = AppGroup("events", help="What came in and what became of it.")
-
-_WHEN = ["%Y-%m-%d", "%Y-%m-%dT%H:%M", "%Y-%m-%dT%H:%M:%S"]
 
 
 def _filters(command: Callable[..., Any]) -> Callable[..., Any]:
@@ -33,8 +39,8 @@ def _filters(command: Callable[..., Any]) -> Callable[..., Any]:
             ),
             click.option("--state", type=click.Choice([state.value for state in State])),
             click.option("--provider", callback=not_blank, help="Name of the ESP."),
-            click.option("--since", type=click.DateTime(_WHEN), help="Received from then on (UTC)."),
-            click.option("--until", type=click.DateTime(_WHEN), help="Received before then (UTC)."),
+            click.option("--since", type=PointInTime(), help="Received from then on: 2026-01-31 (UTC), 30d, 48h."),
+            click.option("--until", type=PointInTime(), help="Received before then."),
         ]
     ):
         command = option(command)
@@ -53,8 +59,8 @@ def _filter(
         person=person or "",
         state=None if state is None else State(state),
         provider=provider or "",
-        since=since and since.replace(tzinfo=UTC),
-        until=until and until.replace(tzinfo=UTC),
+        since=since,
+        until=until,
     )
 
 

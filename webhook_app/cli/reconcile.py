@@ -1,28 +1,23 @@
 """`flask reconcile`: whoever an ESP's own lists know of and was never heard of here is opted out, too."""
 
-import re
-from datetime import UTC, datetime, timedelta
+from datetime import datetime
 
 import click
 from flask import current_app
 from flask.cli import AppGroup, with_appcontext
-from marshmallow import ValidationError
 
 from webhook_app.cli import shared
 from webhook_app.outbox import schema
 from webhook_app.outbox.reconciliations import Reconciled
-from webhook_app.providers.fields import Timestamp
 from webhook_app.sync.api import ApiError
 from webhook_app.sync.reconciling import Reconciler
 from webhook_app.sync.sources import SOURCES, SuppressionList
 
 reconcile = AppGroup("reconcile", help="Compare with an ESP's own lists, and add what is missing.")
 
-#: `2d`, `12h`; further back than any setting's `Duration`. A date without separators has more digits.
-_SPAN = re.compile(r"(\d{1,7})\s*([smhd]?)", re.ASCII | re.IGNORECASE)
-_SECONDS = {"": 1, "s": 1, "m": 60, "h": 3600, "d": 86400}
-
-_since = click.option("--since", help="Only entries from then on: a time, or 2d, 12h.  [default: all]")
+_since = click.option(
+    "--since", type=shared.PointInTime(), help="Only entries from then on: 2026-01-31, 30d, 48h.  [default: all]"
+)
 _dry_run = click.option("--dry-run", is_flag=True, help="Only count what is missing.")
 
 
@@ -32,7 +27,7 @@ _dry_run = click.option("--dry-run", is_flag=True, help="Only count what is miss
 @_dry_run
 @with_appcontext
 @shared.report_database_errors
-def reconcile_sendgrid(since: str | None, subuser: str, dry_run: bool) -> None:
+def reconcile_sendgrid(since: datetime | None, subuser: str, dry_run: bool) -> None:
     """Opt out whoever is on SendGrid's suppression lists and was never heard of here.
 
     Reads the lists that belong to SENDGRID_EVENTS, and of unsubscribe groups those in SENDGRID_GROUP_IDS. Safe to run
@@ -46,7 +41,7 @@ def _command(provider: str) -> click.Command:
     @_dry_run
     @with_appcontext
     @shared.report_database_errors
-    def command(since: str | None, dry_run: bool) -> None:
+    def command(since: datetime | None, dry_run: bool) -> None:
         _reconcile(provider, since, dry_run=dry_run)
 
     about = "Opt out whoever is on the ESP's own lists and was never heard of here. Safe to run at any time, and twice."
@@ -57,7 +52,7 @@ for _provider in SOURCES.keys() - {"sendgrid"}:
     reconcile.add_command(_command(_provider))
 
 
-def _reconcile(provider: str, since: str | None, *, dry_run: bool, **more: str) -> None:
+def _reconcile(provider: str, since: datetime | None, *, dry_run: bool, **more: str) -> None:
     settings, database = shared.settings(), shared.database()
     try:
         if problem := schema.problem(database):
@@ -69,7 +64,7 @@ def _reconcile(provider: str, since: str | None, *, dry_run: bool, **more: str) 
             sections=current_app.extensions["conditions"],
         )
         compare = reconciler.count if dry_run else reconciler.now
-        result = compare(_moment(since), _say_progress)
+        result = compare(since, _say_progress)
     except ApiError as error:
         raise click.ClickException(str(error)) from None
     click.echo(
@@ -88,16 +83,3 @@ def _reconcile(provider: str, since: str | None, *, dry_run: bool, **more: str) 
 
 def _say_progress(one: SuppressionList, result: Reconciled) -> None:
     click.echo(f"{one.title}: {result.checked:,} entries so far, {result.drift:,} missing", err=True)
-
-
-def _moment(given: str | None) -> datetime | None:
-    if given is None:
-        return None
-    try:
-        if found := _SPAN.fullmatch(given.strip()):
-            return datetime.now(UTC) - timedelta(seconds=int(found[1]) * _SECONDS[found[2].lower()])
-        return Timestamp().deserialize(given)
-    except (ValidationError, OverflowError):
-        raise click.BadParameter(
-            f"{given} is neither a time like 2026-01-05 nor a span like 2d", param_hint="--since"
-        ) from None

@@ -1,29 +1,19 @@
 """`flask report`: how long it took until Dynamic Yield had taken an unsubscribe."""
 
-from datetime import UTC, datetime, timedelta
+from datetime import datetime, timedelta
 
 import click
 from flask.cli import with_appcontext
 
-from webhook_app.cli.shared import as_json, database, print_json, report_database_errors
+from webhook_app.cli.shared import PointInTime, as_json, database, print_json, report_database_errors
 from webhook_app.outbox import promptness
-
-
-def _since(_: click.Context, __: click.Parameter, text: str | None) -> datetime | None:
-    """`30d`, `48h`, or a day like `2026-01-31`."""
-    if text is None:
-        return None
-    try:
-        if text[-1:] in ("d", "h"):
-            return datetime.now(UTC) - timedelta(**{"days" if text[-1] == "d" else "hours": int(text[:-1])})
-        return datetime.fromisoformat(text).replace(tzinfo=UTC)
-    except (ValueError, OverflowError):
-        raise click.BadParameter("must be like 30d, 48h or 2026-01-31") from None
 
 
 @click.command
 @click.option(
-    "--since", callback=_since, help="Only what was taken since then: 30d, 48h or 2026-01-31. Whole days in UTC."
+    "--since",
+    type=PointInTime(),
+    help="Only what was taken since then: 2026-01-31, 30d, 48h. Whole days in UTC.",
 )
 @as_json
 @with_appcontext

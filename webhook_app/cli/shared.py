@@ -3,19 +3,23 @@
 import dataclasses
 import getpass
 import os
+import re
 from collections.abc import Callable
-from datetime import timedelta
+from contextlib import suppress
+from datetime import UTC, datetime, timedelta
 from functools import wraps
-from typing import Any, ParamSpec, TypeVar
+from typing import Any, ClassVar, ParamSpec, TypeVar
 
 import click
 import orjson
 from flask import current_app
+from marshmallow import ValidationError
 
 from webhook_app.outbox import Database, OutboxUnavailable
 from webhook_app.outbox.journal import Journal
 from webhook_app.outbox.maintenance import TOKEN_LIFETIME, Maintenance
 from webhook_app.outbox.queries import Attempt
+from webhook_app.providers.fields import Timestamp
 from webhook_app.providers.registry import variables as variables_of_providers
 from webhook_app.settings import Settings, variables
 
@@ -79,6 +83,29 @@ def not_blank(_context: click.Context, _parameter: click.Parameter, value: str |
     if value is not None and not value.strip():
         raise click.BadParameter("is blank")
     return value
+
+
+class PointInTime(click.ParamType[datetime]):
+    """A time, in UTC where it names no zone, or how long ago: `2026-01-31`, `2026-01-31T08:00+01:00`, `30d`, `48h`."""
+
+    name = "time"
+
+    #: Further back than any setting's `Duration`.
+    _SPAN = re.compile(r"(\d{1,7})\s*([smhd])", re.ASCII | re.IGNORECASE)
+    _SECONDS: ClassVar = {"s": 1, "m": 60, "h": 3600, "d": 86400}
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> datetime:
+        text = str(value).strip()
+        try:
+            if found := self._SPAN.fullmatch(text):
+                return datetime.now(UTC) - timedelta(seconds=int(found[1]) * self._SECONDS[found[2].lower()])
+            with suppress(ValueError):
+                # Any year: nothing is older than the first one that an event's own time may have.
+                moment = datetime.fromisoformat(text)
+                return moment if moment.tzinfo else moment.replace(tzinfo=UTC)
+            return Timestamp().deserialize(text)
+        except (ValidationError, OverflowError):
+            self.fail("must be a time like 2026-01-31, or a span like 30d or 48h", param, ctx)
 
 
 def plain_attempt(attempt: Attempt) -> dict[str, Any]:
