@@ -143,12 +143,12 @@ def erase_person(database: Database, person: str) -> int:
     webhooks.
     """
     hashes, hasher = hashes_of(database, person), load_hasher(database)
+    read_before = _mentioned_in_raw(database, hashes, hasher)
     with database.write() as connection:
-        not_understood = select(events.c.id, events.c.raw).where(
-            set_aside(), events.c.identity_hash.is_(None), events.c.raw.is_not(None)
-        )
-        # By whole addresses: a part of a text may be a part of somebody else's, and an id that of a time.
-        about = [row.id for row in connection.execute(not_understood) if is_mentioned(hashes, row.raw, hasher)]
+        # And what came in meanwhile.
+        noted = select(mentions.c.event_id).where(mentions.c.identity_hash.in_(hashes))
+        still_there = select(events.c.id).where(events.c.id.in_(noted), events.c.raw.is_not(None))
+        about = {*read_before, *connection.execute(still_there).scalars()}
         mine = or_(events.c.identity_hash.in_(hashes), events.c.id.in_(about))
         _empty_bodies(connection, hashes, hasher)
         connection.execute(delete(attempts).where(attempts.c.event_id.in_(select(events.c.id).where(mine))))
@@ -156,6 +156,26 @@ def erase_person(database: Database, person: str) -> int:
         connection.execute(delete(mentions).where(erased_or_mentioned))
         connection.execute(delete(consents).where(consents.c.identity_hash.in_(hashes)))
         return int(connection.execute(delete(events).where(mine)).rowcount)
+
+
+def _mentioned_in_raw(database: Database, hashes: Sequence[bytes], hasher: Hasher) -> list[int]:
+    """What was not understood and holds the person's address, by the raw events themselves, a batch at a time.
+
+    Not of every address in them a mention is kept, and nobody who stores has to wait meanwhile. By whole addresses: a
+    part of a text may be a part of somebody else's, and an id that of a time.
+    """
+    found: list[int] = []
+    last = 0
+    while True:
+        some = select(events.c.id, events.c.raw).where(
+            set_aside(), events.c.identity_hash.is_(None), events.c.raw.is_not(None), events.c.id > last
+        )
+        with database.read() as connection:
+            rows = connection.execute(some.order_by(events.c.id).limit(BATCH)).all()
+        if not rows:
+            return found
+        found += [row.id for row in rows if is_mentioned(hashes, row.raw, hasher)]
+        last = rows[-1].id
 
 
 def _empty_bodies(connection: Connection, hashes: Sequence[bytes], hasher: Hasher) -> None:
