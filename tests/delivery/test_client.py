@@ -335,7 +335,7 @@ def test_a_certificate_of_nobody_we_trust_is_not_talked_to(ca: Authority) -> Non
         client = Client(box.url, "k")
         answer = client.send(call())
         client.close()
-        assert (answer.outcome, answer.reason) == (Outcome.RETRY, "tls")
+        assert (answer.outcome, answer.reason, answer.lost) == (Outcome.RETRY, "tls", False)
         assert box.received == []
 
 
@@ -346,6 +346,26 @@ def test_a_certificate_of_another_host_is_not_talked_to(ca: Authority) -> None:
         client.close()
         assert (answer.outcome, answer.reason) == (Outcome.RETRY, "tls")
         assert box.received == []
+
+
+def test_tls_that_fails_while_the_answer_is_read_leaves_open_whether_the_request_was_taken(ca: Authority) -> None:
+    def take_and_answer_nonsense(listener: socket.socket) -> bytes:
+        plain, _ = listener.accept()
+        with ca.tls().wrap_socket(plain, server_side=True) as encrypted:
+            taken = encrypted.recv(65536)
+            # Past TLS, as a broken middlebox does it: no record of it can be read.
+            socket.socket.sendall(encrypted, b"HTTP/1.1 200 OK" * 100)
+            time.sleep(0.5)
+        return taken
+
+    with socket.create_server(("127.0.0.1", 0)) as listener, ThreadPoolExecutor(1) as other_side:
+        taken = other_side.submit(take_and_answer_nonsense, listener)
+        port = listener.getsockname()[1]
+        client = Client(f"https://127.0.0.1:{port}", "k", egress=Egress(ca_file=str(ca.ca_file)))
+        answer = client.send(call())
+        client.close()
+        assert taken.result(timeout=SOME_TIME).startswith(b"POST ")
+    assert (answer.outcome, answer.reason, answer.lost) == (Outcome.RETRY, "tls", True)
 
 
 def test_the_deadline_holds_inside_tls_too(ca: Authority) -> None:

@@ -12,6 +12,7 @@ from contextlib import AbstractContextManager, contextmanager
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from functools import partial
+from queue import SimpleQueue
 from typing import Any
 
 import pytest
@@ -228,6 +229,37 @@ def test_a_row_that_cannot_be_read_goes_dead_and_stops_nothing(
         wait_until(lambda: "pending" not in states(database), "three endings")
     unharmed = "identity_hash" in damage  # only finds people; the row itself says everything that is sent
     assert states(database) == ["delivered" if unharmed else "dead", "delivered", "delivered"]
+
+
+def test_what_is_given_up_without_a_request_says_nothing_about_the_key(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sender, "CircuitBreaker", partial(CircuitBreaker, probe_every=0.0))
+    ended: SimpleQueue[sender.Job] = SimpleQueue()
+    wrong_key = Answer(outcome=Outcome.MISCONFIGURED, message="who are you?")
+    section = sender.Sender(
+        Section(form=EventsApi()),
+        lambda _: wrong_key,
+        concurrency=1,
+        done=ended.put,
+        stopping=threading.Event(),
+        clock=time.time,
+    )
+
+    def give(number: int, stored: ConsentChange | None) -> Answer | None:
+        claimed = replace(FIRST_TRY, id=number, change=stored, unreadable="the stored change cannot be read")
+        assert section.room() > 0
+        section.take([claimed], time.monotonic() + 60)
+        job = ended.get(timeout=30)
+        section.under_way.discard(job)
+        return job.answer
+
+    for number in (1, 2):
+        assert give(number, change("jane@example.com")) == wrong_key
+    assert section.pause()
+    answer = give(3, None)
+    assert answer is not None
+    assert answer.outcome is Outcome.REFUSED
+    assert section.pause()
+    section.stop()
 
 
 def test_what_fails_for_now_is_tried_again_until_it_is_taken(

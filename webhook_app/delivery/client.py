@@ -75,7 +75,8 @@ class Client:
             return self._attempt(call, connection)
         except Exception as error:
             # Whatever a connection says that was cut off under it, that is why.
-            return _failure(TimeoutError() if connection.attempt.cut else error)
+            error = TimeoutError() if connection.attempt.cut else error
+            return _failure(error, was_open=not connection.attempt.is_connecting)
         finally:
             connection.attempt.end()
 
@@ -184,7 +185,7 @@ FAILURES: tuple[tuple[type[BaseException], str, str], ...] = (
     (urllib3.exceptions.ProxyError, "proxy", "the proxy cannot be reached; look at EGRESS_PROXY"),
     (socket.gaierror, "dns", "the host name was not found"),
     (ssl.SSLCertVerificationError, "tls", "the host's certificate is not valid for it"),
-    (ssl.SSLError, "tls", "no TLS connection came about"),
+    (ssl.SSLError, "tls", "TLS failed"),
     (TimeoutError, "timeout", "no answer in time"),
     (ConnectionRefusedError, "connection_refused", "nothing listens at the host"),
     (ConnectionError, "connection_lost", "the connection broke off"),
@@ -199,17 +200,19 @@ NOT_SENT = (
     urllib3.exceptions.ProxyError,
     urllib3.exceptions.NewConnectionError,
     urllib3.exceptions.ConnectTimeoutError,
-    urllib3.exceptions.SSLError,
 )
 
 
-def _failure(error: Exception) -> Answer:
+def _failure(error: Exception, *, was_open: bool) -> Answer:
+    """`was_open`: whether the connection was, so that the request may have been sent."""
     # Only our own words: an exception's text may hold the URL, the headers or a part of the answer.
     causes = list(_causes(error))
     for cause in causes:
         if status := refused_tunnel(cause):
             return answers.of_proxy(status)
-    lost = not any(isinstance(cause, NOT_SENT) for cause in causes)
+    # TLS may also fail while the answer is read.
+    not_sent = NOT_SENT if was_open else (*NOT_SENT, urllib3.exceptions.SSLError)
+    lost = not any(isinstance(cause, not_sent) for cause in causes)
     # What requests raises is an OSError too, and says less than what lies beneath.
     telling = [cause for cause in causes if not isinstance(cause, requests.RequestException)]
     for kind, reason, message in FAILURES:

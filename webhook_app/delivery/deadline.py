@@ -29,13 +29,15 @@ class TimedAttempt:
         self.ends_at = math.inf
         #: Whether the connection was cut off: what was read since then may look whole, and is not.
         self.cut = False
+        #: Whether a connection is being opened: until it is open, nothing was sent.
+        self.is_connecting = False
         self._connection: HTTPConnection | None = None
         # So that the guard cannot cut off the next attempt for the one that has just ended.
         self._lock = threading.Lock()
 
     def begin(self, seconds: float) -> None:
         with self._lock:
-            self.ends_at, self.cut = time.monotonic() + seconds, False
+            self.ends_at, self.cut, self.is_connecting = time.monotonic() + seconds, False, False
 
     def end(self) -> None:
         with self._lock:
@@ -99,7 +101,9 @@ def _guarded(connection: HTTPConnection) -> Iterator[None]:
     """Its thread's attempt knows a connection from its first moment on: it can be cut off while it is being opened."""
     attempt: TimedAttempt = _of_thread.attempt
     attempt.use(connection)
+    attempt.is_connecting = True
     yield
+    attempt.is_connecting = False
     # Looking up the host and trying its addresses may have taken until after the end: then nothing may be sent any
     # more, for a newer change may have been sent meanwhile.
     attempt.check()

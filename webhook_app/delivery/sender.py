@@ -141,6 +141,10 @@ class Sender:
         began = now if job.began is None else job.began
         job.duration = now - began
         with self._lock:
+            if job.sent is None:
+                # No request was made: it says nothing about the section.
+                self.breaker.handed_back(job.claimed.id)
+                return answer
             return self.breaker.judge(job.claimed.id, answer, began=began, now=now)
 
     def _attempt(self, job: Job) -> Answer:
