@@ -95,6 +95,19 @@ def test_a_quarantined_event_is_read_again_by_the_mended_mapping(app: Flask, pos
     assert new.occurred_at == aside.received_at
 
 
+def test_what_was_discarded_out_of_the_quarantine_can_still_be_read_again(app: Flask, post: Post) -> None:
+    post([{"event": "unsubscribe", "address": "jane@example.com", "timestamp": 1767607200}])
+    (event,) = all_events(app)
+    assert redelivery(app).one(Verb.DISCARD, event)
+    ready = redelivery(app, sendgrid=mended(app))
+    discarded = Filter(state=State.DISCARDED)
+    assert ready.count(Verb.REPLAY, discarded) == 1
+    assert [step.done for step in ready.run(Verb.REPLAY, discarded)] == [1]
+    assert [one.state for one in all_events(app)] == [State.DISCARDED, State.PENDING]
+    # It was read: nothing is left to be read again.
+    assert ready.count(Verb.REPLAY, discarded) == 0
+
+
 def test_a_whole_body_is_read_again_event_by_event(app: Flask, post: Post) -> None:
     post(b'[{"event": "unsubscribe", "address": "jane@example.com"}, {"event": "unsubscribe"')
     (event,) = all_events(app)

@@ -10,18 +10,17 @@ from functools import partial
 from sqlalchemy import ColumnElement, or_
 
 from webhook_app.auth import WebhookRequest
-from webhook_app.outbox import Database, State, queries
+from webhook_app.outbox import Database, queries
 from webhook_app.outbox.maintenance import CAN_DISCARD, CAN_REPLAY, Maintenance
-from webhook_app.outbox.quarantine import Quarantine
+from webhook_app.outbox.quarantine import CAN_READ_AGAIN, Quarantine
 from webhook_app.outbox.queries import Event, Filter
 from webhook_app.outbox.routing import Condition
-from webhook_app.outbox.tables import events
 from webhook_app.providers import Provider, Reading, read
 from webhook_app.providers.kept import kept
 
 
 class Verb(StrEnum):
-    #: Send it to Dynamic Yield again; what is quarantined is read again first.
+    #: Send it to Dynamic Yield again; what was not understood is read again first.
     REPLAY = "replay"
     #: Never send it.
     DISCARD = "discard"
@@ -29,7 +28,7 @@ class Verb(StrEnum):
 
 #: Which changes a verb can do something about.
 ABLE: Mapping[Verb, ColumnElement[bool]] = {
-    Verb.REPLAY: or_(CAN_REPLAY, events.c.state == State.QUARANTINED),
+    Verb.REPLAY: or_(CAN_REPLAY, CAN_READ_AGAIN),
     Verb.DISCARD: CAN_DISCARD,
 }
 
@@ -80,10 +79,9 @@ class Redelivery:
         maintenance = Maintenance(self._database)
         if verb is Verb.DISCARD:
             return maintenance.discard([event.id for event in batch])
-        readable_again = sum(self._read_again(event.id) for event in batch if event.state is State.QUARANTINED)
-        return readable_again + maintenance.replay(
-            [event.id for event in batch if event.state is not State.QUARANTINED]
-        )
+        not_understood = [event.id for event in batch if event.action is None]
+        understood = [event.id for event in batch if event.action is not None]
+        return sum(map(self._read_again, not_understood)) + maintenance.replay(understood)
 
     def _read_again(self, number: int) -> bool:
         life = queries.show(self._database, number)

@@ -23,6 +23,7 @@ from webhook_app.delivery.answers import RETRY_AFTER_LIMIT
 from webhook_app.delivery.breaker import PROBE_EVERY
 from webhook_app.delivery.retrying import BACKOFF_CAP
 from webhook_app.outbox import Database, Intake, Queue, State, open_database, schema
+from webhook_app.outbox.maintenance import Maintenance
 from webhook_app.outbox.people import erase_person
 from webhook_app.outbox.queue import LEASE, LONGEST_WAIT
 from webhook_app.outbox.routing import Condition
@@ -266,6 +267,36 @@ def test_a_request_whose_answer_got_lost_is_made_up_for_once_the_opposite_was_to
     assert states(database) == ["superseded", "delivered"]
 
 
+def test_what_a_killed_worker_may_have_sent_is_made_up_for_once_the_opposite_was_told(
+    database: Database, intake: Intake, queue: Queue, clock: Clock
+) -> None:
+    add(intake, change(ago=20))
+    assert queue.claim(1)  # sent, and the worker is killed before it could say so
+    add(intake, change(ago=10, action=Action.OPT_IN))
+    clock.now += LEASE + 1
+    (opt_in,) = queue.claim(1)
+    queue.settle([ending(opt_in)])
+    clock.now += REPEAT_AFTER + 1
+    (again,) = queue.claim(1)
+    assert again.change == change(ago=10, action=Action.OPT_IN)
+    queue.settle([ending(again)])
+    clock.now += REPEAT_AFTER + 1
+    assert queue.claim(1) == []
+
+
+def test_what_a_killed_worker_may_have_sent_is_made_up_for_when_it_is_discarded(
+    database: Database, intake: Intake, queue: Queue, clock: Clock
+) -> None:
+    add(intake, change(ago=20, action=Action.OPT_IN))
+    send_all(queue)
+    add(intake, change(ago=10))
+    (killed,) = queue.claim(1)
+    clock.now += LEASE + 1
+    assert Maintenance(database, clock).discard([killed.id]) == 1
+    (again,) = queue.claim(1)
+    assert again.change == change(ago=20, action=Action.OPT_IN)
+
+
 def test_what_was_answered_or_is_of_the_same_action_is_not_repeated(intake: Intake, queue: Queue, clock: Clock) -> None:
     add(intake, change("jane@example.com", ago=20, action=Action.OPT_IN), change("joe@example.com", ago=20))
     for one in queue.claim(10):
@@ -301,6 +332,7 @@ def test_what_a_worker_without_a_lease_has_sent_late_is_made_up_for(intake: Inta
     add(intake, change(ago=10))
     send_all(queue)
     queue.settle([ending(slow)])
+    clock.go(REPEAT_AFTER)
     assert [one.change and one.change.action for one in queue.claim(1)] == [Action.OPT_OUT]
 
 

@@ -126,7 +126,7 @@ def show_event(number: int, as_json: bool) -> None:
 @as_json
 @report_database_errors
 def replay(numbers: tuple[int, ...], yes: bool, as_json: bool, **which: Any) -> None:
-    """Send changes again, by NUMBERS or by filter. What is quarantined is read again."""
+    """Send changes again, by NUMBERS or by filter. What was not understood is read again."""
     _run(Verb.REPLAY, numbers, _filter(**which), yes=yes, as_json=as_json)
 
 

@@ -1,9 +1,10 @@
 """Reading quarantined events again, once a mapping was mended."""
 
+import json
 import time
 from collections.abc import Callable, Iterable, Mapping
 
-from sqlalchemy import select, update
+from sqlalchemy import and_, or_, select, update
 
 from webhook_app.consent import ConsentChange
 from webhook_app.outbox import mentions
@@ -14,6 +15,16 @@ from webhook_app.outbox.intake import due_when_stored
 from webhook_app.outbox.routing import Condition, rows_of
 from webhook_app.outbox.tables import State, events, is_of_list, key_once_set_aside
 from webhook_app.outbox.times import seconds_to_micros
+
+#: Of what was read again: it concerns no section itself, but the changes that came of it do.
+READ = json.dumps([])
+#: What was not understood, and is still there; also where somebody has discarded it.
+CAN_READ_AGAIN = and_(
+    or_(events.c.state == State.QUARANTINED, events.c.state == State.DISCARDED),
+    events.c.action.is_(None),
+    events.c.raw.is_not(None),
+    events.c.sections.is_(None),
+)
 
 #: Numbers of new changes named in the note; a whole batch may have become readable.
 NAMED = 5
@@ -42,16 +53,17 @@ class Quarantine:
         changes: Iterable[tuple[ConsentChange, bytes]],
         quarantined: Iterable[tuple[str, bytes]] = (),
     ) -> bool:
-        """Store what a quarantined event turned out to say, and put it aside itself.
+        """Store what an event that was not understood turned out to say, and put it aside itself.
 
-        False, and nothing is stored, where it is not in quarantine any more: somebody else was faster.
+        False, and nothing is stored, where that was done already: somebody else was faster.
         """
         hasher = load_hasher(self._database)
         now = seconds_to_micros(self._clock())
         rows, _ = rows_of(provider, changes, quarantined, sections=self._sections, hasher=hasher, now=now)
-        mine = (events.c.id == number) & (events.c.state == State.QUARANTINED)
+        mine = and_(events.c.id == number, CAN_READ_AGAIN)
         new_key = key_once_set_aside(self._database.dialect)
-        aside = update(events).where(mine).values(state=State.DISCARDED, settled_at=now, dedupe_key=new_key)
+        aside_as = {"state": State.DISCARDED, "settled_at": now, "dedupe_key": new_key, "sections": READ}
+        aside = update(events).where(mine).values(aside_as)
         with self._database.write() as connection:
             if not connection.execute(aside).rowcount:
                 return False

@@ -24,7 +24,8 @@ _COUNTS = f"state NOT IN ({', '.join(repr(state.value) for state in SET_ASIDE)})
 def wanting(dialect: str, source: str, where: str = "true", *, due_at: str, sections: bool = True) -> str:
     """The statement that puts changes of `source`, a table with the columns of `events`, into the register.
 
-    The newest change of a person wins, whatever the order in which they come. Without `sections`, every change is for
+    The newest change of a person wins, whatever the order in which they come. What somebody is being told meanwhile is
+    in doubt: its worker may be killed, and nobody learns whether it was sent. Without `sections`, every change is for
     the default section alone.
     """
     section, named = _EACH[dialect] if sections else _ALONE
@@ -40,6 +41,8 @@ def wanting(dialect: str, source: str, where: str = "true", *, due_at: str, sect
         ON CONFLICT (identity_hash, section) DO UPDATE SET
             version = excluded.version, action = excluded.action, event_id = excluded.event_id,
             tries = 0, retrying_since = NULL, dead_at = NULL, error = NULL,
+            in_doubt = CASE WHEN consents.lease IS NULL THEN consents.in_doubt
+                ELSE consents.in_doubt | CAST(1 + (consents.version & 1) AS smallint) END,
             due_at = CASE WHEN consents.lease IS NULL THEN excluded.due_at ELSE consents.due_at END
         WHERE excluded.version > consents.version
     """  # noqa: S608 (our own names only)
@@ -61,8 +64,9 @@ def want_another(connection: Connection, row: Mapping[str, Any], now: ColumnElem
         return
     if other and (told is None or other.version >= told):
         wanted = {"version": other.version, "action": other.action, "event_id": other.id}
-        # What was set aside may have been sent, its answer lost.
-        undone = row["in_doubt"] & (1 if other.version % 2 else 2)
+        # What was set aside may have been sent, and its answer or its worker lost.
+        in_doubt = row["in_doubt"] | (1 + row["version"] % 2 if row["lease"] else 0)
+        undone = in_doubt & (1 if other.version % 2 else 2)
         is_due = told is None or other.version > told or undone
     else:
         # Emptied or discarded since it was told: it cannot be told again, and nothing is sent in its place.

@@ -10,6 +10,8 @@ from webhook_app.console import access, export, filters
 from webhook_app.console.shown import Shown
 from webhook_app.outbox import queries
 from webhook_app.outbox.maintenance import DISCARDABLE, REPLAYABLE
+from webhook_app.outbox.quarantine import CAN_READ_AGAIN
+from webhook_app.outbox.queries import Filter
 
 
 def add(console: Flask, shown: Shown) -> None:
@@ -44,16 +46,17 @@ def add(console: Flask, shown: Shown) -> None:
     @console.get("/events/<int:number>")
     def show_event(number: int) -> str:
         life = queries.show(shown.database, number) or abort(404)
-        call, why_none = shown.call(life)
+        event, (call, why_none) = life.event, shown.call(life)
         return render_template(
             "event.html",
             life=life,
-            event=life.event,
+            event=event,
             call=call,
             why_none=why_none,
             base=shown.destinations[0],
-            can_replay=life.event.state in REPLAYABLE and life.event.identity_value is not None,
-            can_discard=life.event.state in DISCARDABLE and not life.event.in_flight,
+            can_replay=event.state in REPLAYABLE and event.identity_value is not None,
+            can_read_again=queries.count(shown.database, Filter(person=f"#{number}"), CAN_READ_AGAIN) > 0,
+            can_discard=event.state in DISCARDABLE and not event.in_flight,
         )
 
 

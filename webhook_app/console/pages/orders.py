@@ -8,7 +8,7 @@ from flask.typing import ResponseReturnValue
 
 from webhook_app.console import access, filters
 from webhook_app.console.shown import Shown
-from webhook_app.outbox import State, queries
+from webhook_app.outbox import queries
 from webhook_app.outbox.queries import Life
 from webhook_app.redelivery import Verb
 
@@ -72,7 +72,7 @@ def _told(verb: Verb, life: Life, *, done: bool) -> str:
     number = life.event.id
     if verb is Verb.DISCARD:
         return f"#{number} was discarded." if done else f"#{number} was left alone: it is being sent, or is finished."
-    if life.event.state is State.QUARANTINED:
+    if life.event.action is None:
         return f"#{number} was understood this time." if done else f"#{number} is still not understood."
     return (
         f"#{number} will be sent again."
