@@ -3,7 +3,12 @@
 import gc
 import os
 import socket
+import tempfile
+from contextlib import ExitStack
+from functools import partial
+from typing import Any
 
+from webhook_app.cli.alerting import alerting, is_first
 from webhook_app.outbox import open_database, schema
 from webhook_app.settings import Settings
 
@@ -37,6 +42,22 @@ def pre_fork(server: object, worker: object) -> None:
     """The collector writes into everything it looks at, and what is written to is no longer shared with the master."""
     gc.collect()
     gc.freeze()
+
+
+_until_exit = ExitStack()
+#: Whichever web process holds the lock on it tells the alerts.
+_alerts_lock = tempfile.TemporaryFile()  # noqa: SIM115 (open for as long as the process lives)
+
+
+def post_worker_init(worker: Any) -> None:
+    """Alerts must be told also while no `flask forward` lives to tell them."""
+    with worker.wsgi.app_context():
+        _until_exit.enter_context(alerting(is_our_turn=partial(is_first, _alerts_lock)))
+
+
+def worker_exit(server: object, worker: object) -> None:
+    """Look no more."""
+    _until_exit.close()
 
 
 def on_starting(server: object) -> None:

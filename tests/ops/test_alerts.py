@@ -1,25 +1,46 @@
 """Who is told when something breaks, and nobody twice; over a real HTTP receiver and a real SMTP server."""
 
+import fcntl
 import json
 import socketserver
 import sys
 import threading
+import time
 from collections.abc import Iterator
+from contextlib import contextmanager
+from functools import partial
 from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
 from typing import Any
 
+import psycopg
 import pytest
+from sqlalchemy import insert
 
 from tests.outbox.world import Clock
-from tests.processes import free_port
+from tests.processes import checkout, environment, find, free_port, running, wait_for_http, wait_until
 from webhook_app.egress import DIRECT, Egress
 from webhook_app.ops import alerts
-from webhook_app.ops.alerts import RETRY_AFTER, TRIES, WELL_FOR, Alerts, CannotSend, Message, look_once, send
+from webhook_app.ops.alerts import (
+    RETRY_AFTER,
+    TRIES,
+    WELL_FOR,
+    Alerts,
+    CannotSend,
+    DatabaseOutage,
+    Message,
+    Teller,
+    look_once,
+    send,
+    watching,
+)
 from webhook_app.ops.status import Finding, Severity
-from webhook_app.outbox import Database
+from webhook_app.outbox import Database, open_database, schema
+from webhook_app.outbox.engines import sqlite
+from webhook_app.outbox.tables import alerts as alerts_table
 
 DEAD = Finding(slug="dead", severity=Severity.ERROR, sentence="3 changes were given up", mend="replay them")
+NO_WORKER = Finding(slug="no_worker", severity=Severity.CRITICAL, sentence="no live worker", mend="start one")
 PAUSED = Finding(slug="paused", severity=Severity.CRITICAL, sentence="the destination is paused", mend="mend the key")
 
 
@@ -33,6 +54,8 @@ class Watch:
 
     def __init__(self, database: Database, clock: Clock) -> None:
         self.alerts, self.clock = Alerts(database, clock=clock), clock
+        self.teller = Teller(self._tell, places=2, name="shop")
+        self.outage = DatabaseOutage(self.teller, self.alerts, clock=clock)
         self.told: list[Message] = []
         self.unreachable: list[int] = []
         self.broken = False
@@ -41,7 +64,7 @@ class Watch:
         """The titles that were sent."""
         self.clock.go(after)
         before = len(self.told)
-        look_once(self.alerts, lambda: findings, self._tell, places=2, name="shop")
+        look_once(self.alerts, lambda: findings, self.teller, self.outage)
         return [one.title for one in self.told[before:]]
 
     def _tell(self, message: Message) -> list[int]:
@@ -112,6 +135,52 @@ def test_an_address_that_never_works_costs_the_others_neither_peace_nor_the_good
     assert watch.look(after=WELL_FOR + 15) == ["shop: all is well again"]
     assert [watch.look(after=RETRY_AFTER) for _ in range(TRIES)] == [[]] * TRIES
     assert capsys.readouterr().out.count("alert_not_sent") == 2
+
+
+def test_a_worker_that_is_only_restarted_is_no_alert_and_a_dead_one_is(watch: Watch) -> None:
+    assert watch.look(NO_WORKER) == []
+    assert [watch.look(NO_WORKER), watch.look(), watch.look(after=WELL_FOR), watch.look(after=300)] == [[]] * 4
+    assert [watch.look(NO_WORKER) for _ in range(8)] == [[]] * 8
+    assert watch.look(NO_WORKER) == ["shop: 1 thing is wrong"]
+    assert watch.look(after=WELL_FOR + 15) == ["shop: all is well again"]
+
+
+@contextmanager
+def locked(url: str) -> Iterator[None]:
+    """Somebody else holds what the alerts are written to."""
+    if url.startswith("sqlite"):
+        with Path(f"{url.removeprefix('sqlite:///')}.lock").open("wb") as file:
+            fcntl.flock(file, fcntl.LOCK_EX)
+            yield
+    else:
+        with psycopg.connect(url) as connection:
+            connection.execute("LOCK TABLE alerts IN ACCESS EXCLUSIVE MODE")
+            yield
+
+
+def test_a_database_that_is_locked_for_two_minutes_is_told_once_and_so_is_its_end(
+    watch: Watch, database_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sqlite, "LOCK_TIMEOUT", 0.1)
+    assert watch.look() == []
+    with locked(database_url):
+        assert watch.look() == []
+        assert watch.look(after=120) == ["shop: 1 thing is wrong"]
+        assert "the database cannot be used" in watch.told[0].body
+        assert watch.look(after=300) == []
+    assert watch.look() == []
+    assert watch.look(after=WELL_FOR) == ["shop: all is well again"]
+    assert "over: the database cannot be used" in watch.told[1].body
+    assert watch.look(after=WELL_FOR) == []
+
+
+def test_a_database_that_is_locked_for_a_moment_is_no_alert(
+    watch: Watch, database_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sqlite, "LOCK_TIMEOUT", 0.1)
+    with locked(database_url):
+        assert watch.look() == []
+    assert [watch.look(after=200), watch.look(after=200)] == [[], []]
 
 
 # ---------------------------------------------------------------- over the wire
@@ -274,3 +343,51 @@ def test_an_alert_leaves_through_the_proxy(http_receiver: tuple[int, list[dict[s
     port, received = http_receiver
     assert send(["json://alerts.example/hook"], Egress(proxy=f"http://127.0.0.1:{port}"), TEST, withheld=()) == []
     assert received[0]["title"] == "shop: a test"
+
+
+def test_a_database_that_is_gone_is_told_over_http_by_the_thread(
+    http_receiver: tuple[int, list[dict[str, Any]]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    port, received = http_receiver
+    monkeypatch.setattr(alerts, "LOOK_EVERY", 0.2)
+    monkeypatch.setattr(alerts, "WELL_FOR", 0.5)
+    monkeypatch.setattr(alerts, "TOLD_AFTER", {"database": 0.5})
+    path = tmp_path / "outbox.db"
+    database = open_database(f"sqlite:///{path}")
+    schema.upgrade(database)
+    database.close()
+    path.rename(tmp_path / "away.db")
+    path.mkdir()
+    tell = partial(send, [f"json://127.0.0.1:{port}/hook"], DIRECT, withheld=())
+    with watching(Alerts(database), list, Teller(tell, places=1, name="shop")):
+        wait_until(lambda: len(received) == 1, "somebody is told")
+        path.rmdir()
+        (tmp_path / "away.db").rename(path)
+        wait_until(lambda: len(received) == 2, "and that it is over")
+    assert received[0]["message"].startswith("✕ the database cannot be used")
+    assert received[1]["message"].startswith("✓ over: the database cannot be used")
+    database.close()
+
+
+@pytest.mark.slow
+def test_a_web_process_tells_that_no_worker_lives(
+    http_receiver: tuple[int, list[dict[str, Any]]], database: Database, database_url: str, tmp_path: Path
+) -> None:
+    port, received = http_receiver
+    # As long ago as it takes to be told.
+    with database.write() as connection:
+        row = {"slug": "no_worker", "text": NO_WORKER.text(), "well": False, "tries": 0, "due_at": 0}
+        connection.execute(insert(alerts_table), row | {"seen_at": int(time.time() * 1e6)})
+    given = environment(
+        DATABASE_URL=database_url,
+        PORT=str(web := free_port()),
+        WEB_CONCURRENCY="2",
+        ALERT_URLS=f"json://127.0.0.1:{port}/hook",
+    )
+    with running([find("gunicorn")], cwd=checkout(tmp_path), env=given) as gunicorn:
+        wait_for_http(f"http://127.0.0.1:{web}/healthz")
+        wait_until(lambda: received, "somebody is told")
+        assert gunicorn.stop() == 0
+        assert "Traceback" not in gunicorn.output()
+    (told,) = received
+    assert "no live worker" in told["message"]

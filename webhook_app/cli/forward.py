@@ -5,7 +5,6 @@ import os
 import signal
 import sys
 import time
-from contextlib import AbstractContextManager, nullcontext
 from datetime import timedelta
 from functools import partial
 from types import FrameType
@@ -16,17 +15,16 @@ from flask import current_app
 from flask.cli import with_appcontext
 
 from webhook_app.cli import shared
+from webhook_app.cli.alerting import alerting
 from webhook_app.delivery.sections import Section
 from webhook_app.delivery.worker import Worker
-from webhook_app.ops import alerts, logs
+from webhook_app.ops import logs
 from webhook_app.ops.metrics import count_attempt
-from webhook_app.ops.status import findings
 from webhook_app.outbox import Database, OutboxUnavailable, Queue, schema
 from webhook_app.outbox.hashing import load_hasher
 from webhook_app.outbox.journal import Journal
 from webhook_app.outbox.retention import Retention
-from webhook_app.providers.registry import open_names
-from webhook_app.settings import Settings, variables
+from webhook_app.settings import variables
 from webhook_app.sync.reconciling import scheduled
 
 log = structlog.get_logger()
@@ -60,7 +58,7 @@ def forward() -> None:
 
     signal.signal(signal.SIGTERM, stop)
     signal.signal(signal.SIGINT, stop)
-    with scheduled(settings, database, current_app.extensions["conditions"]), _alerting(settings, database):
+    with scheduled(settings, database, current_app.extensions["conditions"]), alerting(check_urls=True):
         finished = worker.run()
     if not finished:
         # What hangs in the system's resolver would keep the process until the platform kills it.
@@ -82,28 +80,6 @@ def _await_schema(database: Database) -> None:
         if time.monotonic() > deadline:
             raise click.ClickException(why)
         time.sleep(0.5)
-
-
-def _alerting(settings: Settings, database: Database) -> AbstractContextManager[None]:
-    """Tell people at `ALERT_URLS` what goes wrong while the worker runs."""
-    if not settings.alert_urls:
-        return nullcontext()
-    send = partial(alerts.send, settings.alert_urls, settings.egress, withheld=shared.secret_variables())
-    try:
-        if unknown := send(None):
-            places = ", ".join(map(str, unknown))
-            log.error("alert_urls_unknown", places=places, cure="write them as Apprise wants it")
-    except alerts.CannotSend as error:
-        log.error("alerts_cannot_be_sent", reason=str(error))
-    open_esps = open_names(current_app.extensions["providers"].values())
-    sections = current_app.extensions["sections"]
-    return alerts.watching(
-        alerts.Alerts(database),
-        lambda: findings(database, open_esps=open_esps, sections=sections),
-        send,
-        places=len(settings.alert_urls),
-        name=alerts.name_of(settings.public_url),
-    )
 
 
 def _record_settings(database: Database) -> None:

@@ -20,7 +20,7 @@ import structlog
 from sqlalchemy import delete, select, update
 
 from webhook_app.egress import Egress
-from webhook_app.ops.status import Finding
+from webhook_app.ops.status import DATABASE, Finding
 from webhook_app.outbox import Database, OutboxUnavailable
 from webhook_app.outbox.intake import insert_or_ignore
 from webhook_app.outbox.tables import alerts
@@ -33,6 +33,8 @@ WELL_FOR = 60.0  # seconds
 RETRY_AFTER = 120.0  # seconds
 TRIES = 10
 SEND_TIMEOUT = 60.0  # seconds for all addresses together
+#: How long something must last before it is told; all else is told at once. A deployment stops the worker for a while.
+TOLD_AFTER = {"no_worker": 120.0, DATABASE.slug: 120.0}  # seconds
 
 log = structlog.get_logger()
 
@@ -55,15 +57,23 @@ class Alerts:
         """Write down what is wrong now."""
         now = seconds_to_micros(self._clock())
         wrong = {one.slug: one.text() for one in findings}
+        due = {slug: now + seconds_to_micros(TOLD_AFTER.get(slug, 0)) for slug in wrong}
         with self._database.write() as connection:
             known = {row.slug: row for row in connection.execute(select(alerts))}
             for slug in sorted(wrong.keys() - known.keys()):
-                row = {"slug": slug, "text": wrong[slug], "seen_at": now, "well": False, "due_at": now, "tries": 0}
+                row = {
+                    "slug": slug,
+                    "text": wrong[slug],
+                    "seen_at": now,
+                    "well": False,
+                    "due_at": due[slug],
+                    "tries": 0,
+                }
                 connection.execute(self._insert, row)
             for slug in sorted(wrong.keys() & known.keys()):
                 again: dict[str, Any] = {"seen_at": now}
                 if known[slug].well:
-                    again |= {"well": False, "text": wrong[slug], "due_at": now, "tries": 0}
+                    again |= {"well": False, "text": wrong[slug], "due_at": due[slug], "tries": 0}
                 connection.execute(update(alerts).where(alerts.c.slug == slug).values(again))
             gone = alerts.c.slug.not_in(wrong), alerts.c.seen_at < now - seconds_to_micros(WELL_FOR)
             # What was never told need not be taken back.
@@ -166,24 +176,79 @@ def _environment(egress: Egress, withheld: Collection[str]) -> Mapping[str, str]
     return kept | {"NETRC": os.devnull} | proxies | authorities
 
 
+class Teller:
+    """Tells alerts at so many `places`; `name` tells this receiver from others."""
+
+    def __init__(self, tell: Callable[[Message], list[int]], *, places: int, name: str) -> None:
+        self._tell, self._places, self._name = tell, places, name
+
+    def tell(self, rows: Sequence[Any], *, all_well: bool) -> bool:
+        """Whether somebody knows now."""
+        slugs = [row.slug for row in rows]
+        try:
+            failed = self._tell(message(rows, all_well=all_well, name=self._name))
+        except CannotSend as error:
+            log.error("alert_not_sent", reason=str(error), alerts=slugs)
+            return False
+        if failed:
+            log.error("alert_not_sent", places_in_alert_urls=", ".join(map(str, failed)), alerts=slugs)
+        # To tell it again for the sake of one place would tell all the others again, too.
+        if len(failed) == self._places:
+            return False
+        log.info("alert_sent", alerts=slugs)
+        return True
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Told:
+    """As a row of the table `alerts`."""
+
+    slug: str
+    text: str
+    well: bool
+
+
+class DatabaseOutage:
+    """Tells from memory that the database cannot be used: what else was told stands in that very database.
+
+    Several processes cannot agree on who tells it, so each does.
+    """
+
+    def __init__(self, teller: Teller, alerts: Alerts, *, clock: Callable[[], float] = time.monotonic) -> None:
+        self._teller, self._alerts, self._clock = teller, alerts, clock
+        self._away = self._told = False
+        self._due = 0.0
+
+    def note(self, *, away: bool) -> None:
+        """What a look has found. Raises `OutboxUnavailable`."""
+        now = self._clock()
+        if away is not self._away:
+            self._away, self._due = away, now + (TOLD_AFTER[DATABASE.slug] if away else WELL_FOR)
+        if away is self._told or now < self._due:
+            return
+        self._due = now + RETRY_AFTER
+        row = Told(slug=DATABASE.slug, text=DATABASE.text(), well=not away)
+        if self._teller.tell([row], all_well=not away and self._alerts.all_well()):
+            self._told = away
+
+
 @contextmanager
 def watching(
     alerts: Alerts,
     look: Callable[[], Sequence[Finding]],
-    tell: Callable[[Message], list[int]],
+    teller: Teller,
     *,
-    places: int,
-    name: str,
+    is_our_turn: Callable[[], bool] = lambda: True,
 ) -> Iterator[None]:
-    """Look every `LOOK_EVERY` seconds in a thread of its own, for as long as the block lasts."""
+    """Look every `LOOK_EVERY` seconds in a thread of its own, for as long as the block lasts, when it is our turn."""
     stop = threading.Event()
+    outage = DatabaseOutage(teller, alerts)
 
     def keep_watching() -> None:
         while not stop.wait(LOOK_EVERY):
             try:
-                look_once(alerts, look, tell, places=places, name=name)
-            except OutboxUnavailable as error:
-                log.warning("alerts_not_looked_at", reason=str(error))
+                if is_our_turn():
+                    look_once(alerts, look, teller, outage)
             except Exception as error:
                 # It goes on: whatever it stumbled over, the next thing that breaks must be told.
                 log.exception("alerts_failed", error=type(error).__name__)
@@ -196,28 +261,14 @@ def watching(
         stop.set()
 
 
-def look_once(
-    alerts: Alerts,
-    look: Callable[[], Sequence[Finding]],
-    tell: Callable[[Message], list[int]],
-    *,
-    places: int,
-    name: str,
-) -> None:
-    """One look, and what there is to tell at so many `places`. Raises `OutboxUnavailable`."""
-    alerts.record(look())
-    rows = alerts.due()
-    if not rows:
-        return
+def look_once(alerts: Alerts, look: Callable[[], Sequence[Finding]], teller: Teller, outage: DatabaseOutage) -> None:
+    """One look, and what there is to tell."""
     try:
-        failed = tell(message(rows, all_well=alerts.all_well(), name=name))
-    except CannotSend as error:
-        log.error("alert_not_sent", reason=str(error), alerts=[row.slug for row in rows])
-        return
-    if failed:
-        where = ", ".join(map(str, failed))
-        log.error("alert_not_sent", places_in_alert_urls=where, alerts=[row.slug for row in rows])
-    # Somebody knows now. To tell it again for the sake of one place would tell all the others again, too.
-    if len(failed) < places:
-        alerts.mark_sent(rows)
-        log.info("alert_sent", alerts=[row.slug for row in rows])
+        alerts.record(look())
+        rows = alerts.due()
+        if rows and teller.tell(rows, all_well=alerts.all_well()):
+            alerts.mark_sent(rows)
+        outage.note(away=False)
+    except OutboxUnavailable as error:
+        log.warning("alerts_not_looked_at", reason=str(error))
+        outage.note(away=True)

@@ -6,7 +6,7 @@ Dynamic Yield; those stand in `detail`, for people who may see them.
 
 import time
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 from enum import StrEnum
 from itertools import pairwise
@@ -77,6 +77,14 @@ class Finding:
         return f"{said} ({self.directions})"
 
 
+DATABASE = Finding(
+    slug="database",
+    severity=Severity.CRITICAL,
+    sentence="the database cannot be used",
+    mend="is it up, is its disk full, is DATABASE_URL right? The log and `flask check` say more",
+)
+
+
 def findings(
     database: Database,
     *,
@@ -98,7 +106,7 @@ def findings(
         at = datetime.fromtimestamp(now, UTC)
         esps = [*_of_esps(database, open_esps, at), *_of_reconciliations(database, at)]
     except OutboxUnavailable as error:
-        return [_database_unavailable(error)]
+        return [replace(DATABASE, detail=str(error))]
     return [*_of_delivery(current, now), *_of_sections(current), *_of_events(counts), *esps]
 
 
@@ -107,20 +115,10 @@ def not_ready(database: Database) -> list[Finding]:
     try:
         problem = schema.problem(database)
     except OutboxUnavailable as error:
-        return [_database_unavailable(error)]
+        return [replace(DATABASE, detail=str(error))]
     if problem is None:
         return []
     return [Finding(slug="schema", severity=Severity.CRITICAL, sentence=problem.sentence, mend=problem.mend)]
-
-
-def _database_unavailable(error: OutboxUnavailable) -> Finding:
-    return Finding(
-        slug="database",
-        severity=Severity.CRITICAL,
-        sentence="the database cannot be used",
-        mend="is it up, is its disk full, is DATABASE_URL right? The log and `flask check` say more",
-        detail=str(error),
-    )
 
 
 def _in_sections(names: Collection[str]) -> str:
