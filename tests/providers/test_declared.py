@@ -160,7 +160,7 @@ def test_a_time_format_that_says_the_day_is_taken(declare: Declare, pattern: str
 
 
 def test_an_event_that_says_both_is_an_opt_out(declare: Declare) -> None:
-    acme = declare(LEAST + 'opt_in = "type != `null`"\nemail = "who"\n')
+    acme = declare(LEAST + 'opt_in = "given(type)"\nemail = "who"\n')
     ((change, _),) = say(acme, {"type": "unsubscribed", "who": "a@b.de"}).changes
     assert change.action is Action.OPT_OUT
 
@@ -209,8 +209,8 @@ CONDITIONS = "[acme]\nauth = { scheme = 'token', secrets = 'A' }\nemail = 'who'\
         ("lower(type) == 'unsub'", {"typ": "x"}, "quarantined"),
         ("contains(tags[].name || `[]`, 'unsub')", {"labels": []}, "quarantined"),
         # Whether something is there is the question itself.
-        ("unsubscribed_at != `null`", {"opened_at": 1}, "ignored"),
-        ("msys.unsubscribe_event != `null` || type == 'x'", {"msys": {}}, "ignored"),
+        ("given(unsubscribed_at)", {"opened_at": 1}, "ignored"),
+        ("given(msys.unsubscribe_event) || type == 'x'", {"msys": {}}, "ignored"),
     ],
 )
 def test_an_event_of_which_no_condition_can_be_asked_is_quarantined(
@@ -311,6 +311,11 @@ def test_forms_are_nested_by_their_brackets(declare: Declare) -> None:
             'email = "a"\ngreeting = { when = "a != \'b\'" }\n',
             "greeting.when: holds wherever what it looks at is absent",
         ),
+        (
+            "email = 'a'\nopt_in = \"event == 'updated' && email_consent != 'no'\"\n",
+            "opt_in: holds in part wherever email_consent is absent; say what must stand there",
+        ),
+        ('email = "a"\nopt_in = "at != `null`"\n', "opt_in: asks whether something is not null"),
         ('email = "a"\nopt_in = "type == \'unsubscribed\'"\n', "opt_in: says the same as opt_out"),
         ('email = "a"\nignore = "type == \'unsubscribed\'"\n', "opt_out: says the same as ignore"),
         ('email = "a"\nsample = "{"\n', "sample: is no JSON: "),
@@ -538,6 +543,14 @@ class TestCatalogueAndOwnFile:
         fields = {"unsubSource": source, "channelIds": [channel]}
         read_ = say(acme, {"eventName": "emailUnSubscribe", "email": "a@b.de", "dataFields": fields})
         assert (len(read_.changes), read_.ignored) == ((1, 0) if outcome == "out" else (0, 1))
+
+    def test_what_the_entry_says_of_absent_fields_stays_and_what_the_table_says_is_checked(
+        self, declare: Declare, mistakes: Callable[..., list[str]]
+    ) -> None:
+        toml = "[acme]\nlike = 'ses'\nauth = { scheme = 'token', secrets = 'ACME_TOKENS' }\n"
+        declare(toml)
+        (line,) = mistakes(toml + "opt_out = \"a == 'x' && b != 'y'\"\n")
+        assert line.startswith("providers.toml: [acme] opt_out: holds in part wherever b is absent")
 
     def test_without_any_secret_everything_is_closed(self) -> None:
         providers = registry.build_providers(Settings(), {})

@@ -143,6 +143,54 @@ def test_a_condition_that_holds_of_anything_is_known(text: str, holds: bool) -> 
 
 
 @pytest.mark.parametrize(
+    ("text", "absent"),
+    [
+        ("event == 'updated' && consent != 'yes'", "consent"),
+        ("type == 'updated' && !(subscribed)", "subscribed"),
+        ("type == 'updated' && !subscribed", "subscribed"),
+        ("type == 'a' || (type == 'b' && c.d != 'x')", "c.d"),
+        ("type && (type != 'a' || b != 'c')", "b"),
+        ("data && data.channel != 'email'", "data.channel"),
+        ("(a == 'x' || b == 'y') && b != 'z'", "b"),
+        ("type == 'x' && a == b.c", "a"),
+        ("type == 'x' && length(tags || `[]`) == `0`", "tags"),
+        ("type == 'x' && not_null(consent, 'no') == 'no'", "consent"),
+        ("type == 'x' && (consent == `true`) == `false`", "consent"),
+    ],
+)
+def test_a_part_that_holds_because_something_is_absent_is_named(text: str, absent: str) -> None:
+    assert not Condition(text).holds_of_anything()
+    (line,) = Condition(text).holds_by_absence()
+    assert line.startswith(f"holds in part wherever {absent} is absent")
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "`true`",
+        "type && type != 'x'",
+        "type != 'x' && type",
+        "given(a.b) && a.b != 'x' && a.b != 'y'",
+        "a && (a != 'x' || b == 'y')",
+        "(a == 'x' || a == 'y') && a != 'z'",
+        "starts_with(type, 'a') && !(ends_with(type, 'b'))",
+        "type == 'x' && consent == `false`",
+        "contains(tags, 'unsub')",
+    ],
+)
+def test_a_part_that_asks_first_whether_it_is_there_holds_by_no_absence(text: str) -> None:
+    assert list(Condition(text).holds_by_absence()) == []
+
+
+@pytest.mark.parametrize(
+    "text", ["a.b != `null`", "`null` != a.b", "type == 'x' && a.b != `null`", "!(a.b == `null`)", "c || a.b != `null`"]
+)
+def test_whether_something_is_there_is_not_asked_by_null(text: str) -> None:
+    (line,) = Condition(text).holds_by_absence()
+    assert line.endswith("write given(a.b)")
+
+
+@pytest.mark.parametrize(
     "text",
     [
         "'x' == a",
@@ -243,6 +291,40 @@ class TestOwnFunctions:
         assert Path("without(a, b)").find({"a": ["x", "y"], "b": ["y"]}) == ["x"]
         assert Path("without(a, b)").find({"a": ["x"]}) == ["x"]
         assert Path("without(a, b)").find({}) == []
+
+    @pytest.mark.parametrize(
+        "nothing",
+        [
+            None,
+            "",
+            "  ",
+            False,
+            "False",
+            0,
+            0.0,
+            "0",
+            "null",
+            "NULL",
+            "None",
+            "undefined",
+            "n/a",
+            [],
+            {},
+            "0000-00-00 00:00:00",
+            "0000-00-00",
+            "0001-01-01T00:00:00Z",
+            "1970-01-01T00:00:00.000Z",
+            "0.0",
+            "-",
+        ],
+    )
+    def test_given_knows_how_nothing_is_written(self, nothing: Any) -> None:
+        assert Path("given(a)").find({"a": nothing}) is False
+        assert Path("given(a)").find({}) is False
+
+    @pytest.mark.parametrize("something", [True, "true", 1, -1, "x", "2026-01-05 00:00:00", [0], {"a": None}, "no"])
+    def test_given_takes_anything_else(self, something: Any) -> None:
+        assert Path("given(a)").find({"a": something}) is True
 
     def test_their_arguments_are_counted_at_boot(self) -> None:
         with pytest.raises(ValueError, match=r"calls without\(\) with 1 arguments instead of 2"):

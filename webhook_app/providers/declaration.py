@@ -3,7 +3,7 @@
 Every mistake is reported at once, at boot; an expression that cannot be compiled never reaches run time.
 """
 
-from collections.abc import Mapping
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, tzinfo
 from typing import Any
@@ -262,8 +262,11 @@ class ProviderTable(Table):
                 raise ValidationError("has no meaning without time, the path of the time", key)
 
 
-def compile_declaration(table: Any, *, external_ids: bool) -> Declaration:
-    """A provider's table, checked. Raises `Mistakes` with all of them."""
+def compile_declaration(table: Any, *, external_ids: bool, own: Collection[str] = ()) -> Declaration:
+    """A provider's table, checked. Raises `Mistakes` with all of them.
+
+    `own`: the keys that the customer wrote. What the catalogue says is proved by its payloads instead.
+    """
     if not isinstance(table, dict):
         raise Mistakes(["must be a table like [acme]"])
     lines = []
@@ -274,7 +277,9 @@ def compile_declaration(table: Any, *, external_ids: bool) -> Declaration:
     try:
         loaded = _TABLE.load(table)
     except ValidationError as error:
+        loaded = error.valid_data
         lines += [f"{place}: {line}" for place, line in flatten(error.messages_dict)]
+    lines += _held_by_absence(loaded, own, lines)
     if lines:
         raise Mistakes(sorted(lines))
     loaded["identify_by"] = loaded["identify_by"] or tuple(name for name in IDENTITIES if name in table)
@@ -282,6 +287,13 @@ def compile_declaration(table: Any, *, external_ids: bool) -> Declaration:
     verification = loaded["url_verification"]
     loaded["url_verification"] = UrlVerification(**verification) if verification else None
     return Declaration(**loaded)
+
+
+def _held_by_absence(loaded: Any, own: Collection[str], earlier: Sequence[str]) -> Iterator[str]:
+    for key in ("opt_out", "opt_in"):
+        told = any(line.startswith(f"{key}:") for line in earlier)
+        if key in own and not told and isinstance(loaded.get(key), Condition):
+            yield from (f"{key}: {line}" for line in loaded[key].holds_by_absence())
 
 
 _TABLE = ProviderTable()

@@ -14,13 +14,21 @@ import jmespath
 from jmespath.exceptions import JMESPathError, JMESPathTypeError
 from jmespath.functions import Functions, signature
 from jmespath.lexer import Lexer
+from jmespath.visitor import TreeInterpreter
 from marshmallow import ValidationError
 
 from webhook_app.providers.cures import cure
 
+#: What ESPs write into a field that is empty, the dates among it that databases have for none.
+_NOTHING = re.compile(
+    r"|null|nil|none|nan|undefined|n/a|false|0+(?:\.0+)?|-+"
+    r"|(?:0000-00-00|0001-01-01|1970-01-01)(?:[T ]00:00(?::00(?:\.0+)?)?)?(?: ?(?:Z|UTC|\+00:?00))?",
+    re.IGNORECASE,
+)
+
 
 class MoreFunctions(Functions):
-    """JMESPath's functions, and two that it lacks, for words in several cases and for lists to compare."""
+    """JMESPath's functions, and three that it lacks: for words in any case, lists to compare, and what is absent."""
 
     @signature({"types": []})
     def _func_lower(self, value: Any) -> Any:
@@ -30,6 +38,11 @@ class MoreFunctions(Functions):
     def _func_without(self, values: list[Any] | None, others: list[Any] | None) -> list[Any]:
         """The values that are not among the others."""
         return [value for value in values or [] if value not in (others or [])]
+
+    @signature({"types": []})
+    def _func_given(self, value: Any) -> bool:
+        """Whether something is there that is not an ESP's way to write nothing."""
+        return not (_NOTHING.fullmatch(value.strip()) if isinstance(value, str) else value in (None, False, 0, [], {}))
 
 
 #: So much of an expression stands in the reason of what is quarantined.
@@ -136,6 +149,11 @@ class Condition(Path):
         except ValidationError:
             return False
 
+    def holds_by_absence(self) -> Iterator[str]:
+        """Parts that hold because something is absent, as mistakes of a condition that changes somebody's consent."""
+        tree = self._compiled.parsed
+        yield from dict.fromkeys((*_asks_for_null(tree), *_held_by_absence(tree, frozenset())))
+
     def holds(self, value: Any) -> bool:
         result = self.find(value)
         if isinstance(result, bool) or result in (None, "", [], {}):
@@ -147,11 +165,12 @@ class Condition(Path):
 def _looked_at(node: Any) -> Iterator[tuple[str, ...] | None]:
     """The fields whose values a condition looks at; None where it asks whether something is there at all."""
     children = [child for child in node["children"] if isinstance(child, dict)]
-    if node["type"] == "comparator" and any(child == _NULL for child in children):
+    asks_by_null = node["type"] == "comparator" and _NULL in children
+    if asks_by_null or (node["type"] == "function_expression" and node["value"] == "given"):
         yield None
     elif (steps := _steps(node)) is not None:
         yield steps
-    elif node["type"] in ("subexpression", "index_expression", "projection", "value_projection", "filter_projection"):
+    elif node["type"] in _INTO:
         # Behind the first step that is no name, it looks into what stands there.
         yield from _looked_at(children[0])
     elif node["type"] == "current":
@@ -161,6 +180,62 @@ def _looked_at(node: Any) -> Iterator[tuple[str, ...] | None]:
             yield from _looked_at(child)
 
 
+def _fields(node: Any) -> frozenset[tuple[str, ...]]:
+    """Every field whose value an expression asks for."""
+    if (steps := _steps(node)) is not None:
+        return frozenset([steps])
+    children = [child for child in node["children"] if isinstance(child, dict)]
+    if node["type"] in _INTO:
+        children = children[:1]
+    return frozenset().union(*map(_fields, children))
+
+
+def _holds_of_nothing(node: Any) -> bool:
+    try:
+        return TreeInterpreter(_OPTIONS).visit(node, {"": None}) is True
+    except Exception:
+        return False  # as contains(null, 'x'): an event without the field is quarantined
+
+
+def _asked(node: Any) -> frozenset[tuple[str, ...]]:
+    """The fields that must be there wherever it holds."""
+    parts = map(_asked, node["children"])
+    if node["type"] == "and_expression":
+        return frozenset().union(*parts)
+    if node["type"] == "or_expression":
+        return frozenset.intersection(*parts)
+    return frozenset() if _holds_of_nothing(node) else _fields(node)
+
+
+def _held_by_absence(node: Any, asked: frozenset[tuple[str, ...]]) -> Iterator[str]:
+    """`event == 'updated' && consent != 'yes'`: whoever's event lacks `consent` would be opted out."""
+    if node["type"] in ("and_expression", "or_expression"):
+        if node["type"] == "and_expression":
+            asked |= _asked(node)
+        for child in node["children"]:
+            yield from _held_by_absence(child, asked)
+    elif _holds_of_nothing(node) and (fields := sorted(_fields(node) - asked)):
+        name = ".".join(fields[0])
+        yield (
+            f"holds in part wherever {name} is absent; say what must stand there, or {name} && … before it; "
+            "for an exception write ignore"
+        )
+
+
+def _asks_for_null(node: Any) -> Iterator[str]:
+    """`unsubscribed_at != null` holds of an empty text, too."""
+    children = [child for child in node["children"] if isinstance(child, dict)]
+    inner = children[0] if node["type"] == "not_expression" else node
+    wanted = "eq" if inner is not node else "ne"
+    if inner["type"] == "comparator" and inner["value"] == wanted and _NULL in inner["children"]:
+        (other,) = [child for child in inner["children"] if child != _NULL] or [_NULL]
+        name = ".".join(_steps(other) or ("…",))
+        yield f"asks whether something is not null, as '', 0, 'null' and 0000-00-00 are not; write given({name})"
+    for child in children:
+        yield from _asks_for_null(child)
+
+
+_INTO = ("subexpression", "index_expression", "projection", "value_projection", "filter_projection")
 _NULL: dict[str, Any] = {"type": "literal", "value": None, "children": []}
 
 

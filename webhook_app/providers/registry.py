@@ -39,7 +39,7 @@ def build_providers(
         try:
             if name in providers or not _NAME.fullmatch(name):
                 raise Mistakes(["must have a name of its own, in lower case, like acme-mail"])
-            declaration = _declaration(name, table, catalog)
+            declaration = _declaration(name, table, catalog, is_own=name in own)
         except Mistakes as mistakes:
             problems += [f"{file}: [{name}] {line}" for line in mistakes.lines]
             continue
@@ -61,14 +61,15 @@ def open_names(providers: Iterable[Provider]) -> list[str]:
     return sorted(provider.name for provider in providers if provider.scheme)
 
 
-def _declaration(name: str, table: Any, catalog: Mapping[str, Any]) -> Declaration:
+def _declaration(name: str, table: Any, catalog: Mapping[str, Any], *, is_own: bool) -> Declaration:
     """Raises `Mistakes`."""
+    own = frozenset(table) if is_own and isinstance(table, dict) else frozenset()
     likeness = table.get("like") if isinstance(table, dict) else None
     if likeness is not None:
         if not isinstance(likeness, str) or likeness not in catalog:
             raise Mistakes([f"like: must be one of: {', '.join(catalog)}"])
         table = entry_with_changes(catalog[likeness], table)
-    return compile_declaration(table, external_ids={name, likeness}.isdisjoint(catalog.keys() - WITH_IDS))
+    return compile_declaration(table, external_ids={name, likeness}.isdisjoint(catalog.keys() - WITH_IDS), own=own)
 
 
 def entry_with_changes(entry: Mapping[str, Any], own: Mapping[str, Any]) -> dict[str, Any]:
