@@ -43,7 +43,10 @@ class Progress:
 
 
 class Redelivery:
-    """Raises `OutboxUnavailable` where the database cannot be used; what was done until then stays done."""
+    """Replaying and discarding: one change, or all that a filter finds.
+
+    Raises `OutboxUnavailable` where the database cannot be used; what was done until then stays done.
+    """
 
     def __init__(
         self,

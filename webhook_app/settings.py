@@ -304,7 +304,9 @@ class Settings:
         "how an address is written to Dynamic Yield: `as_is` (as the ESP wrote it) or `lower`",
     )
     requests_per_second: int = _setting(
-        _whole(least=0, most=100_000), 0, "ceiling on requests to Dynamic Yield, for each worker; 0 is none"
+        _whole(least=0, most=100_000),
+        0,
+        "ceiling on requests to Dynamic Yield a second, for each worker and section; 0 is none",
     )
     section_when: str = _setting(
         fields.String(),
@@ -515,7 +517,9 @@ class Settings:
         "how old a signed timestamp may be, where a scheme signs one (25 h: an ESP retries for 24 h)",
     )
     worker_concurrency: int = _setting(
-        _whole(least=1, most=256), 16, "how many requests to Dynamic Yield a worker has under way at once"
+        _whole(least=1, most=256),
+        16,
+        "how many requests to Dynamic Yield a worker has under way at once for each section",
     )
     web_concurrency: int = _setting(_whole(least=1, most=64), 1, "how many web processes gunicorn starts")
     log_format: str = _setting(

@@ -1,4 +1,4 @@
-"""One JSON object a line on standard output: an event name and fields. No address, token or key is ever one of them.
+"""Set-up of the log: one JSON object a line, an event name and fields. No address, token or key is ever one of them.
 
 With `LOG_FORMAT=text`, as `make run` sets it, the same for people.
 """

@@ -28,7 +28,10 @@ class Import:
 
 
 class Imports:
-    """Raises `OutboxUnavailable`. `clock` gives seconds since 1970."""
+    """Records of imports: how far each file has come.
+
+    Raises `OutboxUnavailable`. `clock` gives seconds since 1970.
+    """
 
     def __init__(self, database: Database, *, clock: Callable[[], float] = time.time) -> None:
         self._database = database

@@ -79,7 +79,9 @@ class _Webhook:
 
 
 class Intake:
-    """Raises `OutboxUnavailable` where the database cannot be used; nothing of a webhook is stored then.
+    """The intake: stores what a webhook said.
+
+    Raises `OutboxUnavailable` where the database cannot be used; nothing of a webhook is stored then.
 
     `sections` are the conditions of the configured ones by name; without any, all is for the default section. `clock`
     gives seconds since 1970, for tests.

@@ -42,7 +42,10 @@ class Entry:
 
 
 class Journal:
-    """Raises `OutboxUnavailable` where the database cannot be used. `clock` gives seconds since 1970."""
+    """The journal in the database.
+
+    Raises `OutboxUnavailable` where the database cannot be used. `clock` gives seconds since 1970.
+    """
 
     def __init__(self, database: Database, *, clock: Callable[[], float] = time.time) -> None:
         self._database = database

@@ -48,7 +48,9 @@ CAN_DISCARD = or_(events.c.state == State.QUARANTINED, and_(counts(), is_unfinis
 
 
 class Maintenance:
-    """Raises `OutboxUnavailable` where the database cannot be used; what was changed until then stays changed.
+    """Replaying, discarding and pruning stored events.
+
+    Raises `OutboxUnavailable` where the database cannot be used; what was changed until then stays changed.
 
     Every verb works in batches, however many rows are meant. `clock` gives seconds since 1970, for tests.
     """

@@ -31,7 +31,10 @@ NAMED = 5
 
 
 class Quarantine:
-    """Raises `OutboxUnavailable` where the database cannot be used. `sections` and `clock` are as those of `Intake`."""
+    """The quarantined events: what was read out of one takes its place.
+
+    Raises `OutboxUnavailable` where the database cannot be used. `sections` and `clock` are as those of `Intake`.
+    """
 
     def __init__(
         self,

@@ -74,7 +74,10 @@ class Reconciliation:
 
 
 class Reconciliations:
-    """Raises `OutboxUnavailable`. `clock` gives seconds since 1970."""
+    """The records of reconciliations, an account each.
+
+    Raises `OutboxUnavailable`. `clock` gives seconds since 1970.
+    """
 
     def __init__(self, database: Database, *, clock: Callable[[], float] = time.time) -> None:
         self._database = database

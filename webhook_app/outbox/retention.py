@@ -19,7 +19,9 @@ _due_at = installation.c.prune_due_at
 
 
 class Retention:
-    """Raises `OutboxUnavailable`. `clock` gives seconds since 1970.
+    """The daily pruning, in steps that a worker takes between its other work.
+
+    Raises `OutboxUnavailable`. `clock` gives seconds since 1970.
 
     When it is due next is kept in the database: a worker that is restarted every few hours prunes all the same, and
     two do not do it together.

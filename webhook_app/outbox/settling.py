@@ -91,7 +91,9 @@ _DIALECTS: Mapping[str, Any] = {"sqlite": sqlite.dialect(paramstyle="named"), "p
 
 
 class Settling:
-    """The statements for one engine: SQLite runs two for each attempt, PostgreSQL one for all, which saves messages.
+    """The statements that write attempts down, for one engine.
+
+    SQLite runs two for each attempt, PostgreSQL one for all, which saves messages.
 
     A version's last bit is the action: `in_doubt` has one bit for each.
     """
@@ -105,7 +107,7 @@ class Settling:
         self._stray = self._batch(self._straying(), _KEY)
 
     def deliver(self, connection: Connection, rows: Sequence[Row], *, locking: Sequence[bytes]) -> int:
-        """Write the attempts down; how many of the rows were still held under their lease.
+        """Write attempts down that were delivered; how many of the rows were still held under their lease.
 
         Before, on PostgreSQL, the rows of all people in `locking` are locked, in that order. It is the one in which an
         intake takes them: two that took the same people in two orders would wait for each other in a ring.
@@ -113,7 +115,7 @@ class Settling:
         return self._deliver(connection, rows, locking)
 
     def fail(self, connection: Connection, rows: Sequence[Row], *, locking: Sequence[bytes]) -> int:
-        """The same."""
+        """Write attempts down that failed; the rest as of `deliver`."""
         return self._fail(connection, rows, locking)
 
     def lock(self, connection: Connection, people: Iterable[bytes]) -> None:

@@ -1,4 +1,4 @@
-"""What is on disk. The migrations make these tables; a test keeps the two alike.
+"""The tables, as SQLAlchemy describes them. The migrations make these tables; a test keeps the two alike.
 
 Times are whole microseconds since 1970 in UTC: one form for both engines, ordered, never ambiguous.
 """

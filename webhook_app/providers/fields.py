@@ -56,7 +56,7 @@ def keys_of(event: Mapping[str, Any]) -> str:
 
 
 class Strict(fields.Field[Read]):
-    """A field that judges its value as it reads it."""
+    """Base of the fields of an event: a value is converted and checked in one step, and what is absent is named."""
 
     default_error_messages = MISSING
 
