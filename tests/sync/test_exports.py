@@ -40,7 +40,7 @@ NOBODY = {
     "hubspot_contacts",
 }
 #: Exports without the time of the opt-out: the other times in them are something else.
-UNTIMED = {"emarsys", "emarsys_numbers", "hubspot", "brevo_contacts", "iterable_users", "shopify"}
+UNTIMED = {"emarsys", "emarsys_numbers", "hubspot", "hubspot_lists", "brevo_contacts", "iterable_users", "shopify"}
 #: Columns that a person has to name.
 NAMED = {
     "klaviyo_list": ("--time", "Email Marketing Consent Timestamp"),
@@ -319,6 +319,50 @@ def test_a_complaint_is_told_from_what_a_filter_says(run: Run, app: Flask, tmp_p
     path.write_text('email,unsubscribedChannelIds\nlist-1@b.de,550\nlist-2@b.de,"[451, 452]"\n')
     assert run(path, "--yes").exit_code == 0, "numbers of lists are no codes"
     assert len(stored(app)) == len(asked) + 2
+
+
+TWO_COLUMNS = "Email,Unsubscribed from all email,Opted out of email: Marketing Information\n"
+
+
+def test_a_no_in_one_column_about_unsubscribes_leaves_the_yes_in_another_one(
+    run: Run, app: Flask, tmp_path: Path
+) -> None:
+    path = tmp_path / "list.csv"
+    path.write_text(f"{TWO_COLUMNS}a@b.de,true,\nb@b.de,true,true\ne@b.de,true,false\n")
+    result = run(path, "--yes")
+    assert result.exit_code == 0, result.output
+    assert [row.identity_value for row in stored(app)] == ["a@b.de", "b@b.de", "e@b.de"]
+
+
+def test_who_stands_in_the_other_column_alone_takes_another_import(run: Run, app: Flask, tmp_path: Path) -> None:
+    path = tmp_path / "list.csv"
+    path.write_text(f"{TWO_COLUMNS}a@b.de,true,false\nb@b.de,false,true\nc@b.de,false,true\nin@b.de,false,false\n")
+    output = run(path, "--yes").output
+    assert 'say --only "Unsubscribed from all email=true"; --all-rows takes everybody. Opted out of email: ' in output
+    assert 'import the file again for these. To take those who did, say --only "Opted out of email: Mark' in output
+    assert run(path, "--yes", "--only", "Unsubscribed from all email=true").exit_code == 0
+    assert [row.identity_value for row in stored(app)] == ["a@b.de"]
+    assert run(path, "--yes", "--only", "Opted out of email: Marketing Information=true").exit_code == 0
+    assert [row.identity_value for row in stored(app)] == ["a@b.de", "b@b.de", "c@b.de"]
+
+
+@pytest.mark.parametrize("only", [(), ("--only", "unsubscribed_at")])
+def test_a_no_beside_a_time_is_somebody_who_came_back(
+    only: tuple[str, ...], run: Run, app: Flask, tmp_path: Path
+) -> None:
+    path = tmp_path / "list.csv"
+    path.write_text("email,unsubscribed_at,unsubscribed\nin-1@b.de,2024-01-01,false\nout-1@b.de,2025-01-01,true\n")
+    result = run(path, "--yes", *only)
+    assert '--only "unsubscribed=true"' in result.output
+    assert f"--all-rows takes {'every row that --only chose' if only else 'everybody'}" in result.output
+    assert stored(app) == []
+
+
+def test_a_fax_is_no_email(run: Run, app: Flask, tmp_path: Path) -> None:
+    path = tmp_path / "list.csv"
+    path.write_text("email,Fax opt-out\na@b.de,true\n")
+    assert "Fax opt-out is about another channel" in run(path, "--yes", "--only", "Fax opt-out=true").output
+    assert stored(app) == []
 
 
 @pytest.mark.parametrize("only", ["Status=", "Status= ", 'Status=""', "Status=,"])

@@ -111,7 +111,7 @@ _TELLS_BY_BEING_THERE = re.compile(
 )
 #: Columns about an unsubscribe, or about something else of that name, that say of nobody whether it happened.
 _ABOUT_IT = re.compile(r"\b(id|key|number|hash|url|link|source|method|count|ip|type|campaign|reason|title|name|rate)\b")
-_OTHER_CHANNEL = re.compile(r"\b(sms|push|whats ?app|phone|mobile|text|voice|postal|viber|line)\b")
+_OTHER_CHANNEL = re.compile(r"\b(sms|push|whats ?app|phone|mobile|text|voice|postal|viber|line|fax)\b")
 
 #: Columns that lists of contacts have, and lists of opt-outs do not.
 _CONTACTS = re.compile(
@@ -321,20 +321,34 @@ def check_columns(columns: Iterable[Column], only: Sequence[Only], *, used: Iter
         if column.place in chosen:
             _check_choice(column, chosen[column.place])
     about = [column for column in about_consent(columns) if column.place not in chosen]
-    is_chosen = any(_is_telling(column, chosen[column.place]) for column in columns if column.place in chosen)
-    is_proven = is_chosen or any(set(column.said) == {Said.OUT} for column in about)
-    doubtful = [column for column in about if _is_doubtful(column, is_proven=is_proven)]
+    choosing = [column for column in columns if column.place in chosen and _is_telling(column, chosen[column.place])]
+    proving = [column for column in about if set(column.said) == {Said.OUT}]
+    is_proven = bool(choosing or proving)
+    # A time or a reason tells that somebody left, and not that they are still away: a "no" beside it counts.
+    is_said = any(not (column.is_time or column.is_reason) for column in (*proving, *choosing))
+    doubtful = [column for column in about if _is_doubtful(column, is_proven=is_proven, is_said=is_said)]
     if doubtful:
-        # The one that says who has opted out tells more than one that does not.
-        raise NotOptOuts(_advice(max(doubtful, key=lambda column: column.said.get(Said.OUT, 0) > 0)))
-    if not (about or is_chosen or is_known):
-        _check_others([column for column in columns if column.place not in set(used) and not column.is_reason])
+        best = max(doubtful, key=_tells_how_much)
+        further = [column for column in doubtful if column is not best and column.is_negative and not column.is_time]
+        raise NotOptOuts(_advice(best, [] if only else further, is_filtered=bool(only)))
+    if not (about or choosing or is_known):
+        others = [column for column in columns if column.place not in set(used) and not column.is_reason]
+        _check_others(others, is_filtered=bool(only))
 
 
-def _is_doubtful(column: Column, *, is_proven: bool) -> bool:
-    """Whether somebody in it has not opted out; or may not have, where no other column proves it."""
+def _tells_how_much(column: Column) -> tuple[bool, bool, bool, int]:
+    """Which of several columns is to choose by: one that says who opted out; rather of all than of one list."""
+    out = column.said.get(Said.OUT, 0)
+    return out > 0, not column.is_time, "all" in column.name.split(), out
+
+
+def _is_doubtful(column: Column, *, is_proven: bool, is_said: bool) -> bool:
+    """Whether somebody in it has not opted out; or may not have, where no other column proves it.
+
+    A "no" in a column about unsubscribes says only that it was not by this list, where another column says who left.
+    """
     said = column.said
-    if Said.IN in said or Said.NOT_ASKED in said:
+    if (Said.IN in said and not (is_said and column.is_negative)) or Said.NOT_ASKED in said:
         return True
     return Said.UNKNOWN in said and not is_proven
 
@@ -366,27 +380,35 @@ def _chosen(column: Column, only: Only) -> list[str]:
     return [value for value in column.values if not only.values or value.casefold() in only.values]
 
 
-def _check_others(columns: Sequence[Column]) -> None:
+def _check_others(columns: Sequence[Column], *, is_filtered: bool) -> None:
     others = [column for column in columns if not _HARMLESS.fullmatch(column.name)]
     telling = [column for column in others if column.is_about_contacts or column.may_be_yes_and_no]
     if telling or len(others) > MOST_OTHERS:
         shown = ", ".join(column.title for column in (telling or others)[:3])
         raise NotOptOuts(
             f"looks like a list of contacts ({shown}), and no column says who of them has opted out: export the list "
-            "of those who did; or say --all-rows if everybody in it has"
+            f"of those who did; or say --all-rows if everybody {'whom --only chose' if is_filtered else 'in it'} has"
         )
 
 
-def _advice(column: Column) -> str:
+def _advice(column: Column, further: Sequence[Column], *, is_filtered: bool) -> str:
+    all_rows = f"--all-rows takes {'every row that --only chose' if is_filtered else 'everybody'}"
     if _CAME_BACK.search(column.name):
         return (
             f"has people who came back, says the column {column.title} (filled {column.filled:,}): take these rows out "
-            "of the file; --all-rows takes everybody"
+            f"of the file; {all_rows}"
         )
     return (
         f"has people who did not opt out. The column {column.title} says: {', '.join(_counts(column))}. "
-        f"{_what_to_type(column)}; --all-rows takes everybody"
+        f"{_what_to_type(column)}; {all_rows}{''.join(map(_again, further))}"
     )
+
+
+def _again(column: Column) -> str:
+    """Several choices have to hold at once: who stands in another column alone takes another import."""
+    if not column.said.get(Said.OUT):
+        return ""
+    return f". {column.title} may say it of others: import the file again for these. {_what_to_type(column)}"
 
 
 def about_consent(columns: Iterable[Column]) -> list[Column]:
