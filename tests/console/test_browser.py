@@ -9,6 +9,7 @@ import pytest
 from flask import Flask
 from playwright.sync_api import Browser, BrowserContext, Page, expect
 
+from tests.console.conftest import Server
 from tests.console.person import PASSWORD
 from webhook_app.outbox import Queue, Settlement, State
 
@@ -266,6 +267,46 @@ def test_the_overview_keeps_itself_up_to_date(console: Page, post: Post) -> None
     expect(waiting).to_contain_text("0")
     post(unsubscribe("jane@example.com"))
     expect(waiting).to_contain_text("1", timeout=20_000)  # it looks every five seconds
+
+
+@pytest.mark.parametrize("path", ["", "esps", "esps/sendgrid"])
+def test_a_live_page_says_since_when_it_knows_nothing_new(
+    console: Page, server: Server, complaints: list[str], path: str
+) -> None:
+    console.goto(f"{server.address}/console/{path}")
+    stale = console.get_by_role("status")
+    expect(stale).to_have_count(0)
+    server.stop()
+    try:
+        expect(stale).to_have_text(
+            re.compile(r"Not updated since \d\d:\d\d: the receiver does not answer\."), timeout=20_000
+        )
+        assert all("grayscale" in look for look in console.evaluate(LOOKS))
+    finally:
+        server.start()
+    complaints.clear()  # the browser mentions each look that failed
+    expect(stale).to_have_count(0, timeout=20_000)
+    assert console.evaluate(LOOKS) == ["none"] * console.locator("[data-live]").count()
+
+
+LOOKS = "[...document.querySelectorAll('[data-live]')].map((part) => getComputedStyle(part).filter)"
+
+
+def test_an_error_is_no_news_either(console: Page, complaints: list[str]) -> None:
+    console.route("**/console/", lambda route: route.fulfill(status=503))
+    expect(console.get_by_role("status")).to_contain_text("the receiver answers 503.", timeout=20_000)
+    complaints.clear()
+
+
+def test_when_the_session_ends_a_live_page_asks_for_the_password(console: Page, context: BrowserContext) -> None:
+    other = context.new_page()
+    other.goto(console.url, wait_until="networkidle")
+    other.get_by_role("button", name="Log out").click()
+    expect(other.get_by_label("Password")).to_be_visible()
+    other.close()  # the page in front is the one that looks
+    expect(console.get_by_label("Password")).to_be_visible(timeout=20_000)
+    log_in(console)
+    expect(console.get_by_role("link", name="Overview", exact=True)).to_have_attribute("aria-current", "page")
 
 
 def test_the_chart_is_drawn_from_its_table(console: Page, post: Post) -> None:

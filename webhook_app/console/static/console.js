@@ -1,6 +1,7 @@
 "use strict";
 
-const REFRESH = 5000; // milliseconds
+const REFRESH = 5000; // milliseconds between two looks
+const PATIENCE = 10000; // milliseconds
 
 // What the server last said of each part: a part is exchanged only when that has changed.
 const served = new WeakMap();
@@ -11,16 +12,49 @@ function isInUse(part) {
   return part.contains(document.activeElement) || (selection && !selection.isCollapsed && part.contains(selection.anchorNode));
 }
 
+let updatedAt = new Date();
+
+// What stands here may be wrong by now: without this line a page of long ago would go on saying that all is well.
+function setStale(why) {
+  document.body.classList.toggle("stale", Boolean(why));
+  const since = updatedAt.toLocaleTimeString("en-GB", { hour: "2-digit", minute: "2-digit" });
+  document.getElementById("stale").textContent = why ? `Not updated since ${since}: the receiver ${why}.` : "";
+}
+
 async function refresh() {
   if (document.hidden) return;
-  let answer;
+  let answer, page;
   try {
-    answer = await fetch(location.href, { headers: { Accept: "text/html" } });
+    answer = await fetch(location.href, { headers: { Accept: "text/html" }, signal: AbortSignal.timeout(PATIENCE) });
+    page = await answer.text();
   } catch {
-    return; // the server is away for a moment; the next look may find it
+    setStale("does not answer");
+    return;
   }
-  if (answer.redirected || !answer.ok) return;
-  const fresh = new DOMParser().parseFromString(await answer.text(), "text/html");
+  if (answer.redirected) {
+    // The session has ended. Not a reload: it would post a form again whose answer this page is.
+    location.assign(answer.url);
+    return;
+  }
+  if (!answer.ok) {
+    setStale(`answers ${answer.status}`);
+    return;
+  }
+  updatedAt = new Date();
+  setStale("");
+  update(new DOMParser().parseFromString(page, "text/html"));
+}
+
+// One look at a time: a slow answer never overtakes a newer one.
+async function keepLooking() {
+  try {
+    await refresh();
+  } finally {
+    setTimeout(keepLooking, REFRESH);
+  }
+}
+
+function update(fresh) {
   for (const part of document.querySelectorAll("[data-live]")) {
     const twin = fresh.querySelector(`[data-live="${part.dataset.live}"]`);
     if (!twin || isInUse(part) || twin.innerHTML === served.get(part)) continue;
@@ -90,5 +124,5 @@ document.addEventListener("DOMContentLoaded", () => {
   prepare(document);
   document.addEventListener("click", follow);
   document.getElementById("zone").textContent = `Times are those of ${ZONE}; point at one for UTC.`;
-  if (document.querySelector("[data-live]")) setInterval(refresh, REFRESH);
+  if (document.querySelector("[data-live]")) setTimeout(keepLooking, REFRESH);
 });
