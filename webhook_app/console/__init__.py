@@ -20,6 +20,7 @@ from webhook_app.console.shown import Shown
 from webhook_app.delivery.sections import Section, conditions
 from webhook_app.ops.logs import place_of
 from webhook_app.outbox import Database, OutboxUnavailable, State
+from webhook_app.outbox.settling import KEPT_ATTEMPTS
 from webhook_app.providers import Provider
 from webhook_app.settings import Settings
 
@@ -200,5 +201,6 @@ def _add_error_pages(console: Flask) -> None:
             "user": session.get("user"),
             "now": datetime.now(UTC),
             "State": State,
+            "KEPT_ATTEMPTS": KEPT_ATTEMPTS,
             "told": session.pop("told", None) if "told" in session else None,
         }

@@ -227,6 +227,7 @@ class Queue:
             "due_in": None if one.due_at is None else self._time.until(one.due_at),
             "dead_in": 0 if one.state is State.DEAD else None,
             "failed_in": started_in if one.counts else None,
+            "tries": claimed.attempts,
             "burnt": int(one.counts),
             "doubt": 1 + claimed.version % 2 if one.lost else 0,
             "why": _text(one.message),
