@@ -221,7 +221,7 @@ def _secret_text(*, least: int) -> fields.String:
     return fields.String(validate=validate.Length(min=least, error="must be at least {min} characters long"))
 
 
-def _api_key() -> fields.String:
+def api_key_field() -> fields.String:
     """A text that becomes a header. Quotation marks are those of a shell, which `docker run --env-file` hands on."""
     return _matching(r"[!#-&(-~]+", "holds characters that no key has, like a space or quotation marks; copy it anew")
 
@@ -243,7 +243,7 @@ class Settings:
         shown="SQLite file under `instance/`",
     )
     events_api_key: str = _setting(
-        _api_key(),
+        api_key_field(),
         "",
         "server-side API key of the Dynamic Yield section; the worker needs it",
         secret=True,
@@ -383,11 +383,11 @@ class Settings:
         CommaSeparated(_path_part()), (), "the audiences that are meant", shown="all"
     )
     klaviyo_api_key: str = _setting(
-        _api_key(), "", "private API key for `flask reconcile klaviyo`; it needs `profiles:read`", secret=True
+        api_key_field(), "", "private API key for `flask reconcile klaviyo`; it needs `profiles:read`", secret=True
     )
     klaviyo_api_url: str = _setting(BaseUrl("https://a.klaviyo.com"), "https://a.klaviyo.com", "Klaviyo's API")
     mailgun_api_key: str = _setting(
-        _api_key(), "", "API key for `flask connect mailgun` and `flask reconcile mailgun`", secret=True
+        api_key_field(), "", "API key for `flask connect mailgun` and `flask reconcile mailgun`", secret=True
     )
     mailgun_domains: tuple[str, ...] = _setting(
         CommaSeparated(_matching(r"[A-Za-z0-9.-]{1,253}", "must be a domain, like mg.example.com")),
@@ -398,7 +398,7 @@ class Settings:
     mailgun_region: str = _setting(Choice(*MAILGUN_BASES), "us", "where the domains are: `us` or `eu`")
     mailgun_api_url: str = _setting(BaseUrl("https://api.mailgun.net"), "", "Mailgun's API", shown="from the region")
     postmark_server_token: str = _setting(
-        _api_key(), "", "server API token for `flask connect postmark` and `flask reconcile postmark`", secret=True
+        api_key_field(), "", "server API token for `flask connect postmark` and `flask reconcile postmark`", secret=True
     )
     postmark_api_url: str = _setting(
         BaseUrl("https://api.postmarkapp.com"), "https://api.postmarkapp.com", "Postmark's API"
@@ -410,16 +410,16 @@ class Settings:
         shown="`outbound,broadcast`",
     )
     brevo_api_key: str = _setting(
-        _api_key(), "", "API key for `flask connect brevo` and `flask reconcile brevo`", secret=True
+        api_key_field(), "", "API key for `flask connect brevo` and `flask reconcile brevo`", secret=True
     )
     brevo_api_url: str = _setting(BaseUrl("https://api.brevo.com"), "https://api.brevo.com", "Brevo's API")
     ses_access_key_id: str = _setting(
-        _api_key(),
+        api_key_field(),
         "",
         "access key for `flask reconcile ses`; it needs `ses:ListSuppressedDestinations`, and no more",
         secret=True,
     )
-    ses_secret_access_key: str = _setting(_api_key(), "", "the secret of `SES_ACCESS_KEY_ID`", secret=True)
+    ses_secret_access_key: str = _setting(api_key_field(), "", "the secret of `SES_ACCESS_KEY_ID`", secret=True)
     ses_region: str = _setting(
         _matching(r"[a-z]{2}(-[a-z]+)+-\d", "must be a region, like eu-central-1"), "", "the region that sends"
     )

@@ -162,7 +162,24 @@ def test_all_mistakes_are_told_at_once(read: Read) -> None:
     )
     assert len(found) == 5
     assert found[0] == "SECTION_WHEN counts only where there is no sections.toml: write it as `when` in there"
-    assert found[-1] == "sections.toml: [us] api_key: BAD_KEY holds characters that no key has; was it copied whole?"
+    assert found[-1].startswith("sections.toml: [us] api_key: BAD_KEY holds characters that no key has, like a space")
+
+
+@pytest.mark.parametrize(
+    "key", ['"0123456789abcdef"', "'0123456789abcdef'", "two words", "schlüssel", "0123456789abcdef"]
+)
+def test_a_key_is_refused_for_the_same_reason_wherever_it_stands(key: str, read: Read) -> None:
+    def refused(load: Callable[[], object]) -> str:
+        try:
+            load()
+        except ConfigurationError as error:
+            (line,) = error.problems
+            return line.partition("_KEY ")[2]
+        return ""
+
+    of_section = refused(lambda: read('[uk]\napi_key = "UK_DY_KEY"', UK_DY_KEY=key))
+    assert of_section == refused(lambda: Settings.from_environment({"EVENTS_API_KEY": key}))
+    assert bool(of_section) is (key != "0123456789abcdef")
 
 
 def test_a_file_that_is_not_there_is_told(tmp_path: Path) -> None:

@@ -5,7 +5,6 @@ Without a file there is one, `default`, made of the environment's variables.
 
 import dataclasses
 import re
-import tomllib
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -20,8 +19,8 @@ from webhook_app.outbox.routing import Condition as RoutingCondition
 from webhook_app.providers import Unreadable, flatten, load_json
 from webhook_app.providers.expressions import Condition
 from webhook_app.providers.kept import kept
-from webhook_app.providers.toml_fields import Made, Table, Variable, condition, one_of, read_toml
-from webhook_app.settings import EVENTS_API_BASES, BaseUrl, ConfigurationError, Settings
+from webhook_app.providers.toml_fields import Made, Table, Variable, condition, load_toml, one_of
+from webhook_app.settings import EVENTS_API_BASES, BaseUrl, ConfigurationError, Settings, api_key_field
 
 if TYPE_CHECKING:
     from webhook_app.delivery.client import Client
@@ -30,7 +29,6 @@ DEFAULT = "default"
 DEFAULT_FILE = Path("sections.toml")
 
 _NAME = re.compile(r"[a-z][a-z0-9_-]{0,40}")
-_KEY = re.compile(r"[!-~]+")
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -111,13 +109,7 @@ def _of_environment(settings: Settings) -> Section:
 
 
 def _load(path: Path) -> dict[str, Any]:
-    try:
-        tables = tomllib.loads(read_toml(path))
-    except OSError as error:
-        raise ConfigurationError([f"SECTIONS_FILE cannot be read: {path}: {error.strerror}"]) from None
-    except ValueError as error:
-        # tomllib names line and column, also of a name that comes twice.
-        raise ConfigurationError([f"{path.name}: is no TOML: {error}"]) from None
+    tables = load_toml(path, "SECTIONS_FILE")
     if not tables:
         raise ConfigurationError([f"{path.name}: declares no section; write one like [uk], or remove the file"])
     return tables
@@ -185,6 +177,7 @@ def _key(variable: str, environ: Mapping[str, str]) -> str:
     if not key:
         why = f"{variable} is not set: copy this section's server-side API key from Dynamic Yield into it"
         raise ValidationError({"api_key": [why]})
-    if not _KEY.fullmatch(key):
-        raise ValidationError({"api_key": [f"{variable} holds characters that no key has; was it copied whole?"]})
-    return key
+    try:
+        return api_key_field().deserialize(key)
+    except ValidationError as error:
+        raise ValidationError({"api_key": [f"{variable} {line}" for line in error.messages]}) from None

@@ -1,7 +1,6 @@
 """The registry of providers, open or closed: two written in Python, the catalogue, and the customer's own file."""
 
 import re
-import tomllib
 from collections.abc import Iterable, Mapping
 from functools import partial
 from pathlib import Path
@@ -10,7 +9,7 @@ from typing import Any
 from webhook_app.auth import Scheme, any_of, sns
 from webhook_app.providers import Provider, declared, emarsys, sendgrid
 from webhook_app.providers.declaration import Declaration, Mistakes, compile_declaration
-from webhook_app.providers.toml_fields import read_toml
+from webhook_app.providers.toml_fields import load_toml
 from webhook_app.settings import ConfigurationError, Settings
 
 CATALOG = Path(__file__).parent / "catalog"
@@ -32,7 +31,8 @@ def build_providers(
     fetch = fetch or partial(sns.fetch, egress=settings.egress)
     providers = {provider.name: provider for provider in (sendgrid.provider(settings), emarsys.provider(settings))}
     problems: list[str] = []
-    catalog = {name: table for path in sorted(CATALOG.glob("*.toml")) for name, table in _load(path).items()}
+    entries = [load_toml(path, "catalog") for path in sorted(CATALOG.glob("*.toml"))]
+    catalog = {name: table for tables in entries for name, table in tables.items()}
     own, own_file = _own_file(settings, problems)
     for name, table in {**catalog, **own}.items():
         file = own_file if name in own else f"catalog/{name}.toml"
@@ -82,22 +82,14 @@ def entry_with_changes(entry: Mapping[str, Any], own: Mapping[str, Any]) -> dict
     return merged
 
 
-def _load(path: Path) -> dict[str, Any]:
-    """A file's tables. Raises `ValueError` or `OSError`."""
-    return tomllib.loads(read_toml(path))
-
-
 def _own_file(settings: Settings, problems: list[str]) -> tuple[dict[str, Any], str]:
     path = Path(settings.providers_file) if settings.providers_file else DEFAULT_FILE
     if not settings.providers_file and not path.exists():
         return {}, path.name
     try:
-        return _load(path), path.name
-    except OSError as error:
-        problems.append(f"PROVIDERS_FILE cannot be read: {path}: {error.strerror}")
-    except ValueError as error:
-        # tomllib names line and column.
-        problems.append(f"{path.name}: is no TOML: {error}")
+        return load_toml(path, "PROVIDERS_FILE"), path.name
+    except ConfigurationError as error:
+        problems += error.problems
     return {}, path.name
 
 
