@@ -26,6 +26,7 @@ LISTS = {
     "sendgrid_group",
     "sendgrid_spam",
     "mailchimp_unsubscribed",
+    "mailchimp_unsubscribed_other",
     "mailgun_unsubscribes",
     "campaign_monitor_unsubscribed",
 }
@@ -363,6 +364,25 @@ def test_a_fax_is_no_email(run: Run, app: Flask, tmp_path: Path) -> None:
     path.write_text("email,Fax opt-out\na@b.de,true\n")
     assert "Fax opt-out is about another channel" in run(path, "--yes", "--only", "Fax opt-out=true").output
     assert stored(app) == []
+
+
+def test_a_reason_that_is_missing_is_no_reason_to_leave_somebody_out(run: Run, app: Flask, tmp_path: Path) -> None:
+    path = tmp_path / "list.csv"
+    path.write_text("email,reason\na@b.de,\nc@b.de,Unsubscribed\nin@b.de,HARD_BOUNCE\nd@b.de,NULL\n")
+    result = run(path, "--yes")
+    assert advice(result) == ["--only", "reason=,Unsubscribed"]
+    result = run(path, "--yes", *advice(result))
+    assert result.exit_code == 0, result.output
+    assert "--only leaves out 1 row." in result.output
+    assert [row.identity_value for row in stored(app)] == ["a@b.de", "c@b.de", "d@b.de"]
+
+
+def test_reasons_that_are_too_many_to_name_are_not_asked_for(run: Run, tmp_path: Path) -> None:
+    path = tmp_path / "list.csv"
+    path.write_text("email,reason\n" + "".join(f"p{number}@b.de,bounce {number}\n" for number in range(60)))
+    output = run(path, "--yes").output
+    assert "These are too many to name: take the rows of people who did not opt out out of the file; --all" in output
+    assert "--only" not in output
 
 
 @pytest.mark.parametrize("only", ["Status=", "Status= ", 'Status=""', "Status=,"])

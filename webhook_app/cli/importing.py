@@ -138,11 +138,14 @@ def _look_at_columns(reader: ListReader, how: Mapping[str, Any]) -> ListReader:
         click.echo(f"By its columns: {reader.layout.export.title}.")
     with click.progressbar(length=reader.file.lines, label="Looking  ") as bar:
         seen = survey(reader.file, reader.layout, reader.only, tick=_stepper(bar))
+    if reader.only:
+        click.echo(f"--only leaves out {_count(seen.left_out, 'row')}.")
     consent = about_consent(seen.columns)
     if not how["all_rows"]:
         _check_consent(reader, seen)
     for column in {one.place: one for one in (*consent, *(seen.columns[only.place] for only in reader.only))}.values():
-        click.echo(f"The column {values_of(column)}.")
+        if not column.is_free_text:
+            click.echo(f"The column {values_of(column)}.")
     if how["no_time"]:
         return _without_time(reader, how["time"])
     has_contacts = bool(reader.only) or any(not column.is_reason for column in consent)

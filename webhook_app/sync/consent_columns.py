@@ -128,6 +128,9 @@ _HARMLESS = re.compile(
     r"|group (id|name)|list( id| name)?|campaign.*|(campaign|template|message|channel|message type) ids?|rejected .*"
 )
 
+#: Words in the names of reasons that people type themselves: Mailchimp's `UNSUB_REASON_OTHER`.
+_FREE_TEXT = frozenset({"other", "text", "comment", "comments", "feedback"})
+
 
 class Said(StrEnum):
     """What a value says of its person."""
@@ -241,6 +244,11 @@ class Column:
         return found
 
     @property
+    def is_free_text(self) -> bool:
+        """Whether people may write into it what they like."""
+        return self.is_reason and not _FREE_TEXT.isdisjoint(self.name.split())
+
+    @property
     def has_categories(self) -> bool:
         """Whether its values are few, and no addresses."""
         return not (self.overflown or self.is_time or any("@" in value for value in self.values))
@@ -324,6 +332,9 @@ def check_columns(columns: Iterable[Column], only: Sequence[Only], *, used: Iter
     choosing = [column for column in columns if column.place in chosen and _is_telling(column, chosen[column.place])]
     proving = [column for column in about if set(column.said) == {Said.OUT}]
     is_proven = bool(choosing or proving)
+    if is_known and proving:
+        # It is a list of opt-outs, and says when each was: what somebody typed as their reason takes nobody out of it.
+        about = [column for column in about if not column.is_free_text]
     # A time or a reason tells that somebody left, and not that they are still away: a "no" beside it counts.
     is_said = any(not (column.is_time or column.is_reason) for column in (*proving, *choosing))
     doubtful = [column for column in about if _is_doubtful(column, is_proven=is_proven, is_said=is_said)]
@@ -434,12 +445,16 @@ def _counts(column: Column) -> Iterator[str]:
 
 
 def _what_to_type(column: Column) -> str:
+    if not column.has_categories and column.is_reason:
+        return "These are too many to name: take the rows of people who did not opt out out of the file"
     if not column.has_categories:
         return f"To take the rows in which it is filled, say --only {typed(column.title)}"
     # A reason of which nothing is known is one to opt out for: only bounces and the like are none.
     meant = (Said.OUT, Said.UNKNOWN) if column.is_reason else (Said.OUT,)
     wanted = [value for value in column.values if value.isprintable() and column.says(value) in meant]
     out = [f'"{value}"' if "," in value else value for value in wanted]
+    if column.is_reason and column.blank:
+        out.insert(0, "")
     if not out:
         return f"If one of them means opted out, say --only {typed(column.title + '=VALUE')}"
     note = f" ({_NOT_ASKED_NOTE})" if Said.NOT_ASKED in column.said else ""

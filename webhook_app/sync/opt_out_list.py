@@ -161,6 +161,8 @@ class Survey:
     columns: tuple[Column, ...]
     #: Place of a column → some of the different texts in it.
     samples: Mapping[int, tuple[str, ...]]
+    #: How many rows are not meant.
+    left_out: int = 0
 
 
 def survey(
@@ -169,9 +171,10 @@ def survey(
     """Count what the columns say. A column of `only` is counted in all rows, the others where `only` holds."""
     columns = [Column(title=title, place=place) for place, title in enumerate(layout.header)]
     samples: list[dict[str, None]] = [{} for _ in columns]
-    filtered = {one.place for one in only}
+    filtered, left_out = {one.place for one in only}, 0
     for number, row in enumerate(_data(file, layout), start=1):
         is_meant = all(one.holds(row.cells) for one in only)
+        left_out += not is_meant
         for column, seen in zip(columns, samples, strict=True):
             if is_meant or column.place in filtered:
                 cell = row.cells[column.place] if column.place < len(row.cells) else ""
@@ -183,7 +186,8 @@ def survey(
     for column, seen in zip(columns, samples, strict=True):
         column.is_reason = column.place == layout.places.get("reason") or "reason" in column.name.split()
         column.is_time = _is_time(column, list(seen))
-    return Survey(columns=tuple(columns), samples={place: tuple(seen) for place, seen in enumerate(samples)})
+    texts = {place: tuple(seen) for place, seen in enumerate(samples)}
+    return Survey(columns=tuple(columns), samples=texts, left_out=left_out)
 
 
 def _data(file: CsvFile, layout: Layout) -> Iterator[Row]:
