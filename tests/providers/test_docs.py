@@ -12,7 +12,7 @@ import pytest
 from flask import Flask
 
 from tests.providers import event_table
-from tests.providers.cases import cases, one_case_each
+from tests.providers.cases import Payload, cases, one_case_each, payloads
 from webhook_app.auth import WebhookRequest
 from webhook_app.providers import Provider, Reading, read, registry
 from webhook_app.providers.auth_config import TABLES
@@ -98,6 +98,41 @@ def test_a_sender_with_names_of_its_own_opts_out_by_the_page_of_standard_webhook
     body = json.dumps({"type": "member.goodbye", "data": {"member": {"address": "jane@example.com"}}}).encode()
     ((change, _),) = read(acme, WebhookRequest(body=body), forward_opt_ins=True).changes
     assert (change.action, change.identity.value) == ("opt_out", "jane@example.com")
+
+
+def said(provider: Provider, payload: Payload) -> Any:
+    read_ = read(provider, WebhookRequest(body=payload.body), forward_opt_ins=True)
+    changes = [(change.action.value, change.identity.value) for change, _ in read_.changes]
+    return changes, read_.ignored, [reason for reason, _ in read_.quarantined]
+
+
+@pytest.mark.parametrize("stem", payloads("klaviyo"))
+def test_leaving_a_single_list_of_klaviyos_counts_by_the_table_on_its_page_and_nothing_else_changes(
+    stem: str, tmp_path: Path
+) -> None:
+    payload = payloads("klaviyo")[stem]
+    theirs = build(tmp_path, blocks("klaviyo", "toml")[0])["klaviyo"]
+    if stem == "lists":
+        assert said(theirs, payload) == ([("opt_out", "jane@example.com")], 1, [])
+    else:
+        assert said(theirs, payload) == said(registry.build_providers(Settings(), {})["klaviyo"], payload)
+
+
+@pytest.mark.parametrize(
+    ("stem", "changes"),
+    [
+        ("preferences", [("opt_out", "jane@example.com")]),
+        ("preferences_by_older_names", [("opt_out", "jane@example.com")]),
+        ("subscribed_to_topics", []),
+        ("left_the_channel_sms", []),
+        ("sms_unsubscribed", []),
+    ],
+)
+def test_leaving_a_topic_of_customerios_counts_by_the_table_on_its_page(
+    stem: str, changes: list[tuple[str, str]], tmp_path: Path
+) -> None:
+    topics = build(tmp_path, blocks("customerio", "toml")[0])["customerio-topics"]
+    assert said(topics, payloads("customerio")[stem])[::2] == (changes, [])
 
 
 def test_ten_lines_of_toml_connect_an_esp(make_app: Callable[..., Flask], tmp_path: Path) -> None:
