@@ -8,7 +8,6 @@ from contextlib import ExitStack
 from functools import partial
 from typing import Any
 
-from webhook_app.cli.alerting import alerting, is_first
 from webhook_app.outbox import open_database, schema
 from webhook_app.settings import Settings
 
@@ -51,6 +50,11 @@ _alerts_lock = tempfile.TemporaryFile()  # noqa: SIM115 (open for as long as the
 
 def post_worker_init(worker: Any) -> None:
     """Alerts must be told also while no `flask forward` lives to tell them."""
+    if not worker.wsgi.extensions["settings"].alert_urls:
+        return
+    # Only now: a web process has no use for what the commands share.
+    from webhook_app.cli.alerting import alerting, is_first
+
     with worker.wsgi.app_context():
         _until_exit.enter_context(alerting(is_our_turn=partial(is_first, _alerts_lock)))
 

@@ -34,6 +34,10 @@ def create_app() -> Flask:
     # What a command prints may be a CSV file or JSON for a script: its log lines stand beside it.
     logs.configure(sys.stderr if typed else sys.stdout)
     if typed:
+        from webhook_app.cli.env_file import foreign_settings
+
+        if problem := foreign_settings():
+            sys.exit(f"Cannot start: {problem}")
         _join_make_run()
     try:
         app = build_app(os.environ, with_console=not typed or typed.command is run_command)

@@ -15,7 +15,7 @@ from flask import Flask
 from sqlalchemy import update
 
 from tests.outbox.world import give_all_up
-from tests.processes import ROOT, environment, find
+from tests.processes import ROOT, checkout, environment, find
 from tests.signing import SendGridSigner
 from webhook_app import build_app
 from webhook_app.dev.sandbox import running
@@ -274,3 +274,29 @@ def test_the_web_process_loads_no_command_and_nothing_of_development(tmp_path: P
     assert "receiver" in loaded, done.stderr
     assert "requests" not in done.stdout.split()
     assert {name for name in loaded if name.startswith(("cli.", "dev.", "console.", "sync."))} == set()
+
+
+def test_a_dotenv_of_a_folder_above_is_not_taken_for_ours(tmp_path: Path) -> None:
+    """Our tables would be made in another application's database."""
+    other = tmp_path / "other.db"
+    (tmp_path / ".env").write_text(f"DATABASE_URL=sqlite:///{other}\nTITLE=Shop\n")
+    folder = tmp_path / "receiver"
+    folder.mkdir()
+    checkout(folder)
+
+    def upgrade(**environ: str) -> subprocess.CompletedProcess[str]:
+        command = [find("flask"), "db", "upgrade"]
+        given = environment(**environ)
+        return subprocess.run(command, cwd=folder, env=given, capture_output=True, text=True, timeout=60, check=False)
+
+    refused = upgrade()
+    assert refused.returncode == 1
+    (line,) = refused.stderr.splitlines()
+    assert line.startswith(f"Cannot start: DATABASE_URL would come from {tmp_path}/.env, which is not of this folder")
+    assert not other.exists()
+    # What the environment says comes first anyway.
+    assert upgrade(DATABASE_URL=f"sqlite:///{tmp_path}/ours.db").returncode == 0
+    (folder / ".env").touch()
+    assert upgrade().returncode == 0
+    assert (folder / "instance" / "outbox.db").exists()
+    assert not other.exists()

@@ -93,6 +93,16 @@ def test_when_one_program_ends_so_do_the_others_and_it_is_said_which(tmp_path: P
         assert "worker has ended (status -9), and so do the others" in program.output()
 
 
+def test_a_dotenv_of_a_folder_above_is_read_by_none_of_its_programs(tmp_path: Path) -> None:
+    (tmp_path / ".env").write_text(f"DATABASE_URL=sqlite:///{tmp_path}/other.db\n")
+    (tmp_path / "receiver").mkdir()
+    folder = checkout(tmp_path / "receiver")
+    with nobody_left(folder) as env, running(RUN, cwd=folder, env=env) as program:
+        program.wait_for("try it")
+    assert (folder / "instance" / "outbox.db").exists()
+    assert not (tmp_path / "other.db").exists()
+
+
 @pytest.fixture
 def make_run(tmp_path: Path) -> Iterator[Program]:
     folder = checkout(tmp_path)

@@ -39,6 +39,8 @@ def main() -> None:
     if not _is_free(settings.port):
         sys.exit(f"Cannot start: PORT {settings.port} is in use; try PORT={_free_port(settings.port + 1)} make run")
     environ |= {marker.STARTED_BY_RUN: "yes", "LOG_FORMAT": environ.get("LOG_FORMAT", "text")}
+    # What is meant is in there already; by itself `flask` would read the `.env` of any folder above.
+    environ |= {"FLASK_SKIP_DOTENV": "1", "FLASK_APP": "webhook_app"}
     if sys.stdout.isatty() and "NO_COLOR" not in environ:
         environ["FORCE_COLOR"] = "1"
     mistyped = near_misses(environ, registry.variables(providers.values()))
