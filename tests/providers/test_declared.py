@@ -221,6 +221,49 @@ def test_an_event_of_which_no_condition_can_be_asked_is_quarantined(
     assert (read_.ignored, len(read_.quarantined)) == ((1, 0) if outcome == "ignored" else (0, 1)), read_
 
 
+@pytest.mark.parametrize(
+    ("condition", "event", "reason"),
+    [
+        ("subscribed == `false`", {"subscribed": "false"}, "subscribed: is the text 'false', compared with false;"),
+        ("subscribed == `false`", {"subscribed": "False"}, "write subscribed == 'False'"),
+        ("subscribed == `false`", {"subscribed": 0}, "subscribed: is 0, compared with false; write subscribed == `0`"),
+        ("subscribed == `false`", {"subscribed": "0"}, "subscribed: is the text '0', compared with false"),
+        ("status == '2'", {"status": 2}, "status: is 2, compared with the text '2'; write status == `2`"),
+        ("status == `2`", {"status": "2"}, "status: is the text '2', compared with 2; write status == '2'"),
+        ("a == 'x' || b.type == 'unsub'", {"a": 1, "b": {"type": " Unsub"}}, "write lower(b.type) == 'unsub'"),
+        ("contains(['unsub', 'out'], type)", {"type": "OUT"}, "type: is the text 'OUT', compared with the text 'out'"),
+        ("status == `1`", {"status": True}, "status: is true, compared with 1"),
+        ("given(at) && subscribed == `false`", {"subscribed": "false"}, "subscribed: is the text 'false'"),
+    ],
+)
+def test_the_right_value_in_another_case_or_of_another_type_is_quarantined(
+    declare: Declare, condition: str, event: dict[str, Any], reason: str
+) -> None:
+    read_ = say(declare(CONDITIONS + f'"""{condition}"""\n'), event)
+    assert (read_.changes, read_.ignored, len(read_.quarantined)) == ([], 0, 1)
+    assert reason in read_.quarantined[0][0]
+
+
+@pytest.mark.parametrize(
+    ("condition", "event"),
+    [
+        ("subscribed == `false`", {"subscribed": True}),
+        ("subscribed == `false`", {"subscribed": None}),
+        ("subscribed == `false`", {"subscribed": 10**30}),
+        ("subscribed == `false`", {"subscribed": ["false"]}),
+        ("status == '2'", {"status": 22}),
+        ("status != `2` && status == '3'", {"status": "2"}),
+        ("type == 'unsub' && list == 'main'", {"type": "unsub", "list": "other"}),
+        ("tags[?name == 'unsub'] == `1`", {"tags": [], "name": "UNSUB"}),
+    ],
+)
+def test_what_only_resembles_the_right_value_is_ignored(
+    declare: Declare, condition: str, event: dict[str, Any]
+) -> None:
+    read_ = say(declare(CONDITIONS + f'"""{condition}"""\n'), event)
+    assert (read_.changes, read_.ignored, read_.quarantined) == ([], 1, [])
+
+
 def test_the_fields_that_are_looked_for_and_those_that_are_there_are_named(declare: Declare) -> None:
     acme = declare(CONDITIONS + "\"a.b == 'x' || type == 'y'\"\nopt_in = \"type == 'z'\"\n")
     ((reason, _),) = say(acme, {"typ": "y", "jane@example.com": 1}).quarantined
@@ -268,6 +311,11 @@ def test_forms_are_nested_by_their_brackets(declare: Declare) -> None:
         ("email = []\n", "email: must be a text in quotes, or a list of them"),
         ('email = ["a", 5]\n', "email: must be a text in quotes that is not empty"),
         ('email = ["a", "b c"]\n', "email: is no JMESPath expression"),
+        (
+            'email = "a"\nbody = "form"\nopt_in = "a.active == `true`"\n',
+            "opt_in: compares a.active with `true`, but everything in a form is a text; write 'true'",
+        ),
+        ('email = "a"\nbody = "form"\nignore = "list > `2`"\n', "ignore: compares list with `2`"),
         ('email = "a"\nbody = "xml"\n', "body: must be one of: json, form, any"),
         ('email = "a"\ntime_zone = "Europe/Berlin"\n', "time_zone: has no meaning without time"),
         ('email = "a"\ntime = "t"\ntime_zone = "Mars"\n', "time_zone: is no time zone; write it like Europe/Berlin"),

@@ -3,6 +3,7 @@
 Every mistake is reported at once, at boot; an expression that cannot be compiled never reaches run time.
 """
 
+import json
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, tzinfo
@@ -232,6 +233,17 @@ class ProviderTable(Table):
     @validates_schema(skip_on_field_errors=False)
     def _asks_for_something(self, data: Any, **_: Any) -> None:
         _check_asks(data, "skip", "ignore", "also_ignore", "opt_out", "opt_in", "is_test")
+
+    @validates_schema(skip_on_field_errors=False)
+    def _compares_texts_in_forms(self, data: Any, **_: Any) -> None:
+        if data.get("body") != "form" or data.get("json_in"):
+            return
+        for key in ("ignore", "also_ignore", "opt_out", "opt_in", "is_test"):
+            for comparison in getattr(data.get(key), "comparisons", ()):
+                if not isinstance(comparison.literal, str):
+                    value, name = json.dumps(comparison.literal), ".".join(comparison.field)
+                    line = f"compares {name} with `{value}`, but everything in a form is a text; write '{value}'"
+                    raise ValidationError(line, key)
 
     @validates_schema(skip_on_field_errors=False)
     def _leaves_room_for_changes(self, data: Any, **_: Any) -> None:

@@ -131,6 +131,7 @@ class DeclaredTranslator:
             return Action.OPT_IN
         self._check_is_known(event)
         self._check_has_been_asked(event)
+        self._check_is_not_meant(event)
         return None
 
     def _check_has_been_asked(self, event: dict[str, Any]) -> None:
@@ -139,6 +140,13 @@ class DeclaredTranslator:
         if self.declaration.known is None and not any(one.can_be_asked(event) for one in conditions):
             looked_at = ", ".join(dict.fromkeys(".".join(steps) for one in conditions for steps in one.looks_at))
             raise ValidationError(f"the conditions look at {looked_at}, none of which is there; {keys_of(event)}")
+
+    def _check_is_not_meant(self, event: dict[str, Any]) -> None:
+        """Raises where a condition compares with what is there, only in another case or of another type."""
+        if self.declaration.known is None:
+            for condition in filter(None, (self.declaration.opt_out, self.declaration.opt_in)):
+                for comparison in condition.comparisons:
+                    comparison.check(event)
 
     def _check_is_known(self, event: dict[str, Any]) -> None:
         """Raises `UnknownType`: it may be the ESP's new word for an opt-out, or an old one written otherwise."""

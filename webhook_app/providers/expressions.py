@@ -121,11 +121,55 @@ Where = Path | FirstOf
 
 
 @dataclass(frozen=True, slots=True)
+class FieldComparison:
+    """A field of an event beside a value that stands in a condition: `subscribed == false`."""
+
+    field: tuple[str, ...]
+    comparator: str
+    literal: str | float
+
+    def check(self, event: Any) -> None:
+        """Raises `ValidationError` where the field holds the value in another case or of another type."""
+        found = event
+        for step in self.field:
+            found = found.get(step) if isinstance(found, dict) else None
+        if (
+            self.comparator != "eq"
+            or not isinstance(found, str | int | float)
+            or _written(found) != _written(self.literal)
+        ):
+            return
+        kinds = {
+            bool if isinstance(one, bool) else str if isinstance(one, str) else float for one in (found, self.literal)
+        }
+        if len(kinds) == 1 and found == self.literal:
+            return
+        name = ".".join(self.field)
+        right = f"lower({name}) == '{_written(found)}'" if kinds == {str} else f"{name} == {_quoted(found)}"
+        raise ValidationError(f"is {_told(found)}, compared with {_told(self.literal)}; write {right}", name)
+
+
+def _written(value: str | float) -> str:
+    """The same for what an ESP and a condition write differently and mean alike."""
+    text = value.strip().lower() if isinstance(value, str) else json.dumps(value) if abs(value) < 2**64 else ""
+    return {"true": "1", "false": "0"}.get(text, text.removesuffix(".0"))
+
+
+def _told(value: str | float) -> str:
+    return f"the text '{value}'" if isinstance(value, str) else json.dumps(value)
+
+
+def _quoted(value: str | float) -> str:
+    return f"'{value}'" if isinstance(value, str) else f"`{json.dumps(value)}`"
+
+
+@dataclass(frozen=True, slots=True)
 class Condition(Path):
     """An expression that is true, or else false, null or empty. Anything else is a mistake, not a yes."""
 
     #: The fields it looks at, step by step. Empty where it also asks whether something is there at all.
     looks_at: tuple[tuple[str, ...], ...] = field(init=False, repr=False, compare=False)
+    comparisons: tuple[FieldComparison, ...] = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
         # Named: a dataclass with slots is another class than the one that `super()` was written in.
@@ -134,6 +178,7 @@ class Condition(Path):
             raise ValueError("; ".join(mistakes))
         found = list(_looked_at(self._compiled.parsed))
         object.__setattr__(self, "looks_at", () if None in found else tuple(found))
+        object.__setattr__(self, "comparisons", tuple(_comparisons(self._compiled.parsed)))
 
     def can_be_asked(self, value: Any) -> bool:
         """Whether any of the fields it looks at is there; where none is, its answer says nothing."""
@@ -178,6 +223,21 @@ def _looked_at(node: Any) -> Iterator[tuple[str, ...] | None]:
     elif node["type"] != "not_expression":
         for child in children:
             yield from _looked_at(child)
+
+
+def _comparisons(node: Any) -> Iterator[FieldComparison]:
+    """Those of a field with a value; `contains(['a', 'b'], type)` is two."""
+    children = [child for child in node["children"] if isinstance(child, dict)]
+    if node["type"] in ("and_expression", "or_expression", "not_expression"):
+        for child in children:
+            yield from _comparisons(child)
+    elif node["type"] == "comparator":
+        for one, other in (children, children[::-1]):
+            if (steps := _steps(one)) and other["type"] == "literal" and isinstance(other["value"], str | int | float):
+                yield FieldComparison(steps, node["value"], other["value"])
+    elif node["type"] == "function_expression" and node["value"] == "contains" and (steps := _steps(children[1])):
+        for literal in children[0]["children"] if _is_list_of_texts(children[0]) else ():
+            yield FieldComparison(steps, "eq", literal["value"])
 
 
 def _fields(node: Any) -> frozenset[tuple[str, ...]]:
