@@ -267,7 +267,22 @@ def test_what_only_resembles_the_right_value_is_ignored(
 def test_the_fields_that_are_looked_for_and_those_that_are_there_are_named(declare: Declare) -> None:
     acme = declare(CONDITIONS + "\"a.b == 'x' || type == 'y'\"\nopt_in = \"type == 'z'\"\n")
     ((reason, _),) = say(acme, {"typ": "y", "jane@example.com": 1}).quarantined
-    assert reason == "event: the conditions look at a.b, type, none of which is there; there are: typ …"
+    assert reason == "event: opt_out looks at a.b, type, none of which is there; there are: typ …"
+
+
+def test_a_misspelt_key_of_the_opt_out_is_not_hidden_by_a_right_opt_in(declare: Declare) -> None:
+    acme = declare(CONDITIONS + "\"typ == 'out'\"\nopt_in = \"type == 'in'\"\n")
+    read_ = say(acme, [{"type": "out", "who": "a@b.de"}, {"type": "in", "who": "a@b.de"}, {"typ": "open"}])
+    assert (len(read_.changes), read_.ignored) == (1, 1)
+    assert [reason for reason, _ in read_.quarantined] == [
+        "event: opt_out looks at typ, none of which is there; there are: type, who"
+    ]
+
+
+def test_an_opt_in_alone_is_asked_by_itself(declare: Declare) -> None:
+    acme = declare(CONDITIONS.replace("opt_out", "opt_in") + "\"type == 'in'\"\n")
+    ((reason, _),) = say(acme, {"typ": "in"}).quarantined
+    assert reason.startswith("event: opt_in looks at type, none of which is there")
 
 
 def test_more_recipients_than_an_esp_ever_names_are_looked_at_by_a_person(declare: Declare) -> None:

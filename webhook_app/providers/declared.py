@@ -135,11 +135,13 @@ class DeclaredTranslator:
         return None
 
     def _check_has_been_asked(self, event: dict[str, Any]) -> None:
-        """Raises where nothing of what the conditions look at is there: a misspelt key, or another form of webhook."""
-        conditions = [one for one in (self.declaration.opt_out, self.declaration.opt_in) if one]
-        if self.declaration.known is None and not any(one.can_be_asked(event) for one in conditions):
-            looked_at = ", ".join(dict.fromkeys(".".join(steps) for one in conditions for steps in one.looks_at))
-            raise ValidationError(f"the conditions look at {looked_at}, none of which is there; {keys_of(event)}")
+        """Raises where nothing of what the condition looks at is there: a misspelt key, or another form of webhook."""
+        declared = self.declaration
+        # Of the opt-out by itself: a right opt_in beside it would hide its misspelt key.
+        name, condition = ("opt_out", declared.opt_out) if declared.opt_out else ("opt_in", declared.opt_in)
+        if declared.known is None and condition and not condition.can_be_asked(event):
+            looked_at = ", ".join(dict.fromkeys(".".join(steps) for steps in condition.looks_at))
+            raise ValidationError(f"{name} looks at {looked_at}, none of which is there; {keys_of(event)}")
 
     def _check_is_not_meant(self, event: dict[str, Any]) -> None:
         """Raises where a condition compares with what is there, only in another case or of another type."""
