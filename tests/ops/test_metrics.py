@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Callable
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
@@ -97,11 +98,14 @@ def test_attempts_are_counted_by_outcome_and_reason(make_app: MakeApp) -> None:
             outcome=answer.outcome,
         )
         count_attempt(counters, settlement, answer)
+    # Told late on purpose, or once more: taken, and no measure of how long it takes.
+    for again in (replace(claimed, is_late=True), replace(claimed, is_told=True)):
+        count_attempt(counters, replace(settlement, claimed=again), answers[-1])
     counters.flush()
     samples = scrape(app)
     assert samples["delivery_attempts_total", (("outcome", "retry"), SENDGRID)] == 1
     assert samples["failed_attempts_total", (SENDGRID, ("reason", "http_503"))] == 1
-    assert samples["delivered_total", (SENDGRID,)] == 1
+    assert samples["delivered_total", (SENDGRID,)] == 3
     # Taken 2.1 s after the commit: above 1 s, not above 2.5 s.
     assert samples["commit_to_delivered_seconds_bucket", (("le", "1.0"),)] == 0
     assert samples["commit_to_delivered_seconds_bucket", (("le", "2.5"),)] == 1

@@ -2,11 +2,13 @@
 
 import pytest
 
-from tests.outbox.world import Clock, add, addresses, change, send_all, states
+from tests.outbox.world import START, Clock, add, addresses, change, ending, register, send_all, states
 from webhook_app.consent import Action
-from webhook_app.outbox import Database, Intake, Queue
+from webhook_app.outbox import Database, Intake, Queue, State
 from webhook_app.outbox.filling import fill
 from webhook_app.outbox.maintenance import Maintenance
+from webhook_app.outbox.promptness import report
+from webhook_app.outbox.status import status
 
 
 def everybody(*_: object) -> bool:
@@ -67,3 +69,38 @@ def test_a_wish_is_told_where_the_newer_one_that_undid_it_is_of_another_section(
     assert sum(batch.concerned for batch in fill(database, "uk", lambda raw, *_: raw == b"uk")) == 1
     (claimed,) = queue.claim(10, section="uk")
     assert claimed.change == opt_out
+
+
+def test_what_is_filled_in_or_sent_again_says_nothing_about_how_long_it_waited(
+    database: Database, intake: Intake, queue: Queue, maintenance: Maintenance, clock: Clock
+) -> None:
+    add(intake, change())
+    send_all(queue)
+    prompt = report(database)
+    clock.go(60 * 86_400)
+    assert sum(batch.concerned for batch in fill(database, "uk", everybody)) == 1
+    assert maintenance.replay([1]) == 1
+    assert (status(database).oldest_waiting, status(database).is_waiting) == (None, True)
+    for section in ("default", "uk"):
+        # Nor where a try fails first.
+        (claimed,) = Queue(database).claim(1, section=section)
+        queue.settle([ending(claimed, State.PENDING, due_at=START)])
+        (claimed,) = Queue(database).claim(1, section=section)
+        assert not claimed.is_news
+        queue.settle([ending(claimed, started_at=clock.now)])
+    assert report(database) == prompt
+    assert [row.in_doubt for row in register(database)] == [0, 0]
+
+
+@pytest.mark.parametrize("is_being_told", [True, False])
+def test_a_change_that_comes_after_a_fill_is_as_prompt_as_any(
+    is_being_told: bool, database: Database, intake: Intake, queue: Queue, clock: Clock
+) -> None:
+    add(intake, change(ago=90 * 86_400, action=Action.OPT_IN))
+    assert sum(batch.concerned for batch in fill(database, "uk", everybody)) == 1
+    held = Queue(database).claim(1, section="uk") if is_being_told else []
+    Intake(database, sections={"uk": everybody}, clock=clock).add("sendgrid", changes=[(change(), b"{}")])
+    queue.settle([ending(one) for one in held])
+    assert status(database).oldest_waiting == clock.moment
+    (claimed,) = Queue(database).claim(1, section="uk")
+    assert claimed.is_news

@@ -277,7 +277,9 @@ def count_attempt(counters: Counters, settlement: Settlement, answer: Answer) ->
     """Count one attempt of a worker."""
     provider = settlement.claimed.provider
     attempt = (Count.ATTEMPTS, provider, settlement.outcome, 1)
-    if answer.outcome is Outcome.DELIVERED:
+    if answer.outcome is Outcome.DELIVERED and not settlement.claimed.is_news:
+        counters.add((attempt, (Count.DELIVERED, provider, "", 1)))
+    elif answer.outcome is Outcome.DELIVERED:
         ended_at = settlement.started_at + settlement.duration
         took = ended_at - settlement.claimed.received_at.timestamp()
         counters.add((attempt, (Count.DELIVERED, provider, "", 1)), Timing.DELIVERY, took)

@@ -148,7 +148,7 @@ def _of_delivery(current: Status, now: float) -> Iterator[Finding]:
             mend=f"the console and `flask check` have the reason; look at {_where_key_stands(sections)}",
             detail="; ".join(why if one == DEFAULT_SECTION else f"section {one}: {why}" for one, why in current.paused),
         )
-    if current.oldest_waiting is None:
+    if not current.is_waiting:
         return  # all that was taken has been delivered or given up: failures of before are over
     paused = {section for section, _ in current.paused}
     failing = {
@@ -167,6 +167,8 @@ def _of_delivery(current: Status, now: float) -> Iterator[Finding]:
             ),
             mend="changes are tried again for 72 hours; the console shows what was answered",
         )
+    if current.oldest_waiting is None:
+        return
     waited = datetime.fromtimestamp(now, UTC) - current.oldest_waiting
     if waited > NEAR_DEADLINE:
         yield Finding(

@@ -12,7 +12,7 @@ from webhook_app.outbox.database import Database
 from webhook_app.outbox.intake import due_when_stored
 from webhook_app.outbox.register import concerns, wanting
 from webhook_app.outbox.routing import Condition
-from webhook_app.outbox.tables import DEFAULT_SECTION, SET_ASIDE, consents, counts, events
+from webhook_app.outbox.tables import DEFAULT_SECTION, LATE, SET_ASIDE, consents, counts, events
 
 BATCH = 500  # events
 
@@ -101,4 +101,10 @@ def _route(database: Database, connection: Connection, section: str, rows: list[
         ],
     )
     want = text(wanting(database.dialect, "events", "events.id IN :ids", due_at=due_when_stored(database, None)))
-    connection.execute(want.bindparams(bindparam("ids", expanding=True)), {"ids": [row.id for row in rows]})
+    connection.execute(want.bindparams(bindparam("ids", expanding=True)), {"ids": list(named)})
+    wanted = (
+        consents.c.identity_hash.in_({row.identity_hash for row in rows}),
+        consents.c.section == section,
+        consents.c.event_id.in_(named),
+    )
+    connection.execute(update(consents).where(*wanted).values(in_doubt=consents.c.in_doubt.op("|")(LATE)))

@@ -7,7 +7,7 @@ from typing import Any
 
 from sqlalchemy import ColumnElement, Connection, and_, delete, func, select, update
 
-from webhook_app.outbox.tables import DEFAULT_SECTION, SET_ASIDE, consents, counts, events
+from webhook_app.outbox.tables import DEFAULT_SECTION, LATE, SET_ASIDE, consents, counts, events
 
 _ALONE = f"'{DEFAULT_SECTION}' AS section", ""
 _EACH = {
@@ -41,8 +41,8 @@ def wanting(dialect: str, source: str, where: str = "true", *, due_at: str, sect
         ON CONFLICT (identity_hash, section) DO UPDATE SET
             version = excluded.version, action = excluded.action, event_id = excluded.event_id,
             tries = 0, retrying_since = NULL, dead_at = NULL, error = NULL,
-            in_doubt = CASE WHEN consents.lease IS NULL THEN consents.in_doubt
-                ELSE consents.in_doubt | CAST(1 + (consents.version & 1) AS smallint) END,
+            in_doubt = (consents.in_doubt & {LATE - 1}) | CASE WHEN consents.lease IS NULL THEN 0
+                ELSE 1 + (consents.version & 1) END,
             due_at = CASE WHEN consents.lease IS NULL THEN excluded.due_at ELSE consents.due_at END
         WHERE excluded.version > consents.version
     """  # noqa: S608 (our own names only)

@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 
 from webhook_app.consent import NO_VISITOR, Action, ConsentChange, Identity, IdentityKind, PushChannel, Visitor
 from webhook_app.outbox.hashing import Hasher
-from webhook_app.outbox.tables import DEFAULT_SECTION, State
+from webhook_app.outbox.tables import DEFAULT_SECTION, LATE, State
 from webhook_app.outbox.times import from_micros, maybe_from_micros, to_micros
 
 _TEST, _PENDING = str(State.TEST), str(State.PENDING)
@@ -71,6 +71,13 @@ class Claimed:
     retrying_since: datetime | None
     #: Dynamic Yield has taken it before, and is told once more.
     is_told: bool = False
+    #: The section is told of it long after it came, on purpose.
+    is_late: bool = False
+
+    @property
+    def is_news(self) -> bool:
+        """Whether it says anything how long ago it came."""
+        return not (self.is_told or self.is_late)
 
 
 def row_of_change(
@@ -113,7 +120,17 @@ def row_of_quarantined(provider: str, reason: str, raw: bytes, hasher: Hasher, n
 
 
 #: Of the register and of the log: what `claimed_of_rows` reads.
-PERSON_COLUMNS = ("identity_hash", "section", "version", "event_id", "lease", "tries", "retrying_since", "told_version")
+PERSON_COLUMNS = (
+    "identity_hash",
+    "section",
+    "version",
+    "event_id",
+    "lease",
+    "tries",
+    "retrying_since",
+    "told_version",
+    "in_doubt",
+)
 EVENT_COLUMNS = (
     "id",
     "provider",
@@ -158,6 +175,7 @@ def claimed_of_rows(person: Mapping[str, Any], event: Mapping[str, Any] | None) 
         received_at=from_micros(event["received_at"] if event else person["version"] // 2),
         retrying_since=maybe_from_micros(person["retrying_since"]),
         is_told=person["told_version"] == person["version"],
+        is_late=bool(person["in_doubt"] & LATE),
     )
 
 

@@ -25,7 +25,7 @@ from sqlalchemy.dialects import sqlite
 from sqlalchemy.dialects.postgresql import ARRAY, psycopg
 
 from webhook_app.consent import Action
-from webhook_app.outbox.tables import attempts, consents
+from webhook_app.outbox.tables import LATE, attempts, consents
 from webhook_app.outbox.times import seconds_to_micros
 
 #: When a lost request of the opposite action might still undo what was told, it is told again after so long.
@@ -207,7 +207,8 @@ class Settling:
                 told_at=now,
                 told_trace=given["trace"],
                 due_at=case((moved_on, now), (opposite_in_doubt, now + seconds_to_micros(REPEAT_AFTER))),
-                in_doubt=case((moved_on, consents.c.in_doubt), else_=consents.c.in_doubt.op("&")(1 + version % 2)),
+                # What was late on purpose is told.
+                in_doubt=consents.c.in_doubt.op("&")(case((moved_on, LATE - 1), else_=1 + version % 2)),
                 retrying_since=None,
                 dead_at=None,
                 error=None,

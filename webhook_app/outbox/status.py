@@ -5,11 +5,11 @@ from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
 
-from sqlalchemy import Connection, func, select
+from sqlalchemy import Connection, and_, func, select
 
 from webhook_app.outbox.database import Database
 from webhook_app.outbox.states import is_configured
-from webhook_app.outbox.tables import DEFAULT_SECTION, State, attempts, consents, events, workers
+from webhook_app.outbox.tables import DEFAULT_SECTION, LATE, State, attempts, consents, events, workers
 from webhook_app.outbox.times import Time, maybe_from_micros, seconds_to_micros
 
 WORKER_SILENCE = 30.0  # seconds after which a worker that has not reported is dead
@@ -21,8 +21,11 @@ ATTEMPT_FORGOTTEN = 900.0  # seconds after which an attempt says nothing about h
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Status:
-    #: When the oldest change was received that still waits for a section that is configured.
+    #: When the oldest change was received that still waits for a section that is configured. Not what was told before,
+    #: nor what is told late on purpose.
     oldest_waiting: datetime | None
+    #: Whether any waits for a section that is configured.
+    is_waiting: bool
     workers_alive: int
     #: Where workers send nothing, and why: sections and reasons, each pair once.
     paused: tuple[tuple[str, str], ...]
@@ -35,18 +38,20 @@ class Status:
 def status(
     database: Database, clock: Callable[[], float] | None = None, *, sections: Collection[str] | None = None
 ) -> Status:
-    """Costs the same however many rows there are, but for those of sections that are not configured.
+    """Costs the same however many rows there are, but for those that are left out of `oldest_waiting`.
 
     `sections` are those that are, None for any; `clock` gives seconds since 1970, for tests.
 
     Raises `OutboxUnavailable`.
     """
     now = Time(database, clock).now
+    waits = and_(consents.c.due_at.is_not(None), is_configured(sections))
+    told = consents.c.told_version
     # In the order of the index, and with the row of the log: one that is gone has nothing to tell.
     oldest = (
         select(events.c.received_at)
         .join_from(consents, events, events.c.id == consents.c.event_id)
-        .where(consents.c.due_at.is_not(None), is_configured(sections))
+        .where(waits, consents.c.in_doubt.op("&")(LATE) == 0, func.coalesce(told, -1) != consents.c.version)
         .order_by(consents.c.event_id)
         .limit(1)
     )
@@ -61,6 +66,7 @@ def status(
     lately: dict[str, list[bool]] = {}
     with database.read() as connection:
         received_at = connection.execute(oldest).scalar()
+        is_waiting = connection.execute(select(consents.c.event_id).where(waits).limit(1)).first() is not None
         reported = [json.loads(pauses or "{}") for pauses in connection.execute(alive).scalars()]
         for row in connection.execute(newest):
             of_section = lately.setdefault(row.section, [])
@@ -69,6 +75,7 @@ def status(
         unconfigured = {} if sections is None else _unconfigured(connection, sections)
     return Status(
         oldest_waiting=maybe_from_micros(received_at),
+        is_waiting=is_waiting,
         workers_alive=len(reported),
         paused=tuple(sorted({(section, why) for one in reported for section, (why, _) in one.items()})),
         lately=lately,

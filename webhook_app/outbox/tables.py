@@ -55,6 +55,9 @@ ON_LIST = "on {}'s list {}: "
 #: The section where no others are configured.
 DEFAULT_SECTION = "default"
 
+#: In `in_doubt`: what is wanted was known long before this section was to be told. How long it waited says nothing.
+LATE = 4
+
 metadata = MetaData()
 
 #: SQLite counts rows by itself only for a primary key of the type INTEGER.
@@ -146,7 +149,7 @@ consents = Table(
     Column("dead_at", BigInteger),
     #: Why it was given up, or why the last try failed.
     Column("error", Text),
-    #: Requests whose answer got lost, and which may still take effect: 1 an opt-in, 2 an opt-out, 3 both.
+    #: Requests whose answer got lost, and which may still take effect: 1 an opt-in, 2 an opt-out, 3 both. And `LATE`.
     Column("in_doubt", SmallInteger, nullable=False, server_default=text("0")),
     # Claiming costs the same however many people there are.
     _index_where("consents_due", "section", "due_at", where="due_at IS NOT NULL"),
