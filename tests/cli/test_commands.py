@@ -104,6 +104,16 @@ def test_a_script_replays_by_number_and_learns_what_was_left_alone(app: Flask) -
         (["events", "replay"], "Error: name the changes either by their numbers or by filters, like --state dead"),
         (["events", "replay", "1", "--state", "dead"], "Error: name the changes either"),
         (["events", "discard", "99"], "Error: there is no change #99"),
+        (["events", "replay", "1", "2", "98", "99"], "Error: there is no change #98, #99: nothing was changed"),
+        (["events", "discard", "1", "99", "--json"], "Error: there is no change #99: nothing was changed"),
+        (
+            ["events", "list", "--provider", "Sendgrid"],
+            "Error: there is no provider Sendgrid; there are: activecampaign,",
+        ),
+        (["events", "replay", "--provider", "sendgird", "--yes"], "Error: there is no provider sendgird; there are:"),
+        (["events", "discard", "--provider", "sendgird", "--json", "--yes"], "Error: there is no provider sendgird;"),
+        (["webhooks", "sendgird"], "Error: there is no provider sendgird; there are: activecampaign,"),
+        (["webhooks", "sendgird", "--json"], "Error: there is no provider sendgird; there are: activecampaign,"),
         (["events", "list", "--state", "gone"], "Error: Invalid value for '--state'"),
         (["events", "list", "--since", "yesterday"], "Error: Invalid value for '--since'"),
         (["events", "discard", "--person", "", "--yes"], "Error: Invalid value for '--person': is blank"),
@@ -136,6 +146,26 @@ def test_a_mistake_in_what_is_typed_is_one_clear_line_too(tmp_path: Path, words:
     (said,) = done.stderr.splitlines()
     assert (done.returncode, done.stdout) == (1, "")
     assert said.startswith(line)
+
+
+def test_a_provider_that_was_taken_away_is_still_known_by_what_it_sent(make_app: MakeApp, tmp_path: Path) -> None:
+    file = tmp_path / "providers.toml"
+    file.write_text('[acme]\nlike = "generic"\nauth = { scheme = "token", secrets = "ACME_TOKENS" }\n')
+    database = {"DATABASE_URL": f"sqlite:///{tmp_path}/acme.db"}
+    app = make_app(**database, PROVIDERS_FILE=str(file), ACME_TOKENS="a-long-random-text-of-acme")
+    headers = {"Authorization": "Bearer a-long-random-text-of-acme"}
+    body = {"action": "opt_out", "email": "jane@example.com"}
+    assert app.test_client().post("/webhooks/acme", json=body, headers=headers).status_code == 200
+    app.extensions["counters"].flush()
+    without = make_app(**database)
+    assert "jane@example.com" in run(without, "events", "list", "--provider", "acme").output
+    assert "POST 200" in run(without, "webhooks", "acme").output
+    # Nothing of it is left there, and all the same it is no mistake.
+    assert lines(run(without, "events", "list", "--provider", "acme", "--state", "dead", "--json")) == []
+
+
+def test_a_number_that_is_given_twice_counts_once(app: Flask) -> None:
+    assert lines(run(app, "events", "replay", "1", "1", "--json")) == [{"replayed": 1, "left_alone": 0}]
 
 
 def test_a_group_that_is_named_alone_lists_its_commands(app: Flask) -> None:
@@ -181,8 +211,8 @@ def test_a_database_that_cannot_be_used_is_one_clear_line(make_app: MakeApp, tmp
     assert result.output.splitlines()[-1].startswith("Error: the database cannot be used:")
 
 
-@pytest.mark.parametrize("provider", ["forward", "sandbox"])
-def test_a_scripts_json_stands_alone_on_standard_output_whatever_words_it_gives(tmp_path: Path, provider: str) -> None:
+@pytest.mark.parametrize("person", ["forward", "sandbox"])
+def test_a_scripts_json_stands_alone_on_standard_output_whatever_words_it_gives(tmp_path: Path, person: str) -> None:
     """Seen otherwise: the log's line of the journal before it, as of a command of that name."""
     env = environment(FLASK_APP="webhook_app", PYTHONPATH=str(ROOT), DATABASE_URL=f"sqlite:///{tmp_path}/outbox.db")
 
@@ -192,7 +222,7 @@ def test_a_scripts_json_stands_alone_on_standard_output_whatever_words_it_gives(
         )
 
     flask("db", "upgrade")
-    done = flask("events", "discard", "--provider", provider, "--yes", "--json")
+    done = flask("events", "discard", "--person", person, "--yes", "--json")
     assert json.loads(done.stdout) == {"discarded": 0, "left_alone": 0}
     assert '"event":"journal"' in done.stderr
 

@@ -55,6 +55,9 @@ def _filter(
     since: datetime | None,
     until: datetime | None,
 ) -> Filter:
+    """Raises `OutboxUnavailable`."""
+    if provider:
+        shared.check_name_of_provider(provider)
     return Filter(
         person=person or "",
         state=None if state is None else State(state),
@@ -151,9 +154,10 @@ def _run(verb: Verb, numbers: tuple[int, ...], which: Filter, *, yes: bool, as_j
     if bool(numbers) is (which != Filter()):
         raise click.UsageError("name the changes either by their numbers or by filters, like --state dead")
     if numbers:
-        shared.record(verb, numbers=list(numbers))
-        done = sum(_one(redelivery, verb, number) for number in numbers)
-        total = len(numbers)
+        changes = _find(numbers)
+        shared.record(verb, numbers=[change.id for change in changes])
+        done = sum(redelivery.one(verb, change) for change in changes)
+        total = len(changes)
     else:
         # What comes in while somebody thinks about the question is not meant.
         up_to = newest_number(database())
@@ -173,11 +177,12 @@ def _run(verb: Verb, numbers: tuple[int, ...], which: Filter, *, yes: bool, as_j
         click.echo(f"{done} {past}" + (f", {total - done} left alone" if total > done else ""))
 
 
-def _one(redelivery: Redelivery, verb: Verb, number: int) -> bool:
-    life = show(database(), number)
-    if life is None:
-        raise click.ClickException(f"there is no change #{number}")
-    return redelivery.one(verb, life.event)
+def _find(numbers: tuple[int, ...]) -> list[Event]:
+    """All of them, each once, before the first is changed: an order with a slip in it does nothing by halves."""
+    lives = {number: show(database(), number) for number in numbers}
+    if missing := [f"#{number}" for number, life in lives.items() if life is None]:
+        raise click.ClickException(f"there is no change {', '.join(missing)}: nothing was changed")
+    return [life.event for life in lives.values() if life is not None]
 
 
 def _plain(event: Event) -> dict[str, Any]:

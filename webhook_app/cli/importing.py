@@ -73,7 +73,7 @@ def import_file(
     """
     database = shared.database()
     try:
-        _check_provider(provider)
+        shared.find_provider(provider)
         if problem := schema.problem(database):
             raise CannotImport(str(problem))
         reader = _open(file, provider, as_of, how)
@@ -102,12 +102,6 @@ def import_file(
         raise click.ClickException(
             f"the database cannot be used: {error}. What was imported so far is safe; run the command again to go on"
         ) from None
-
-
-def _check_provider(provider: str) -> None:
-    providers = current_app.extensions["providers"]
-    if provider not in providers:
-        raise CannotImport(f"there is no provider {provider}; there are: {', '.join(sorted(providers))}")
 
 
 def _open(file: Path, provider: str, as_of: str | None, how: Mapping[str, Any]) -> ListReader:

@@ -18,7 +18,9 @@ from marshmallow import ValidationError
 from webhook_app.outbox import Database, OutboxUnavailable
 from webhook_app.outbox.journal import Journal
 from webhook_app.outbox.maintenance import TOKEN_LIFETIME, Maintenance
-from webhook_app.outbox.queries import Attempt
+from webhook_app.outbox.queries import Attempt, Filter, search
+from webhook_app.outbox.recent import recent
+from webhook_app.providers import Provider
 from webhook_app.providers.fields import Timestamp
 from webhook_app.providers.registry import variables as variables_of_providers
 from webhook_app.settings import Settings, variables
@@ -42,6 +44,22 @@ def secret_variables() -> set[str]:
     keys = {section.api_key for section in current_app.extensions["sections"].values() if section.api_key}
     of_sections = {name for name, value in os.environ.items() if value.strip() in keys}
     return {*variables(), *variables_of_providers(current_app.extensions["providers"].values()), *of_sections}
+
+
+def find_provider(name: str) -> Provider:
+    """The provider of this name; where there is none, the command ends with the names there are."""
+    known: dict[str, Provider] = current_app.extensions["providers"]
+    if name not in known:
+        raise click.ClickException(f"there is no provider {name}; there are: {', '.join(sorted(known))}")
+    return known[name]
+
+
+def check_name_of_provider(name: str) -> None:
+    """Of what came in: a provider that is declared no more is known by that. Raises `OutboxUnavailable`."""
+    if name in current_app.extensions["providers"]:
+        return
+    if not recent(database(), name, limit=1) and not search(database(), Filter(provider=name), limit=1).events:
+        find_provider(name)
 
 
 def maintenance() -> Maintenance:

@@ -9,13 +9,12 @@ from pathlib import Path
 from typing import Any
 
 import click
-from flask import current_app
 from flask.cli import with_appcontext
 from marshmallow import ValidationError
 from werkzeug.datastructures import Headers
 
 from webhook_app.auth import WebhookRequest
-from webhook_app.cli.shared import as_json, print_json, settings
+from webhook_app.cli.shared import as_json, find_provider, print_json, settings
 from webhook_app.consent import Action, ConsentChange, IdentityKind
 from webhook_app.outbox.hashing import Hasher
 from webhook_app.providers import Provider, Unreadable, change_of, explain
@@ -50,10 +49,7 @@ def try_payload(provider: str, file: str, content_type: str | None, query: str, 
 
     Stores nothing, sends nothing, and needs no secret and no database: signatures are not checked.
     """
-    known: dict[str, Provider] = current_app.extensions["providers"]
-    if provider not in known:
-        raise click.ClickException(f"there is no provider {provider}; there are: {', '.join(sorted(known))}")
-    chosen = known[provider]
+    chosen = find_provider(provider)
     request = _request(chosen, _body(chosen, file), content_type, query.removeprefix("?"))
     try:
         verdicts = list(_verdicts(chosen, request, forward_opt_ins=settings().forward_opt_ins))

@@ -3,7 +3,7 @@
 import click
 from flask.cli import with_appcontext
 
-from webhook_app.cli.shared import as_json, database, print_json, report_database_errors
+from webhook_app.cli.shared import as_json, check_name_of_provider, database, print_json, report_database_errors
 from webhook_app.outbox.recent import KEPT, RecentWebhook, recent
 
 
@@ -18,6 +18,8 @@ def webhooks(provider: str, limit: int, as_json: bool) -> None:
 
     --json also shows the beginning of the body, which holds addresses, where the caller was authentic.
     """
+    if provider:
+        check_name_of_provider(provider)
     found = recent(database(), provider, limit=limit)
     for webhook in found:
         if as_json:
