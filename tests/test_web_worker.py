@@ -16,6 +16,7 @@ from gunicorn.workers.gthread import TConn, ThreadWorker
 from structlog.testing import capture_logs
 
 from tests.processes import environment, find, free_port, running, wait_for_http
+from webhook_app.ops.logs import without_exception_text
 from webhook_app.web_worker import SlowlorisGuard, TimedReader, Worker, has_more, same_type_without_text
 
 #: The app answers with the length of what it read, or with 408; `/slow` takes its time for that.
@@ -69,7 +70,7 @@ def test_the_guard_outlives_an_error_nobody_expected_and_says_so(monkeypatch: py
     monkeypatch.setattr("webhook_app.web_worker.READ_WITHIN", -1.0)
     ours, theirs = socket.socketpair()
     guard = SlowlorisGuard()
-    with capture_logs() as lines, ours, theirs:
+    with capture_logs(processors=[without_exception_text]) as lines, ours, theirs:
         with guard.watching(Fails()):
             guard.start()
             while not lines:
@@ -79,6 +80,7 @@ def test_the_guard_outlives_an_error_nobody_expected_and_says_so(monkeypatch: py
             # The end of the stream, which only the guard can have brought about.
             assert ours.recv(1) == b""
         assert reading.timed_out
+    assert "test_web_worker.py:" in lines[0].pop("place")
     assert lines[0] == {"event": "slowloris_guard_failed", "error": "RuntimeError", "log_level": "error"}
 
 

@@ -12,7 +12,6 @@ import structlog
 from flask.json.provider import JSONProvider
 from werkzeug.exceptions import HTTPException
 
-from webhook_app.ops.logs import place_of
 from webhook_app.webhook_result import WebhookResult
 
 log = structlog.get_logger()
@@ -86,7 +85,7 @@ def answer_unexpected_error(error: Exception) -> flask.typing.ResponseReturnValu
 
 def log_unexpected_error(error: Exception) -> None:
     """Its type and its place, not its text: that may hold an address."""
-    log.error("unexpected_error", request_id=current().id, error=type(error).__name__, place=place_of(error))
+    log.error("unexpected_error", request_id=current().id, exc_info=error)
 
 
 def answer(

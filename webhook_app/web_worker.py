@@ -74,7 +74,7 @@ class SlowlorisGuard:
                 self.end_late_ones()
             except Exception as error:
                 # Without this thread, a few idle sockets would keep every webhook out.
-                log.error("slowloris_guard_failed", error=type(error).__name__)
+                log.error("slowloris_guard_failed", exc_info=error)
 
 
 @dataclass(frozen=True, slots=True)

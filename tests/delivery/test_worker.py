@@ -32,6 +32,7 @@ from webhook_app.delivery.retrying import BACKOFF_CAP, FEWEST_TRIES, GIVE_UP_AFT
 from webhook_app.delivery.sections import Section
 from webhook_app.delivery.worker import Worker
 from webhook_app.dev.sandbox import Sandbox, running
+from webhook_app.ops.logs import without_exception_text
 from webhook_app.outbox import Claimed, Database, Intake, Queue, State
 from webhook_app.outbox.tables import consents, events
 
@@ -379,12 +380,13 @@ def test_an_unexpected_error_of_a_sending_thread_costs_one_try_and_is_said(
             raise RuntimeError("u1@example.com")
         return client.send(call)
 
-    with capture_logs() as logs, working(send=send, concurrency=2):
+    with capture_logs(processors=[without_exception_text]) as logs, working(send=send, concurrency=2):
         wait_until(all_are(database, State.DELIVERED), "everything")
     client.close()
     said = [line for line in logs if line["event"] == "attempt_failed"]
     assert len(said) == 8
     assert {line["error"] for line in said} == {"RuntimeError"}
+    assert all("test_worker.py:" in line["place"] for line in said)
     assert "u1@" not in str(logs)
 
 
@@ -396,7 +398,7 @@ def test_an_unexpected_error_of_housekeeping_keeps_nobody_waiting_and_is_said(
     def tidy() -> bool:
         raise RuntimeError
 
-    with capture_logs() as logs, working(tidy=tidy):
+    with capture_logs(processors=[without_exception_text]) as logs, working(tidy=tidy):
         wait_until(lambda: any(line["event"] == "housekeeping_failed" for line in logs), "it is said")
         add(intake, change())
         wait_until(all_are(database, State.DELIVERED), "a delivery all the same")
@@ -409,7 +411,7 @@ def test_a_worker_that_meets_a_bug_ends_and_says_where(database: Database) -> No
 
     section = Section(form=EventsApi())
     worker = Worker(Broken(database), [section], connect=lambda _: lambda _: PASSING, concurrency=1)
-    with capture_logs() as logs, pytest.raises(SystemExit):
+    with capture_logs(processors=[without_exception_text]) as logs, pytest.raises(SystemExit):
         worker.run()
     (line,) = (line for line in logs if line["event"] == "worker_failed")
     assert line["error"] == "RuntimeError"

@@ -196,7 +196,7 @@ def _answer_probe(""",
     Mutant(
         flaw="logs an address or a secret",
         does="logs the text of an error nobody expected",
-        edits=(Edit(WEB, "error=type(error).__name__, place=", "error=repr(error), place="),),
+        edits=(Edit(WEB, "exc_info=error", "error=repr(error)"),),
         caught_by=(f"{PROMISE}::test_an_error_nobody_expected_names_its_place_and_not_what_it_was_about",),
     ),
     Mutant(

@@ -18,7 +18,6 @@ from werkzeug.middleware.proxy_fix import ProxyFix
 from webhook_app.console import access, formatting, pages
 from webhook_app.console.shown import Shown
 from webhook_app.delivery.sections import Section, conditions
-from webhook_app.ops.logs import place_of
 from webhook_app.outbox import Database, OutboxUnavailable, State
 from webhook_app.outbox.settling import KEPT_ATTEMPTS
 from webhook_app.providers import Provider
@@ -187,8 +186,7 @@ def _add_error_pages(console: Flask) -> None:
 
     @console.errorhandler(Exception)
     def unexpected_error(error: Exception) -> ResponseReturnValue:
-        # The type and the place, not the text: it may hold an address.
-        log.error("unexpected_error", error=type(error).__name__, place=place_of(error))
+        log.error("unexpected_error", exc_info=error)
         return http_error(InternalServerError())
 
     @console.errorhandler(OutboxUnavailable)

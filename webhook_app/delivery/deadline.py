@@ -90,7 +90,7 @@ class Guard:
                     attempt.cut_if_over(now)
                 except Exception as error:
                     # Nobody else ends what drips: go on, and say so.
-                    log.error("deadline_guard_failed", error=type(error).__name__)
+                    log.error("deadline_guard_failed", exc_info=error)
 
 
 _of_thread = threading.local()

@@ -126,7 +126,7 @@ class Sender:
                 with self._lock:
                     self.breaker.handed_back(job.claimed.id)
         except Exception as error:
-            _log_unexpected(job.claimed, error)
+            log.error("attempt_failed", event_id=job.claimed.id, exc_info=error)
         finally:
             self._done(job)
 
@@ -159,13 +159,8 @@ class Sender:
             return Answer(outcome=Outcome.REFUSED, message=error.reason)
         except Exception as error:
             # A bug of ours must not end the thread.
-            _log_unexpected(claimed, error)
+            log.error("attempt_failed", event_id=claimed.id, exc_info=error)
             return Answer(outcome=Outcome.RETRY, message=f"internal error: {type(error).__name__}")
 
 
 _TIMED_OUT = Answer(outcome=Outcome.RETRY, reason="timeout", message="no answer in time", lost=True)
-
-
-def _log_unexpected(claimed: Claimed, error: Exception) -> None:
-    # The error's text may hold the address, its type does not.
-    log.error("attempt_failed", event_id=claimed.id, error=type(error).__name__)

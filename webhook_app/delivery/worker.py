@@ -5,7 +5,6 @@ import random
 import socket
 import threading
 import time
-import traceback
 import uuid
 from collections.abc import Callable, Iterable
 from contextlib import suppress
@@ -90,7 +89,7 @@ class Worker:
                 self._try(self._turn)
         except Exception as error:
             # A bug of ours. What is leased comes back by itself, and the platform starts another worker.
-            log.critical("worker_failed", worker=self.name, error=type(error).__name__, place=_place(error))
+            log.critical("worker_failed", worker=self.name, exc_info=error)
             raise SystemExit(1) from None
         finally:
             self._stopping.set()
@@ -237,7 +236,7 @@ class Worker:
             raise
         except Exception as error:
             # Housekeeping must not keep anybody's opt-out waiting. The error's text may hold an address.
-            log.error("housekeeping_failed", error=type(error).__name__)
+            log.error("housekeeping_failed", exc_info=error)
 
     def _is_due(self, what: str, every: float) -> bool:
         """Whether it is time for it; if so, the next time is `every` seconds from now."""
@@ -246,12 +245,6 @@ class Worker:
             return False
         self._due[what] = now + every
         return True
-
-
-def _place(error: Exception) -> str:
-    """Where it came up. Its text may hold an address."""
-    frame = traceback.extract_tb(error.__traceback__)[-1]
-    return f"{frame.filename}:{frame.lineno}"
 
 
 def _log_attempt(settlement: Settlement) -> None:

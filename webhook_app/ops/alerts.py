@@ -249,9 +249,9 @@ def watching(
             try:
                 if is_our_turn():
                     look_once(alerts, look, teller, outage)
-            except Exception as error:
+            except Exception:
                 # It goes on: whatever it stumbled over, the next thing that breaks must be told.
-                log.exception("alerts_failed", error=type(error).__name__)
+                log.exception("alerts_failed")
 
     thread = threading.Thread(target=keep_watching, name="alerts", daemon=True)
     thread.start()

@@ -66,14 +66,6 @@ def configure(to: TextIO | None = None) -> None:
     root.setLevel(logging.WARNING)
 
 
-def place_of(error: BaseException) -> str | None:
-    """Where it was raised, as `file:line`."""
-    frame = error.__traceback__
-    while frame is not None and frame.tb_next is not None:
-        frame = frame.tb_next
-    return f"{frame.tb_frame.f_code.co_filename}:{frame.tb_lineno}" if frame else None
-
-
 def without_exception_text(_logger: Any, _method: str, fields: EventDict) -> EventDict:
     """An exception as its type and place: its text and the values in its traceback may hold an address."""
     given = fields.pop("exc_info", None)
@@ -81,8 +73,16 @@ def without_exception_text(_logger: Any, _method: str, fields: EventDict) -> Eve
         given = sys.exc_info()
     error = given[1] if isinstance(given, tuple) else given
     if isinstance(error, BaseException):
-        fields["error"], fields["place"] = type(error).__name__, place_of(error)
+        fields["error"], fields["place"] = type(error).__name__, _place_of(error)
     return fields
+
+
+def _place_of(error: BaseException) -> str | None:
+    """Where it was raised, as `file:line`."""
+    frame = error.__traceback__
+    while frame is not None and frame.tb_next is not None:
+        frame = frame.tb_next
+    return f"{frame.tb_frame.f_code.co_filename}:{frame.tb_lineno}" if frame else None
 
 
 def _json(_logger: Any, _method: str, fields: EventDict) -> bytes:

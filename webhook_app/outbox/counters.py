@@ -184,7 +184,7 @@ class Counters:
             self._failing = True
         except Exception as error:
             # Without this thread the figures would stand still, and nobody would hear why.
-            log.error("statistics_failed", error=type(error).__name__)
+            log.error("statistics_failed", exc_info=error)
         else:
             self._failing = False
 

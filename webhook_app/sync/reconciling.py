@@ -161,8 +161,8 @@ def scheduled(
                     except OutboxUnavailable as error:
                         log.warning("outbox_unavailable", reason=str(error))
                     except Exception as error:
-                        # A bug of ours must not end the schedule. The error's text may hold an address.
-                        log.error("reconciliation_failed", provider=provider, error=type(error).__name__)
+                        # A bug of ours must not end the schedule.
+                        log.error("reconciliation_failed", provider=provider, exc_info=error)
                 sleep(LOOK_EVERY)
 
     thread = threading.Thread(target=look, name="reconcile", daemon=True)

@@ -68,7 +68,7 @@ class Deadlines:
                         self._enforce(connection, deadline, time.monotonic())
             except Exception as error:
                 # Without this thread, a server that hangs would stop us for good.
-                log.error("database_deadlines_failed", error=type(error).__name__)
+                log.error("database_deadlines_failed", exc_info=error)
 
     def _enforce(self, connection: psycopg.Connection[Any], deadline: _Deadline, now: float) -> None:
         if connection.closed:
