@@ -5,7 +5,7 @@ import threading
 import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -340,3 +340,38 @@ def test_a_value_that_breaks_the_database_is_no_stack_trace(intake: Intake, data
     with pytest.raises((OutboxUnavailable, UnicodeEncodeError)):
         intake.add("x", changes=[(change("good@example.com"), b"{}"), (change(event_id="\ud800"), b"{}")])
     assert rows(database) == []
+
+
+# ---------------------------------------------------------------- by the server's clock
+
+
+@pytest.mark.parametrize("database_url", ["postgresql"], indirect=True)
+def test_the_newest_change_counts_also_where_the_machine_that_stores_it_is_slow(
+    database: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    right, real_time = Intake(database), time.time
+    monkeypatch.setattr(time, "time", lambda: real_time() - 120)
+    slow = Intake(database)
+    monkeypatch.undo()
+    happened = datetime.fromtimestamp(real_time(), UTC)
+    opt_in = replace(change(action=Action.OPT_IN), occurred_at=happened - timedelta(seconds=60))
+    add(right, opt_in)
+    add(slow, replace(change(), occurred_at=happened))
+    (claimed,) = Queue(database).claim(10)
+    assert claimed.change is not None
+    assert claimed.change.action is Action.OPT_OUT
+
+
+@pytest.mark.parametrize("database_url", ["postgresql"], indirect=True)
+def test_a_time_that_has_not_come_is_now_by_the_clock_of_the_server(
+    database: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    real_time = time.time
+    monkeypatch.setattr(time, "time", lambda: real_time() + 3600)
+    fast = Intake(database)
+    monkeypatch.undo()
+    before = real_time()
+    tomorrow = datetime.fromtimestamp(real_time() + 86_400, UTC)
+    add(fast, replace(change(), occurred_at=tomorrow), replace(change("joe@example.com"), occurred_at=None))
+    for row in rows(database):
+        assert before - 5 < row.occurred_at / 1e6 == row.version // 2 / 1e6 == row.received_at / 1e6 < real_time() + 5

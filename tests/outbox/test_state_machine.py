@@ -88,9 +88,13 @@ class OutboxMachine(RuleBasedStateMachine):
         key = (person, action, ago)
         new = key not in self.model.accepted
         raw = " ".join(concerned).encode()
+        being_told = self.versions_under_a_lease()
         added = self.intake.add("sendgrid", changes=[(change(person, ago=ago, action=action), raw)])
         assert (added.accepted, added.duplicates) == (int(new), int(not new))
         self.model.accepted.add(key)
+        # Whoever is telling them may be killed, and nobody would learn whether the request has left.
+        versions = {(row.identity_hash.hex(), row.section): row.version for row in register(self.database)}
+        self.model.in_doubt |= {row for row, version in being_told.items() if versions[row] != version}
 
     @rule(target=held, section=st.sampled_from(SECTIONS), limit=st.integers(min_value=1, max_value=4))
     def claim(self, section: str, limit: int) -> object:
@@ -183,6 +187,13 @@ class OutboxMachine(RuleBasedStateMachine):
                 assert row.told_version == row.version == self.on_the_wire(key)[-1]
 
     # ------------------------------------------------------------ what must hold
+
+    def versions_under_a_lease(self) -> dict[Row, int]:
+        return {
+            (row.identity_hash.hex(), row.section): row.version
+            for row in register(self.database)
+            if row.lease is not None
+        }
 
     def is_live(self, one: Held) -> bool:
         return self.leases.get(row_of(one.claimed)) is one and one.until > self.clock.now

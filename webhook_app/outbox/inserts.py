@@ -14,11 +14,19 @@ from webhook_app.outbox.database import CHANNEL
 from webhook_app.outbox.register import wanting
 from webhook_app.outbox.rows import NewRow
 from webhook_app.outbox.tables import events
+from webhook_app.outbox.times import SERVER_TIME
 
 _IGNORE = "ON CONFLICT (dedupe_key) DO NOTHING"
 #: Rows in one statement. SQLite takes 32,766 parameters at most, and keeps each form of a statement prepared.
 AT_ONCE = 100
 _TYPES = {bytes: "bytea", str: "text", int: "bigint"}
+#: In a row that PostgreSQL is to date: a moment that has not come. Two machines' clocks differ, and a newer change that
+#: the slower of them stores would count as the older one.
+WHEN_STORED = 2**61  # microseconds
+#: By the server's clock, for what says that it comes later. A version is a time and, in its last bit, the action.
+_DATED = {name: f"least({name}, clock.now)" for name in ("received_at", "occurred_at", "settled_at")} | {
+    "version": "least(version, clock.now * 2 + (version & 1))"
+}
 
 
 def insert_events(connection: Connection, rows: Sequence[NewRow], *, due_at: str) -> list[bool]:
@@ -87,8 +95,13 @@ def _insertion_into_postgresql(given: tuple[bool, ...], due_at: str) -> str:
     A column is an array, in binary form: one parameter instead of one for each row, and one way there and back.
     """
     columns = list(compress(NewRow._fields, given))
+    names, values = ", ".join(columns), ", ".join(_DATED.get(name, name) for name in columns)
     arrays = ", ".join(f"%b::{_TYPES[events.c[name].type.python_type]}[]" for name in columns)
-    insert = f"INSERT INTO events ({', '.join(columns)}) SELECT * FROM unnest({arrays}) {_IGNORE}"  # noqa: S608
+    now = SERVER_TIME if due_at == SERVER_TIME else WHEN_STORED
+    insert = (
+        f"INSERT INTO events ({names}) SELECT {values} FROM unnest({arrays}) AS given({names}),"  # noqa: S608
+        f" (SELECT {now} AS now) AS clock {_IGNORE}"
+    )
     want = wanting("postgresql", "stored", due_at=due_at, sections="sections" in columns)
     return (
         f"WITH stored AS ({insert} RETURNING *), wanted AS ({want})"  # noqa: S608
