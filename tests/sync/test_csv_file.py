@@ -1,5 +1,6 @@
 """CSV as people export it."""
 
+import time
 import zipfile
 from contextlib import suppress
 from pathlib import Path
@@ -64,6 +65,56 @@ def test_a_quote_that_is_never_closed_costs_one_row_of_a_hundred_thousand(path: 
     path.write_bytes(content)
     problems = [(row.line, row.problem) for row in rows(look_through(path)) if row.problem]
     assert problems == [(2, "has quotes that do not match")]
+
+
+NOTE = "".join(f"line {number}\nmax@example.com\nlee@example.com,Lee\n" for number in range(100))
+
+
+def read(path: Path, content: str) -> tuple[list[str], list[str]]:
+    """The addresses of the rows that can be read, and the problems of the others."""
+    path.write_text(content)
+    found = list(rows(look_through(path)))[1:]
+    return [row.cells[0] for row in found if not row.problem], [row.problem for row in found if row.problem]
+
+
+def test_a_note_of_many_lines_is_one_cell(path: Path) -> None:
+    content = f'email,note\na@b.de,"{NOTE}"\nc@d.de,"two ""quoted""\n\nlines",\n'
+    assert read(path, content) == (["a@b.de", "c@d.de"], [])
+
+
+# Closed within a cell, with a cell too many, and with one too few.
+@pytest.mark.parametrize("note", [f'"{NOTE}the end" and more,x', f'"{NOTE}",x,y', f'"{NOTE}"', f'"{NOTE}"x",y'])
+def test_no_line_of_a_note_with_broken_quotes_is_a_row(note: str, path: Path) -> None:
+    content = f"email,note,x\na@b.de,{note}\nc@d.de,x,y\n"
+    found, problems = read(path, content)
+    assert (found, set(problems)) == (["c@d.de"], {"has quotes that do not match"})
+
+
+def test_a_note_that_is_cut_off_makes_no_people_of_its_lines(path: Path) -> None:
+    found, problems = read(path, f'email,note,x\na@b.de,"{NOTE}')
+    assert found == []
+    assert problems == ["has quotes that do not match", *["stands behind quotes that do not match"] * 299]
+
+
+def test_a_cell_that_is_well_quoted_ends_the_search_for_one_that_is_not(path: Path) -> None:
+    content = 'email,note\na@b.de,"Jane\nc@d.de,Max\ne@f.de,"two\nlines"\ng@h.de,"x"\n'
+    assert read(path, content) == (["e@f.de", "g@h.de"], ["has quotes that do not match"])
+
+
+@pytest.mark.parametrize(
+    "line", ['a@b.de,"Jane\n', 'a@b.de,5" x\n', '"a""b\n', '5"","\n', 'a@b.de,"Jane\nx\n', '"",x"\n']
+)
+def test_broken_quotes_cost_no_more_than_their_lines(line: str, path: Path) -> None:
+    def seconds(count: int) -> float:
+        path.write_text("email,name\n" + line * count)
+        file = look_through(path)
+        began = time.process_time()
+        for _ in rows(file):
+            pass
+        return time.process_time() - began
+
+    seconds(1000)
+    assert seconds(80_000) < 8 * 4 * max(seconds(10_000), 0.02), "eight times the lines would take 64 times as long"
 
 
 @pytest.mark.parametrize(

@@ -8,7 +8,7 @@ import csv
 import hashlib
 import itertools
 import zipfile
-from collections import Counter
+from collections import Counter, deque
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,7 +19,7 @@ CHUNK = 1 << 20  # bytes
 SAMPLE = 50  # lines that tell the delimiter
 DELIMITERS = ",;\t|"
 #: A quoted cell may hold line breaks. One that goes on for longer was never closed.
-LONGEST_ROW = 20  # lines
+LONGEST_ROW = 1 << 16  # characters
 
 #: First bytes → what the file is instead.
 IMPOSTORS = {
@@ -178,38 +178,82 @@ def _delimiter(path: Path, encoding: str) -> tuple[str, int]:
     return (best if count else ","), 0
 
 
-def _rows(lines: Iterable[tuple[int, str]], delimiter: str) -> Iterator[Row]:
-    waiting = iter(lines)
-    again: list[tuple[int, str]] = []
-    while (taken := again.pop(0) if again else next(waiting, None)) is not None:
-        number, line = taken
+class _Lines:
+    """Numbered lines, which can be put back to be read again."""
+
+    def __init__(self, lines: Iterable[tuple[int, str]]) -> None:
+        self._lines = iter(lines)
+        self._again: deque[tuple[int, str]] = deque()
+
+    def __iter__(self) -> Iterator[tuple[int, str]]:
+        return self
+
+    def __next__(self) -> tuple[int, str]:
+        return self._again.popleft() if self._again else next(self._lines)
+
+    def put_back(self, lines: list[tuple[int, str]]) -> None:
+        self._again.extendleft(reversed(lines))
+
+
+def _rows(numbered: Iterable[tuple[int, str]], delimiter: str) -> Iterator[Row]:
+    lines, width, doubted = _Lines(numbered), 0, 0
+    for number, line in lines:
         if '"' not in line:
             if line.strip():
-                yield Row(number, line.rstrip("\r\n").split(delimiter), is_ended=_is_ended(line))
+                cells = line.rstrip("\r\n").split(delimiter)
+                width = width or len(cells)
+                is_doubtful = number <= doubted and not _has_width(cells, width)
+                problem = "stands behind quotes that do not match" if is_doubtful else ""
+                yield Row(number, [line.rstrip("\r\n")] if is_doubtful else cells, problem, _is_ended(line))
             continue
-        block = [line]
-        # A cell in quotes may go on in the next line: the row is whole when its quotes are even.
-        while "".join(block).count('"') % 2 and len(block) < LONGEST_ROW:
-            further = again.pop(0) if again else next(waiting, None)
-            if further is None:
+        block, read, is_open = _read_quoted((number, line), lines, delimiter)
+        if read is None or ((len(block) > 1 or number <= doubted) and width and not _has_width(read, width)):
+            if is_open:
+                # Never closed: only its first line is lost. The others are read again, and doubted: they may be its.
+                lines.put_back(block[1:])
+                doubted = block[-1][0]
+                block = block[:1]
+            elif len(block) > 1 and _begins_quoted(block[-1], delimiter):
+                # The line that could have closed it begins a cell in quotes itself.
+                lines.put_back([block.pop()])
+            yield Row(number, ["".join(text for _, text in block).rstrip("\r\n")], "has quotes that do not match")
+        elif any(cell.strip() for cell in read):
+            width = width or len(read)
+            yield Row(number, [_unwrap(cell) for cell in read], is_ended=_is_ended(block[-1][1]))
+
+
+def _read_quoted(
+    first: tuple[int, str], lines: _Lines, delimiter: str
+) -> tuple[list[tuple[int, str]], list[str] | None, bool]:
+    """The lines of one row, its cells if it is one, and whether a quote is still open where the looking ended."""
+    block, is_open = [first], False
+
+    def texts() -> Iterator[str]:
+        nonlocal is_open
+        yield first[1]
+        size = len(first[1])
+        for further in lines:
+            block.append(further)
+            size += len(further[1])
+            if size > LONGEST_ROW:
                 break
-            block.append(further[1])
-        if "".join(block).count('"') % 2:
-            # Never closed: only its first line is lost, the others are looked at again.
-            again = [(number + offset, text) for offset, text in enumerate(block[1:], start=1)] + again
-            block = block[:1]
-        yield from _parse(number, block, delimiter)
+            yield further[1]
+        is_open = True
 
-
-def _parse(number: int, block: list[str], delimiter: str) -> Iterator[Row]:
     try:
-        parsed = list(csv.reader(block, delimiter=delimiter, strict=True))
+        return block, next(csv.reader(texts(), delimiter=delimiter, strict=True)), False
     except csv.Error:
-        yield Row(number, ["".join(block).rstrip("\r\n")], "has quotes that do not match")
-        return
-    for offset, cells in enumerate(parsed):
-        if any(cell.strip() for cell in cells):
-            yield Row(number + offset, [_unwrap(cell) for cell in cells], is_ended=_is_ended(block[-1]))
+        return block, None, is_open
+
+
+def _begins_quoted(line: tuple[int, str], delimiter: str) -> bool:
+    """Whether it leaves a cell in quotes open; one with nothing before its quote and nothing in it closes one."""
+    is_end = line[1].startswith(f'"{delimiter}') or line[1].strip() == '"'
+    return not is_end and _read_quoted(line, _Lines([]), delimiter)[2]
+
+
+def _has_width(cells: list[str], width: int) -> bool:
+    return len(cells) >= width and not any(cell.strip() for cell in cells[width:])
 
 
 def _is_ended(line: str) -> bool:
