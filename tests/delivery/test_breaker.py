@@ -244,7 +244,8 @@ def test_a_day_of_a_wrong_key_fills_no_memory(section: Section) -> None:
 
 def test_dynamic_yield_is_left_alone_for_as_long_as_it_asks(section: Section) -> None:
     assert section.answer(1, ASKED) is Outcome.RETRY
-    assert section.pause == Pause(reason="Dynamic Yield asked to be left alone: slow down", until=section.now + 60)
+    reason = "Dynamic Yield asked to be left alone: slow down"
+    assert section.pause == Pause(reason=reason, until=section.now + 60, is_brief=True)
     # What was under way with it changes nothing.
     section.answer(2, TAKEN)
     section.answer(3, FAILED)
@@ -265,6 +266,43 @@ def test_then_one_is_tried_and_whatever_comes_of_it_all_go_on(answer: Answer, se
     section.probe(2)
     section.answer(2, answer)
     assert section.is_closed
+
+
+def asked(seconds: float) -> Answer:
+    return Answer(outcome=Outcome.RETRY, status=429, retry_after=seconds)
+
+
+@pytest.mark.parametrize(
+    ("wishes", "is_brief"),
+    [
+        ([1.0], True),
+        ([60.0], True),
+        ([61.0], False),
+        ([1.0, 61.0], False),
+        ([61.0, 1.0], False),  # the longest wish counts
+    ],
+)
+def test_a_pause_of_a_minute_that_it_asked_for_is_nobodys_business(
+    wishes: list[float], is_brief: bool, section: Section
+) -> None:
+    for change, seconds in enumerate(wishes):
+        section.answer(change, asked(seconds))
+    assert section.pause is not None
+    assert section.pause.is_brief is is_brief
+    section.wait(61)
+    section.probe(9)
+    section.answer(9, TAKEN)
+    section.answer(10, asked(1.0))
+    assert section.pause is not None
+    assert section.pause.is_brief
+
+
+def test_a_wrong_key_is_told_however_soon_it_is_tried_again(section: Section) -> None:
+    for change in range(3):
+        section.answer(change, WRONG_KEY)
+    section.answer(4, asked(1.0))
+    assert section.pause is not None
+    assert not section.pause.is_brief
 
 
 def test_unless_it_asks_again(section: Section) -> None:

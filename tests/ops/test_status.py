@@ -86,6 +86,21 @@ def test_a_pause_is_told_without_dynamic_yields_words(app: Flask) -> None:
     ]
 
 
+@pytest.mark.parametrize(
+    ("why", "look_at"),
+    [
+        (["unauthorized"], ["EVENTS_API_KEY"]),
+        (["Dynamic Yield asked to be left alone: slow down"], ["REQUESTS_PER_SECOND"]),
+        (["Dynamic Yield asked to be left alone: slow down", "forbidden"], ["EVENTS_API_KEY", "REQUESTS_PER_SECOND"]),
+    ],
+)
+def test_a_pause_is_told_with_its_own_mend(app: Flask, why: list[str], look_at: list[str]) -> None:
+    for number, reason in enumerate(why):
+        Queue(app.extensions["database"]).report(f"worker {number}", pauses={"default": (reason, 2e9)})
+    (said,) = ask(app, "/status")[1]["reasons"]
+    assert [name for name in ("EVENTS_API_KEY", "REQUESTS_PER_SECOND") if name in said] == look_at
+
+
 def test_an_opt_out_that_waits_for_too_long_is_told(app: Flask) -> None:
     Queue(app.extensions["database"]).report("a worker")
     store(app, "jane@example.com", minutes_ago=14)

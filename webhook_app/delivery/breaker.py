@@ -8,10 +8,13 @@ import math
 from enum import StrEnum
 
 from webhook_app.delivery import Answer, Outcome
+from webhook_app.outbox.queue import ASKED_TO_WAIT
 
 PROBE_EVERY = 30.0  # seconds between two tries while the set-up is wrong
 #: So long a single refusal is no pause yet: another change may be taken at once.
 DOUBT = 1.0  # seconds
+#: A pause that Dynamic Yield asks for (`Retry-After`) is nobody's business unless it is longer.
+BRIEF = 60.0  # seconds
 #: So often a change is refused while others are taken until it is given up.
 BLAME_LIMIT = 6
 #: Changes that are remembered for having been refused; the oldest are forgotten.
@@ -31,6 +34,8 @@ class BreakerState(StrEnum):
 class Pause:
     reason: str
     until: float
+    #: It ends by itself before anybody would have looked at it.
+    is_brief: bool = False
 
 
 class CircuitBreaker:
@@ -47,6 +52,8 @@ class CircuitBreaker:
         self._until = -math.inf
         #: Whether the pause is because of a wrong set-up; else Dynamic Yield asked for it.
         self._is_misconfigured = False
+        #: Whether all that it asked for was short.
+        self._is_brief = True
         self._in_doubt_since = math.inf
         #: Refusals since the last delivery.
         self._refusals = 0
@@ -85,7 +92,8 @@ class CircuitBreaker:
             is_paused = self._refusals > 1 or now - self._in_doubt_since >= DOUBT
         else:
             is_paused = now < self._until
-        return Pause(reason=self._reason, until=self._until) if is_paused else None
+        is_brief = self._is_brief and not self._is_misconfigured
+        return Pause(reason=self._reason, until=self._until, is_brief=is_brief) if is_paused else None
 
     def judge(self, change: int, answer: Answer, *, began: float, now: float) -> Answer:
         """What the answer to an attempt means for this change, after what it means for the section."""
@@ -132,7 +140,8 @@ class CircuitBreaker:
         if answer.retry_after:
             until = now + answer.retry_after
             until = until if self.state is BreakerState.CLOSED else max(until, self._until)
-            reason = f"Dynamic Yield asked to be left alone: {answer.message}"
+            self._is_brief = self._is_brief and until - now <= BRIEF
+            reason = f"{ASKED_TO_WAIT}: {answer.message}"
             self._open(reason, until, misconfigured=self._is_misconfigured)
         elif self._probe == change:
             if self._is_misconfigured:
@@ -151,5 +160,5 @@ class CircuitBreaker:
 
     def _close(self) -> None:
         self.state, self._probe = BreakerState.CLOSED, None
-        self._reason, self._until, self._is_misconfigured = "", -math.inf, False
+        self._reason, self._until, self._is_misconfigured, self._is_brief = "", -math.inf, False, True
         self._refusals, self._in_doubt_since = 0, math.inf

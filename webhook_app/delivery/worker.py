@@ -196,7 +196,8 @@ class Worker:
             job.sender.under_way.discard(job)
 
     def _report(self) -> None:
-        pauses = {sender.section.name: pause for sender in self._senders if (pause := sender.pause())}
+        paused = {sender.section.name: sender.pause() for sender in self._senders}
+        pauses = {name: pause for name, pause in paused.items() if pause and not pause.is_brief}
         reasons = {name: pause.reason for name, pause in pauses.items()}
         if not self._is_due("report", REPORT_EVERY) and reasons == self._paused:
             return

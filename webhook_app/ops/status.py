@@ -14,6 +14,7 @@ from itertools import pairwise
 from webhook_app.outbox import Database, OutboxUnavailable, State, schema
 from webhook_app.outbox.counters import Count, of_providers_since
 from webhook_app.outbox.queries import count_by_state
+from webhook_app.outbox.queue import ASKED_TO_WAIT
 from webhook_app.outbox.reconciliations import Reconciliations
 from webhook_app.outbox.status import Status, status
 from webhook_app.outbox.tables import DEFAULT_SECTION
@@ -131,6 +132,18 @@ def _where_key_stands(sections: Collection[str]) -> str:
     return "EVENTS_API_KEY and EVENTS_API_REGION" if DEFAULT_SECTION in sections else "its table in SECTIONS_FILE"
 
 
+def _mend_of_pauses(paused: Collection[tuple[str, str]]) -> str:
+    wrong = [section for section, why in paused if not why.startswith(ASKED_TO_WAIT)]
+    mends = []
+    if wrong:
+        mends.append(f"the console and `flask check` have the reason; look at {_where_key_stands(wrong)}")
+    if len(wrong) < len(paused):
+        mends.append(
+            "where it asked for the pause, it goes on by itself; if it asks again and again, set REQUESTS_PER_SECOND"
+        )
+    return "; ".join(mends)
+
+
 def _of_delivery(current: Status, now: float) -> Iterator[Finding]:
     if not current.workers_alive:
         yield Finding(
@@ -145,7 +158,7 @@ def _of_delivery(current: Status, now: float) -> Iterator[Finding]:
             slug="paused",
             severity=Severity.CRITICAL,
             sentence=f"the destination is paused{_in_sections(sections)} because of Dynamic Yield's answers",
-            mend=f"the console and `flask check` have the reason; look at {_where_key_stands(sections)}",
+            mend=_mend_of_pauses(current.paused),
             detail="; ".join(why if one == DEFAULT_SECTION else f"section {one}: {why}" for one, why in current.paused),
         )
     if not current.is_waiting:

@@ -59,6 +59,9 @@ class Settlement:
     sent: Sent | None = None
 
 
+#: How the reason of a pause begins that Dynamic Yield itself has asked for.
+ASKED_TO_WAIT = "Dynamic Yield asked to be left alone"
+
 #: Section → why nothing is sent there, and until when in seconds since 1970.
 Pauses = Mapping[str, tuple[str, float]]
 
