@@ -6,7 +6,7 @@ COPY requirements.txt /
 RUN python3 -m venv /venv && /venv/bin/pip install --no-cache-dir --require-hashes -r /requirements.txt
 
 FROM ${BASE}
-# Not root, and nothing of the app can be written by it but `instance/`, where SQLite would be.
+# Not root, and nothing can be written by it but `instance/` and `/data`, where a volume with SQLite's file may be.
 RUN useradd --uid 10001 --home-dir /app --no-create-home --shell /usr/sbin/nologin app
 COPY --from=packages /venv /venv
 WORKDIR /app
@@ -15,7 +15,7 @@ COPY .flaskenv Procfile gunicorn.conf.py *.toml ./
 COPY webhook_app webhook_app
 # The console shows them.
 COPY docs/esps docs/esps
-RUN mkdir instance && chown app instance
+RUN mkdir instance /data && chown app instance /data
 ENV PATH=/venv/bin:$PATH PYTHONUNBUFFERED=1 PYTHONDONTWRITEBYTECODE=1 PORT=8000
 USER app
 EXPOSE 8000

@@ -3,12 +3,15 @@
 import gc
 import os
 import socket
+import sys
 import tempfile
 from contextlib import ExitStack
 from functools import partial
 from typing import Any
 
-from webhook_app.outbox import open_database, schema
+import structlog
+
+from webhook_app.outbox import OutboxUnavailable, open_database, schema
 from webhook_app.settings import Settings
 
 wsgi_app = "webhook_app:create_app()"
@@ -67,7 +70,15 @@ def worker_exit(server: object, worker: object) -> None:
 def on_starting(server: object) -> None:
     """SQLite needs no set-up by anybody: make and migrate the file while no worker can race for it."""
     url = Settings.from_environment().database_url
-    if url.startswith("sqlite"):
-        database = open_database(url)
+    if not url.startswith("sqlite"):
+        return
+    database = open_database(url)
+    try:
         schema.upgrade(database)
+    except OutboxUnavailable as error:
+        if why := database.why_unusable():
+            sys.exit(f"Cannot start: {why}")
+        # Locked, or the disk is full: that ends, and until then webhooks get 503 and /readyz says why.
+        structlog.get_logger().error("database_not_upgraded", reason=str(error))
+    finally:
         database.close()

@@ -33,8 +33,10 @@ def free_port() -> int:
         return port
 
 
-def checkout(directory: Path) -> Path:
+def checkout(directory: Path, *, make: bool = False) -> Path:
     """The product in a folder of its own, so that its `instance/` is nobody else's."""
+    if make:
+        directory.mkdir()
     for name in ("webhook_app", "Procfile", "gunicorn.conf.py", ".flaskenv"):
         (directory / name).symlink_to(ROOT / name)
     return directory

@@ -55,6 +55,8 @@ def test_the_image_holds_what_it_is_made_of_and_does_not_run_as_root(copied: lis
     ignored = (ROOT / ".dockerignore").read_text("utf-8").splitlines()
     for name in copied:
         assert f"!{name}" in ignored, name
+    # docs/hosting.md recommends a file in it; a new volume takes its owner from the image.
+    assert "chown app instance /data" in DOCKERFILE
     assert re.findall(r"^USER (\S+)$", DOCKERFILE, re.MULTILINE) == ["app"]
 
 

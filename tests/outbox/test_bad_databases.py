@@ -1,6 +1,8 @@
 """A database that cannot be used: one clear line, a 503, never a stack trace; and it works again by itself."""
 
+import fcntl
 import json
+import os
 import shutil
 import signal
 import socket
@@ -20,7 +22,8 @@ from sqlalchemy import make_url, text
 
 from tests import postgres
 from tests.outbox.world import change, rows
-from tests.processes import free_port
+from tests.processes import checkout, environment, find, free_port, wait_for_http
+from tests.processes import running as running_program
 from tests.signing import SendGridSigner
 from webhook_app import build_app
 from webhook_app.dev.sandbox import running
@@ -173,6 +176,50 @@ def test_a_file_that_is_no_database(path: Path) -> None:
     database = open_database(f"sqlite:///{path}")
     assert complaint(database) == "file is not a database"
     database.close()
+
+
+def test_a_path_that_can_never_work_ends_web_and_worker_with_one_line(tmp_path: Path) -> None:
+    """It was a traceback, again and again as the platform started it anew."""
+    folder = checkout(tmp_path / "receiver", make=True)
+    (tmp_path / "data").write_text("no folder")
+    given = environment(DATABASE_URL=f"sqlite:///{tmp_path}/data/outbox.db", PORT=str(free_port()), EVENTS_API_KEY="k")
+    for command in (["gunicorn"], ["flask", "forward"]):
+        done = subprocess.run(
+            [find(command[0]), *command[1:]],
+            cwd=folder,
+            env=given,
+            capture_output=True,
+            text=True,
+            timeout=60,
+            check=False,
+        )
+        assert done.returncode == 1
+        assert f"Cannot start: DATABASE_URL: {tmp_path}/data/outbox.db: " in done.stderr
+        assert "Traceback" not in done.stdout + done.stderr
+
+
+def test_a_folder_of_somebody_else_is_told_with_the_user_who_needs_it(
+    path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    database = sqlite.SQLite(f"sqlite:///{path}")
+    assert database.why_unusable() is None
+    # Root may write everywhere.
+    monkeypatch.setattr(os, "access", lambda *_: False)
+    assert database.why_unusable() == (
+        f"DATABASE_URL: {path}: Permission denied: give its folder to the user that runs this (uid {os.getuid()})"
+    )
+
+
+def test_a_locked_file_keeps_no_web_process_from_starting(ours: Database, path: Path, tmp_path: Path) -> None:
+    folder = checkout(tmp_path / "receiver", make=True)
+    given = environment(DATABASE_URL=f"sqlite:///{path}", PORT=str(port := free_port()))
+    with path.with_name(f"{path.name}.lock").open("wb") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        path.unlink()
+        with running_program([find("gunicorn")], cwd=folder, env=given) as gunicorn:
+            wait_for_http(f"http://127.0.0.1:{port}/healthz")
+            wait_for_http(f"http://127.0.0.1:{port}/readyz", status=503)
+            assert "Traceback" not in gunicorn.output()
 
 
 def test_a_full_disk_stores_nothing_by_halves_and_takes_it_when_there_is_room(ours: Database) -> None:

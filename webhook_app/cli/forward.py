@@ -68,6 +68,8 @@ def forward() -> None:
 
 def _await_schema(database: Database) -> None:
     """The worker may start before the release phase, or before the web process has made the SQLite file."""
+    if why := database.why_unusable():
+        raise click.ClickException(f"Cannot start: {why}")
     deadline = time.monotonic() + SCHEMA_WAIT
     while True:
         try:

@@ -146,6 +146,10 @@ class PostgreSQL:
             self._forget_listener()
             raise
 
+    def why_unusable(self) -> str | None:
+        """What can be seen of it without asking it was checked when it was opened."""
+        return None
+
     def close(self) -> None:
         self._forget_listener()
         self._engine.dispose()

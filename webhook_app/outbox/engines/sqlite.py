@@ -1,5 +1,6 @@
 """SQLite: nothing to set up, for one machine."""
 
+import errno
 import fcntl
 import os
 import sqlite3
@@ -124,6 +125,24 @@ class SQLite:
         if self._lock_file is not None:
             os.close(self._lock_file)
             self._lock_file = None
+
+    def why_unusable(self) -> str | None:
+        """Why its path can never work, with the cure. None where it can: a lock or a full disk ends by itself."""
+        folder = self.path.parent
+        try:
+            folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+            os.close(os.open(f"{self.path}.lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600))
+            # Not opened: see `_create_private`.
+            if not os.access(folder, os.W_OK) or (self.path.exists() and not os.access(self.path, os.R_OK | os.W_OK)):
+                raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
+        except OSError as error:
+            if error.errno in (errno.ENOSPC, errno.EDQUOT):
+                return None
+            cure = "name a file in a folder that can be written to"
+            if isinstance(error, PermissionError):
+                cure = f"give its folder to the user that runs this (uid {os.getuid()})"
+            return f"DATABASE_URL: {self.path}: {error.strerror}: {cure}"
+        return None
 
     def _is_as_opened(self) -> bool:
         """Whether the file and its log are those that are open; makes the file if there is none.
