@@ -6,8 +6,10 @@ import hmac
 import json
 import time
 from collections.abc import Callable
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
+from zoneinfo import ZoneInfo
 
 import pytest
 from flask import Flask
@@ -710,9 +712,34 @@ class TestTimesWithoutAZone:
         ((change, _),) = say(declare(self.toml), event).changes
         assert (change.occurred_at, change.event_id) == (None, "2026-01-05T10:00:00")
 
-    def test_an_opt_in_is_taken_as_utc_and_never_wins_by_a_guess(self, declare: Declare) -> None:
+    def test_an_opt_in_is_taken_as_early_as_it_can_be_and_never_wins_by_a_guess(self, declare: Declare) -> None:
         ((change, _),) = say(declare(self.toml), {"type": "back", "who": "a@b.de", "at": "2026-01-05 10:00:00"}).changes
-        assert str(change.occurred_at) == "2026-01-05 10:00:00+00:00"
+        # 10:00 on the Line Islands, fourteen hours ahead, where each day begins.
+        assert change.occurred_at == datetime(2026, 1, 4, 20, tzinfo=UTC)
+
+    @pytest.mark.parametrize(
+        ("pattern", "written"), [("", "2026-01-05"), ("%d.%m.%Y", "05.01.2026"), ("%d.%m.%Y", "2026-01-05")]
+    )
+    def test_a_date_alone_is_no_moment_where_no_zone_is_said(
+        self, declare: Declare, pattern: str, written: str
+    ) -> None:
+        toml = self.toml.replace('time_zone = "unknown"', f'time_format = "{pattern}"' if pattern else "")
+        events = [{"type": type_, "who": "a@b.de", "at": written} for type_ in ("unsubscribed", "back")]
+        (out, _), (back, _) = say(declare(toml), events).changes
+        assert (out.occurred_at, out.event_id) == (None, "2026-01-05T00:00:00")
+        assert back.occurred_at == datetime(2026, 1, 4, 10, tzinfo=UTC)
+
+    @pytest.mark.parametrize("zone", ["UTC", "Europe/Berlin"])
+    def test_a_date_alone_is_its_midnight_in_the_zone_that_is_said(self, declare: Declare, zone: str) -> None:
+        toml = self.toml.replace("unknown", zone)
+        ((change, _),) = say(declare(toml), {"type": "unsubscribed", "who": "a@b.de", "at": "2026-01-05"}).changes
+        assert change.occurred_at == datetime(2026, 1, 5, tzinfo=ZoneInfo(zone))
+
+    def test_a_time_with_its_hour_is_utc_where_no_zone_is_said(self, declare: Declare) -> None:
+        toml = self.toml.replace('time_zone = "unknown"', 'time_format = "%d.%m.%Y %H:%M"')
+        for written in ("05.01.2026 00:00", "2026-01-05 00:00", "2026-01-05T00"):
+            ((change, _),) = say(declare(toml), {"type": "unsubscribed", "who": "a@b.de", "at": written}).changes
+            assert change.occurred_at == datetime(2026, 1, 5, tzinfo=UTC)
 
     @pytest.mark.parametrize("exact", ["2026-01-05T11:00:00+01:00", 1767607200, "1767607200"])
     def test_a_time_that_names_its_zone_is_believed(self, declare: Declare, exact: Any) -> None:

@@ -81,6 +81,8 @@ class Declaration:
     time_format: str | None
     #: None where the ESP does not say in which zone its times are.
     time_zone: tzinfo | None
+    #: Without, a date alone may be any moment of nearly two days.
+    zone_is_said: bool
     event_id: Where | None
     message_id: Where | None
     visitor: Mapping[str, Where | None]
@@ -295,6 +297,7 @@ def compile_declaration(table: Any, *, external_ids: bool, own: Collection[str] 
     if lines:
         raise Mistakes(sorted(lines))
     loaded["identify_by"] = loaded["identify_by"] or tuple(name for name in IDENTITIES if name in table)
+    loaded["zone_is_said"] = "time_zone" in table
     loaded["probed_with"] = frozenset(loaded["probed_with"])
     verification = loaded["url_verification"]
     loaded["url_verification"] = UrlVerification(**verification) if verification else None

@@ -6,7 +6,7 @@ marshmallow schema built from the declaration → a consent change.
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta, timezone
 from typing import Any
 from urllib.parse import urlencode
 
@@ -165,7 +165,7 @@ def translator(declared: Declaration) -> DeclaredTranslator:
     paths: dict[str, Where] = {name: getattr(declared, name) for name in declared.identify_by}
     optional: dict[str, fields.Field[Any]] = {
         "reason": Note(),
-        "time": Timestamp(pattern=declared.time_format, zone=declared.time_zone),
+        "time": Timestamp(pattern=declared.time_format, zone=declared.time_zone, vague_dates=not declared.zone_is_said),
         "event_id": EventId(),
         "message_id": Note(),
         "push_channel": fields.Enum(PushChannel, by_value=True),
@@ -261,12 +261,16 @@ def _each(path: Where, event: Any) -> list[Any]:
     return [flagged(rest | {"each": value}) for value in values]
 
 
+#: Where each hour comes first: an opt-in of an unknown zone is never later than it was, so that it wins by no guess.
+_EARLIEST_ZONE = timezone(timedelta(hours=14))
+
+
 def _dated(action: Action, written: datetime | None, event_id: str) -> tuple[datetime | None, str]:
     """When it happened, and the event's id, where the time may be one whose zone nobody knows."""
     if written is None or written.tzinfo is not None:
         return written, event_id
     if action is Action.OPT_IN:
-        return written.replace(tzinfo=UTC), event_id
+        return written.replace(tzinfo=_EARLIEST_ZONE).astimezone(UTC), event_id
     # A guess that is hours early would lose against an older opt-in, so an opt-out counts from its receipt. What the
     # ESP wrote still tells a repetition from a second opt-out.
     return None, event_id or written.isoformat()

@@ -6,6 +6,7 @@ import re
 from collections.abc import Callable, Mapping
 from datetime import UTC, datetime, timedelta, tzinfo
 from email.utils import parsedate_to_datetime
+from functools import partial
 from typing import Any, ClassVar, TypeVar
 
 from marshmallow import ValidationError, fields
@@ -33,6 +34,10 @@ _MAIL_DATE = re.compile(
     r"(?: (?:[+-]\d{4}|GMT|UTC?|[ECMP][SD]T))?(?: \([^()]*\))?",
     re.IGNORECASE,
 )
+#: ISO 8601 without a time: `2026-01-05`, `20260105`, `2026-W02-1`.
+_DATE = re.compile(r"\d{4}(?:-?\d\d-?\d\d|-?W\d\d(?:-?\d)?)", re.ASCII)
+#: What in a pattern says the hour.
+_CLOCK = re.compile("%[HIcX]")
 #: Unix times above this are milliseconds, not seconds: in seconds it is the year 5138.
 _MILLISECONDS_FROM = 1e11
 
@@ -164,15 +169,18 @@ class Timestamp(Strict[datetime]):
     """When it happened: Unix seconds or milliseconds, as a number or a string, ISO 8601, or a date as mail has it.
 
     `pattern` is another way a text may be written, as `strptime` reads it; `zone` is that of a time without one.
-    Aware, unless the zone is None: then a time without one stays so.
+    Aware, unless the zone is None: then a time without one stays so, and with `vague_dates` a date without a time.
     """
 
     earliest: ClassVar = EARLIEST
 
-    def __init__(self, *, pattern: str | None = None, zone: tzinfo | None = UTC, **kwargs: Any) -> None:
+    def __init__(
+        self, *, pattern: str | None = None, zone: tzinfo | None = UTC, vague_dates: bool = False, **kwargs: Any
+    ) -> None:
         super().__init__(**kwargs)
         self.pattern = pattern
         self.zone = zone
+        self.vague_dates = vague_dates
 
     def _deserialize(self, value: Any, attr: str | None, data: Any, **kwargs: Any) -> datetime:
         moment = self._moment(value)
@@ -186,22 +194,23 @@ class Timestamp(Strict[datetime]):
             if self.pattern:
                 # ESPs have changed their form, and mix two: what the pattern does not fit is read as any other.
                 with contextlib.suppress(ValidationError):
-                    return self._aware(lambda: datetime.strptime(text, self.pattern or ""))  # noqa: DTZ007 (_aware)
+                    read = partial(datetime.strptime, text, self.pattern)
+                    return self._aware(read, is_date=not _CLOCK.search(self.pattern))
             # Nearly every text is ISO 8601, and finding that out by an exception is dear.
             try:
                 value = None if text[4:5] == "-" else float(text)
             except ValueError:
                 value = None
             if value is None:
-                return self._aware(lambda: _from_text(text))
+                return self._aware(partial(_from_text, text), is_date=_DATE.fullmatch(text) is not None)
         if isinstance(value, bool) or not isinstance(value, int | float):
             raise ValidationError("is not a time")
         return _from_unix(value)
 
-    def _aware(self, read: Callable[[], datetime]) -> datetime:
+    def _aware(self, read: Callable[[], datetime], *, is_date: bool) -> datetime:
         try:
             moment = read()
-            if moment.tzinfo is None and self.zone is None:
+            if moment.tzinfo is None and (self.zone is None or (is_date and self.vague_dates)):
                 return moment
             return (moment if moment.tzinfo else moment.replace(tzinfo=self.zone)).astimezone(UTC)
         except (ValueError, OverflowError):
