@@ -8,7 +8,8 @@ from flask.cli import AppGroup
 
 from webhook_app.cli.shared import database, record, report_database_errors
 from webhook_app.outbox.dropping import drop, kept_of
-from webhook_app.outbox.filling import fill, number_of_events
+from webhook_app.outbox.filling import fill
+from webhook_app.outbox.queries import newest_number
 
 sections = AppGroup("sections", help="The sections of Dynamic Yield that events go to.")
 
@@ -24,7 +25,7 @@ def fill_section(name: str) -> None:
     condition = current_app.extensions.get("conditions", {}).get(name, lambda *_: True)
     record("sections fill", section=name)
     concerned = failed = 0
-    with click.progressbar(length=number_of_events(database()), label=f"Filling {name}", file=sys.stderr) as bar:
+    with click.progressbar(length=newest_number(database()), label=f"Filling {name}", file=sys.stderr) as bar:
         for batch in fill(database(), name, condition):
             concerned, failed = concerned + batch.concerned, failed + batch.failed
             bar.update(batch.seen)

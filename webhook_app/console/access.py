@@ -4,13 +4,11 @@ import hmac
 import time
 from collections.abc import Callable
 from datetime import timedelta
-from typing import Any
 from urllib.parse import urlencode
 
 from flask import Flask, g, request, session
 from flask.sessions import SecureCookieSessionInterface
 from sqlalchemy import and_, case, delete, or_, select
-from sqlalchemy.dialects import postgresql, sqlite
 from werkzeug.datastructures import WWWAuthenticate
 from werkzeug.exceptions import BadRequest, TooManyRequests, Unauthorized
 
@@ -19,6 +17,7 @@ from webhook_app.outbox import Database
 from webhook_app.outbox.hashing import load_hasher
 from webhook_app.outbox.tables import login_failures
 from webhook_app.outbox.times import seconds_to_micros
+from webhook_app.outbox.upsert import insert_into
 from webhook_app.settings import Settings
 
 SESSION_LIFETIME = timedelta(hours=12)
@@ -97,9 +96,8 @@ class LoginGuard:
         began = self._window_began()
         over = login_failures.c.began_at <= began
         row = {"began_at": seconds_to_micros(self._clock()), "failures": 1}
-        insert: Any = sqlite.insert if self._database.dialect == "sqlite" else postgresql.insert
         # One statement: two guesses at once count as two.
-        count = insert(login_failures).on_conflict_do_update(
+        count = insert_into(self._database.dialect, login_failures).on_conflict_do_update(
             index_elements=["caller"],
             set_={
                 "began_at": case((over, row["began_at"]), else_=login_failures.c.began_at),

@@ -22,9 +22,9 @@ from sqlalchemy import delete, select, update
 from webhook_app.egress import Egress
 from webhook_app.ops.status import DATABASE, Finding
 from webhook_app.outbox import Database, OutboxUnavailable
-from webhook_app.outbox.intake import insert_or_ignore
 from webhook_app.outbox.tables import alerts
 from webhook_app.outbox.times import seconds_to_micros
+from webhook_app.outbox.upsert import insert_or_ignore
 
 LOOK_EVERY = 15.0  # seconds
 #: What is well must stay so for so long before that is told.

@@ -18,11 +18,11 @@ from typing import Any
 
 import structlog
 from sqlalchemy import Insert, Table, case, delete, func, select
-from sqlalchemy.dialects import postgresql, sqlite
 
 from webhook_app.outbox.database import Database, OutboxUnavailable
 from webhook_app.outbox.tables import activity, counters
 from webhook_app.outbox.times import from_micros, seconds_to_micros, to_micros
+from webhook_app.outbox.upsert import insert_into
 
 FLUSH_EVERY = 5.0  # seconds
 STRETCH = timedelta(minutes=10)
@@ -284,7 +284,7 @@ def _stretch(micros: int) -> int:
 
 def _add_to(dialect: str, table: Table) -> Insert:
     """Insert the row, or add its value to the one that is there."""
-    insert: Any = sqlite.insert(table) if dialect == "sqlite" else postgresql.insert(table)
+    insert = insert_into(dialect, table)
     new = insert.excluded
     changes: dict[str, Any] = {"value": table.c.value + new.value}
     if "last_at" in table.c:

@@ -5,14 +5,15 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
-from sqlalchemy import ColumnElement, Connection, and_, bindparam, false, func, or_, select, text, update
+from sqlalchemy import ColumnElement, Connection, and_, bindparam, false, func, or_, select, update
 
 from webhook_app.consent import Action, IdentityKind
 from webhook_app.outbox.database import Database
-from webhook_app.outbox.intake import due_when_stored
-from webhook_app.outbox.register import concerns, wanting
+from webhook_app.outbox.queries import newest_number
+from webhook_app.outbox.register import concerns, want
 from webhook_app.outbox.routing import Condition
 from webhook_app.outbox.tables import DEFAULT_SECTION, LATE, SET_ASIDE, consents, counts, events
+from webhook_app.outbox.times import due_when_stored
 
 BATCH = 500  # events
 
@@ -26,19 +27,13 @@ class Filled:
     failed: int = 0
 
 
-def number_of_events(database: Database) -> int:
-    """About how many `fill` will look at. Raises `OutboxUnavailable`."""
-    with database.read() as connection:
-        return int(connection.execute(select(func.max(events.c.id))).scalar() or 0)
-
-
 def fill(database: Database, section: str, condition: Condition) -> Iterator[Filled]:
     """Route every event that still has its address to the section if it concerns it, and tell after each batch.
 
     The newest first: what is older than what the section wants already is not sent. Nor is what was undone by an event
     that retention has emptied. Raises `OutboxUnavailable`.
     """
-    before = number_of_events(database) + 1
+    before = newest_number(database) + 1
     while before > 1:
         some = (
             select(events)
@@ -100,8 +95,7 @@ def _route(database: Database, connection: Connection, section: str, rows: list[
             for number, sections in named.items()
         ],
     )
-    want = text(wanting(database.dialect, "events", "events.id IN :ids", due_at=due_when_stored(database, None)))
-    connection.execute(want.bindparams(bindparam("ids", expanding=True)), {"ids": list(named)})
+    want(connection, list(named), due_at=due_when_stored(database, None))
     wanted = (
         consents.c.identity_hash.in_({row.identity_hash for row in rows}),
         consents.c.section == section,

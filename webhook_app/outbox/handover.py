@@ -4,10 +4,10 @@ That version kept in each event of the log when it was due and who had claimed i
 into the register what its processes still store and settle; this takes over what waited before.
 """
 
-from sqlalchemy import bindparam, select, text, update
+from sqlalchemy import select, update
 
 from webhook_app.outbox.database import Database
-from webhook_app.outbox.register import wanting
+from webhook_app.outbox.register import want
 from webhook_app.outbox.tables import events
 from webhook_app.outbox.times import Time
 
@@ -23,11 +23,10 @@ def take_over(database: Database, time: Time) -> bool:
     waiting = events.c.due_at.is_not(None)
     nobody_sends_it = events.c.lease.is_(None) | (events.c.due_at <= time.now)
     some = select(events.c.id).where(waiting, nobody_sends_it).order_by(events.c.due_at).limit(BATCH)
-    want = text(wanting(database.dialect, "events", "events.id IN :ids", due_at="received_at"))
     while True:
         with database.write() as connection:
             ids = list(connection.execute(some.with_for_update(skip_locked=True)).scalars())
             if not ids:
                 return connection.execute(select(events.c.id).where(waiting).limit(1)).first() is None
             connection.execute(update(events).where(events.c.id.in_(ids)).values(due_at=None, lease=None))
-            connection.execute(want.bindparams(bindparam("ids", expanding=True)), {"ids": ids})
+            want(connection, ids, due_at="received_at")

@@ -8,9 +8,9 @@ from datetime import datetime
 from sqlalchemy import delete, select, update
 
 from webhook_app.outbox.database import Database
-from webhook_app.outbox.intake import insert_or_ignore
 from webhook_app.outbox.tables import imports
 from webhook_app.outbox.times import from_micros, seconds_to_micros, to_micros
+from webhook_app.outbox.upsert import insert_or_ignore
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -5,8 +5,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol, TypeVar
 
-from sqlalchemy import Connection, Insert, Table, select
-from sqlalchemy.dialects import postgresql, sqlite
+from sqlalchemy import Connection, select
 
 from webhook_app.consent import ConsentChange
 from webhook_app.outbox import schema
@@ -18,7 +17,8 @@ from webhook_app.outbox.mentions import Mention, mentions_in, note
 from webhook_app.outbox.routing import Condition, rows_of
 from webhook_app.outbox.rows import NewRow
 from webhook_app.outbox.tables import State, one_time_tokens
-from webhook_app.outbox.times import SERVER_TIME, seconds_to_micros
+from webhook_app.outbox.times import SERVER_TIME, due_when_stored, seconds_to_micros
+from webhook_app.outbox.upsert import insert_or_ignore
 
 
 class TokenReused(Exception):
@@ -260,15 +260,3 @@ def _count(webhook: _Webhook, were_new: Iterator[bool]) -> Added:
         tests=tests,
         no_section=webhook.no_section,
     )
-
-
-def due_when_stored(database: Database, clock: Callable[[], float] | None) -> str:
-    """When a new change is due: by the server's clock where there is one, for it is the one that workers claim by."""
-    return SERVER_TIME if clock is None and database.dialect == "postgresql" else "received_at"
-
-
-def insert_or_ignore(dialect: str, table: Table, key: str) -> Insert:
-    """Never look and then insert: a rival with the same event may come in between."""
-    if dialect == "sqlite":
-        return sqlite.insert(table).on_conflict_do_nothing(index_elements=[key])
-    return postgresql.insert(table).on_conflict_do_nothing(index_elements=[key])

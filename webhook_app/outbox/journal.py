@@ -17,9 +17,9 @@ import structlog
 from sqlalchemy import select
 
 from webhook_app.outbox.database import Database, OutboxUnavailable
-from webhook_app.outbox.intake import insert_or_ignore
 from webhook_app.outbox.tables import journal
 from webhook_app.outbox.times import seconds_to_micros
+from webhook_app.outbox.upsert import insert_or_ignore
 
 log = structlog.get_logger()
 

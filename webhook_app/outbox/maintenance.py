@@ -4,13 +4,12 @@ from collections.abc import Callable, Collection, Iterator
 from datetime import datetime, timedelta
 from typing import Any
 
-from sqlalchemy import ColumnElement, Connection, Select, and_, bindparam, delete, func, or_, select, text, update
+from sqlalchemy import ColumnElement, Connection, Select, and_, delete, func, or_, select, update
 
 from webhook_app.outbox.database import Database
-from webhook_app.outbox.intake import due_when_stored
 from webhook_app.outbox.queries import first_since
 from webhook_app.outbox.recent import forget_bodies
-from webhook_app.outbox.register import want_another, wanting
+from webhook_app.outbox.register import want, want_another
 from webhook_app.outbox.states import is_of_somebody_unfinished, is_unfinished, told_since
 from webhook_app.outbox.tables import (
     State,
@@ -22,7 +21,7 @@ from webhook_app.outbox.tables import (
     one_time_tokens,
     workers,
 )
-from webhook_app.outbox.times import Time, seconds_to_micros, to_micros
+from webhook_app.outbox.times import Time, due_when_stored, seconds_to_micros, to_micros
 
 #: Rows changed in one commit: few enough that nobody who stores or claims meanwhile notices (some 10 ms).
 BATCH = 500
@@ -190,8 +189,7 @@ class Maintenance:
         )
         numbers = list(connection.execute(back).scalars())
         if numbers:
-            want = text(wanting(self._database.dialect, "events", "events.id IN :ids", due_at=self._due_at))
-            connection.execute(want.bindparams(bindparam("ids", expanding=True)), {"ids": numbers})
+            want(connection, numbers, due_at=self._due_at)
 
     def _chosen(self, selection: Selection, allowed: ColumnElement[bool]) -> Iterator[list[int]]:
         """The numbers of the rows that are meant and allowed, a batch at a time.

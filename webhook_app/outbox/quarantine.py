@@ -11,10 +11,9 @@ from webhook_app.outbox import mentions
 from webhook_app.outbox.database import Database
 from webhook_app.outbox.hashing import load_hasher
 from webhook_app.outbox.inserts import insert_events
-from webhook_app.outbox.intake import due_when_stored
 from webhook_app.outbox.routing import Condition, rows_of
 from webhook_app.outbox.tables import State, events, is_of_list, key_once_set_aside
-from webhook_app.outbox.times import seconds_to_micros
+from webhook_app.outbox.times import due_when_stored, seconds_to_micros
 
 #: Of what was read again: it concerns no section itself, but the changes that came of it do.
 READ = json.dumps([])

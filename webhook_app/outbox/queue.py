@@ -128,6 +128,8 @@ class Queue:
             people = connection.execute(self._claim, values).mappings().all()
             if not people and connection.execute(self._call_back, {"of_section": section}).rowcount:
                 people = connection.execute(self._claim, values).mappings().all()
+            if not people:
+                return []
             numbers = [person["event_id"] for person in people]
             found = {event["id"]: event for event in connection.execute(_EVENTS, {"ids": numbers}).mappings()}
         claimed = [claimed_of_rows(person, found.get(person["event_id"])) for person in people]

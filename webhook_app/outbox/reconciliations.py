@@ -12,9 +12,9 @@ from datetime import datetime
 from sqlalchemy import and_, case, or_, select, true, update
 
 from webhook_app.outbox.database import Database
-from webhook_app.outbox.intake import insert_or_ignore
 from webhook_app.outbox.tables import reconciliations
 from webhook_app.outbox.times import from_micros, maybe_from_micros, seconds_to_micros, to_micros
+from webhook_app.outbox.upsert import insert_or_ignore
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

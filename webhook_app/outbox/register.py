@@ -1,11 +1,11 @@
 """The register, made from the log: what is wanted of each person, in each section that an event concerns."""
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from functools import cache
 from typing import Any
 
-from sqlalchemy import ColumnElement, Connection, and_, delete, func, select, update
+from sqlalchemy import ColumnElement, Connection, and_, bindparam, delete, func, select, text, update
 
 from webhook_app.outbox.tables import DEFAULT_SECTION, LATE, SET_ASIDE, consents, counts, events
 
@@ -46,6 +46,12 @@ def wanting(dialect: str, source: str, where: str = "true", *, due_at: str, sect
             due_at = CASE WHEN consents.lease IS NULL THEN excluded.due_at ELSE consents.due_at END
         WHERE excluded.version > consents.version
     """  # noqa: S608 (our own names only)
+
+
+def want(connection: Connection, ids: Sequence[int], *, due_at: str) -> None:
+    """Put events of the log into the register."""
+    statement = text(wanting(connection.dialect.name, "events", "events.id IN :ids", due_at=due_at))
+    connection.execute(statement.bindparams(bindparam("ids", expanding=True)), {"ids": ids})
 
 
 def want_another(connection: Connection, row: Mapping[str, Any], now: ColumnElement[int]) -> None:

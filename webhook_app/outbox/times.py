@@ -38,6 +38,11 @@ def current_time(dialect: str) -> ColumnElement[int]:
     return bindparam("now", callable_=lambda: seconds_to_micros(time.time()), type_=BigInteger)
 
 
+def due_when_stored(database: Database, clock: Callable[[], float] | None) -> str:
+    """When a new change is due: by the server's clock where there is one, for it is the one that workers claim by."""
+    return SERVER_TIME if clock is None and database.dialect == "postgresql" else "received_at"
+
+
 class Time:
     """What time it is, to a statement: the server's on PostgreSQL, or the clocks of two machines could tell two times.
 
