@@ -15,6 +15,11 @@ CHANNEL = "outbox"
 class OutboxUnavailable(Exception):
     """The database cannot be used now: down, locked, read-only, full or without our tables."""
 
+    def __init__(self, message: str = "", *, sqlstate: str = "") -> None:
+        super().__init__(message)
+        #: What PostgreSQL calls it, in whatever language it speaks; empty where it says none.
+        self.sqlstate = sqlstate
+
 
 class NoDatabase(OutboxUnavailable):
     """There is no database yet, and reading makes none."""
@@ -64,10 +69,9 @@ def unavailable(driver_error: type[Exception]) -> Iterator[None]:
     """Whatever the driver raises means the same to the outbox; the parameters, which hold addresses, are left out."""
     try:
         yield
-    except DBAPIError as error:
-        raise OutboxUnavailable(summary(error.orig or error)) from None
     except (SQLAlchemyError, driver_error, OSError) as error:
-        raise OutboxUnavailable(summary(error)) from None
+        cause = (error.orig if isinstance(error, DBAPIError) else None) or error
+        raise OutboxUnavailable(summary(cause), sqlstate=getattr(cause, "sqlstate", None) or "") from None
 
 
 def summary(error: BaseException) -> str:

@@ -18,6 +18,8 @@ _MIGRATIONS = Path(__file__).parent / "migrations"
 
 #: Seconds for which a change of the tables is tried again when busy tables were in its way.
 PATIENCE = 60.0
+#: The SQLSTATE of a lock that was waited for in vain: servers say it in words of their own language.
+LOCK_NOT_AVAILABLE = "55P03"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -57,7 +59,7 @@ def upgrade(database: Database, revision: str = "head") -> None:
                 return
         except OutboxUnavailable as error:
             # What was done so far stays done, and the next try goes on from there.
-            if "lock timeout" not in str(error) or time.monotonic() > deadline:
+            if error.sqlstate != LOCK_NOT_AVAILABLE or time.monotonic() > deadline:
                 raise
         time.sleep(0.5)
 
