@@ -104,6 +104,8 @@ def use_everything_a_worker_does(database: Database, clock: Clock, queue: Queue 
     queue.settle([ending(one) for one in claimed[10:90]])
     queue.settle([ending(one, State.PENDING, due_at=clock.now) for one in claimed[90:]])
     status(database, clock)
+    status(database, clock, sections={"default"})
+    status(database, clock, sections={"none"})
 
 
 def test_receiving_and_sending_never_go_through_the_table(database: Database) -> None:

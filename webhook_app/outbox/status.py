@@ -55,6 +55,8 @@ def status(
         .order_by(consents.c.event_id)
         .limit(1)
     )
+    # In order as well, or PostgreSQL might read the whole table.
+    waiting = select(consents.c.event_id).where(waits).order_by(consents.c.event_id).limit(1)
     alive = select(workers.c.pauses).where(workers.c.seen_at >= now - seconds_to_micros(WORKER_SILENCE))
     is_recent = attempts.c.started_at >= now - seconds_to_micros(ATTEMPT_FORGOTTEN)
     section = func.coalesce(attempts.c.section, DEFAULT_SECTION).label("section")
@@ -66,7 +68,7 @@ def status(
     lately: dict[str, list[bool]] = {}
     with database.read() as connection:
         received_at = connection.execute(oldest).scalar()
-        is_waiting = connection.execute(select(consents.c.event_id).where(waits).limit(1)).first() is not None
+        is_waiting = received_at is not None or connection.execute(waiting).first() is not None
         reported = [json.loads(pauses or "{}") for pauses in connection.execute(alive).scalars()]
         for row in connection.execute(newest):
             of_section = lately.setdefault(row.section, [])
@@ -88,10 +90,9 @@ def _unconfigured(connection: Connection, sections: Collection[str]) -> dict[str
     found: dict[str, int] = {}
     waits = consents.c.due_at.is_not(None)
     names = select(consents.c.section).where(waits).order_by(consents.c.section).limit(1)
-    name = connection.execute(names).scalar()
-    while name is not None:
+    name: str | None = ""
+    while name := connection.execute(names.where(consents.c.section > name)).scalar():
         if name not in sections:
             theirs = select(func.count()).select_from(consents).where(waits, consents.c.section == name)
             found[name] = connection.execute(theirs).scalar_one()
-        name = connection.execute(names.where(consents.c.section > name)).scalar()
     return found
