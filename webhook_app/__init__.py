@@ -86,8 +86,6 @@ def build_app(environ: Mapping[str, str], *, with_console: bool = True) -> Flask
     app.extensions["providers"] = providers
     app.extensions["sections"] = sections
     app.extensions["conditions"] = routed = conditions(sections)
-    # By which a change is shown that was not sent yet.
-    app.extensions["form"] = next(iter(sections.values())).form
     app.extensions["near_misses"] = near_misses(environ, provider_variables(providers.values()))
     recent = RecentWebhooks(database)
     app.extensions["counters"] = counters = Counters(database, also=recent.flush)

@@ -13,7 +13,6 @@ if TYPE_CHECKING:
     import requests
 
 PROXY_FORM = "write it like http://user:password@proxy.example.com:3128"
-PEM_FORM = "it must be PEM, -----BEGIN CERTIFICATE-----"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -11,7 +11,6 @@ from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
-from functools import partial
 from queue import SimpleQueue
 from typing import Any
 
@@ -22,10 +21,9 @@ from structlog.testing import capture_logs
 from tests.outbox.world import START, change, seen, states
 from tests.processes import wait_until
 from webhook_app.consent import ConsentChange
-from webhook_app.delivery import Answer, Call, Outcome, retrying, sender
+from webhook_app.delivery import Answer, Call, Outcome, breaker, retrying, sender
 from webhook_app.delivery import worker as module
 from webhook_app.delivery.answers import RETRY_AFTER_LIMIT
-from webhook_app.delivery.breaker import CircuitBreaker
 from webhook_app.delivery.client import Client, Timeouts
 from webhook_app.delivery.events_api import EventsApi
 from webhook_app.delivery.retrying import BACKOFF_CAP, FEWEST_TRIES, GIVE_UP_AFTER, backoff, decide
@@ -144,7 +142,7 @@ Working = Callable[..., AbstractContextManager[Worker]]
 @pytest.fixture
 def working(database: Database, box: Sandbox, monkeypatch: pytest.MonkeyPatch) -> Working:
     """Runs a worker in a thread for as long as the block lasts. It asks often, so that tests need not wait."""
-    monkeypatch.setattr(sender, "CircuitBreaker", partial(CircuitBreaker, probe_every=0.3))
+    monkeypatch.setattr(breaker, "PROBE_EVERY", 0.3)
     monkeypatch.setattr(retrying, "PROBE_EVERY", 0.3)
     monkeypatch.setattr(retrying, "BACKOFF_BASE", 0.05)
     monkeypatch.setattr(module, "IDLE_WAIT", 0.05)
@@ -233,7 +231,7 @@ def test_a_row_that_cannot_be_read_goes_dead_and_stops_nothing(
 
 
 def test_what_is_given_up_without_a_request_says_nothing_about_the_key(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(sender, "CircuitBreaker", partial(CircuitBreaker, probe_every=0.0))
+    monkeypatch.setattr(breaker, "PROBE_EVERY", 0.0)
     ended: SimpleQueue[sender.Job] = SimpleQueue()
     wrong_key = Answer(outcome=Outcome.MISCONFIGURED, message="who are you?")
     section = sender.Sender(

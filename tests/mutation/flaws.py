@@ -145,7 +145,8 @@ def _answer_probe(""",
 
     client = Client(settings.events_api_base, settings.events_api_key)
     for change, _ in read(provider, webhook, forward_opt_ins=settings.forward_opt_ins).changes:
-        client.send(current_app.extensions["form"].call(change, pseudonym=""))
+        form = current_app.extensions["sections"]["default"].form
+        client.send(form.call(change, pseudonym=""))
     client.close()
     reading, added = intake.read_and_add(
 """,

@@ -3,16 +3,18 @@
 from datetime import timedelta
 
 import pytest
-from sqlalchemy import insert, select, true
+from sqlalchemy import insert, select
 
 from tests.outbox.world import START, Clock, add, addresses, change, ending, register, rows, send_all, states
 from webhook_app.consent import Action
 from webhook_app.outbox import Database, Intake, Queue, State
 from webhook_app.outbox.maintenance import BATCH, Maintenance
-from webhook_app.outbox.tables import events, one_time_tokens, workers
+from webhook_app.outbox.tables import one_time_tokens, workers
 from webhook_app.outbox.times import seconds_to_micros
 
 MONTH = timedelta(days=30)
+#: The numbers of all events that a test may have stored.
+ALL = range(1, 100)
 
 
 def test_a_replayed_dead_change_is_sent_as_if_it_had_just_come(
@@ -40,7 +42,7 @@ def test_what_was_delivered_or_discarded_is_replayed_and_what_waits_is_sent_at_o
     maintenance.discard([2])
     assert states(database) == ["delivered", "discarded", "pending"]
     assert queue.claim(10) == []
-    assert maintenance.replay(true()) == 3
+    assert maintenance.replay(ALL) == 3
     assert [one.attempts for one in send_all(queue)] == [0, 0, 0]
 
 
@@ -52,7 +54,7 @@ def test_what_says_nothing_that_could_be_sent_is_never_replayed(
         add(intake, change(is_test=True))
     else:
         intake.add("sendgrid", quarantined=[("email: is missing", b"{}")])
-    assert maintenance.replay(true()) == 0
+    assert maintenance.replay(ALL) == 0
     assert states(database) == [state]
     assert queue.claim(1) == []
 
@@ -170,7 +172,7 @@ def test_a_selection_of_any_size_is_replayed_in_batches(
     add(intake, *(change(f"u{one}@example.com") for one in range(number)))
     assert maintenance.discard(range(1, number + 1)) == number
     assert set(states(database)) == {"discarded"}
-    assert maintenance.replay(events.c.provider == "sendgrid") == number
+    assert maintenance.replay(range(1, number + 1)) == number
     assert len(send_all(queue)) == number
 
 
@@ -179,11 +181,11 @@ def test_discarding_leaves_alone_what_is_being_sent(
 ) -> None:
     add(intake, change("jane@example.com"), change("joe@example.com"))
     queue.claim(1)
-    assert maintenance.discard(true()) == 1
+    assert maintenance.discard(ALL) == 1
     assert sorted(states(database)) == ["discarded", "pending"]
     # Its worker has died: nobody sends it any more.
     clock.go(21)
-    assert maintenance.discard(true()) == 1
+    assert maintenance.discard(ALL) == 1
 
 
 def test_retention_empties_what_is_finished_and_keeps_the_proof(
@@ -210,20 +212,20 @@ def test_retention_keeps_what_somebody_still_has_to_look_at(
     queue.settle([ending(claimed, State.DEAD) for claimed in queue.claim(1)])
     clock.go(10 * MONTH.total_seconds())
     assert maintenance.prune(clock.moment) == 0
-    maintenance.discard(true())
+    maintenance.discard(ALL)
     clock.go(1)
     assert maintenance.prune(clock.moment) == 2
     assert [row.raw for row in rows(database)] == [None, None]
 
 
-def test_a_change_that_lost_its_address_cannot_be_replayed_and_is_counted(
+def test_a_change_that_lost_its_address_cannot_be_replayed(
     intake: Intake, queue: Queue, maintenance: Maintenance, clock: Clock
 ) -> None:
     add(intake, change())
     send_all(queue)
     clock.go(1)
     maintenance.prune(clock.moment)
-    assert (maintenance.replay([1]), maintenance.emptied([1])) == (0, 1)
+    assert maintenance.replay([1]) == 0
 
 
 def test_retention_works_in_small_batches(database: Database, intake: Intake, queue: Queue, clock: Clock) -> None:

@@ -146,7 +146,7 @@ class OutboxMachine(RuleBasedStateMachine):
 
     @rule()
     def replay_all(self) -> None:
-        self.maintenance.replay(events.c.id > 0)
+        self.maintenance.replay([row.id for row in rows(self.database)])
         self.model.finished.clear()
         self.forget_leases_that_ran_out()
 

@@ -184,10 +184,10 @@ def prune(days: int | None, yes: bool) -> None:
         click.confirm(
             "Take address and raw event from everything that is finished, what came in just now too?", abort=True
         )
-    keeper, before = maintenance(), datetime.now(UTC) - timedelta(days=age)
-    total = 0
-    while done := keeper.prune_some(before):
-        total += done
-        if sys.stderr.isatty():
-            click.echo(f"\r{total:,} emptied", nl=False, err=True)
+    before = datetime.now(UTC) - timedelta(days=age)
+    total = maintenance().prune(before, progress=_say_emptied if sys.stderr.isatty() else lambda _total: None)
     click.echo(f"{total} finished changes older than {age} days were emptied.")
+
+
+def _say_emptied(total: int) -> None:
+    click.echo(f"\r{total:,} emptied", nl=False, err=True)

@@ -45,9 +45,8 @@ class CircuitBreaker:
     is tried at once, then less and less often; and a change that is refused while others are taken is to blame itself.
     """
 
-    def __init__(self, *, probe_every: float = PROBE_EVERY) -> None:
+    def __init__(self) -> None:
         self.state = BreakerState.CLOSED
-        self._probe_every = probe_every
         self._reason = ""
         self._until = -math.inf
         #: Whether the pause is because of a wrong set-up; else Dynamic Yield asked for it.
@@ -146,13 +145,13 @@ class CircuitBreaker:
         elif self._probe == change:
             if self._is_misconfigured:
                 # Neither refused nor taken: the set-up may be as wrong as before.
-                self._open(self._reason, now + self._probe_every, misconfigured=True)
+                self._open(self._reason, now + PROBE_EVERY, misconfigured=True)
             else:
                 self._close()
 
     def _delay(self) -> float:
-        """Seconds until the next try: none at first, then 1, 2, 4 … up to `probe_every`."""
-        return min(self._probe_every, 2.0 ** min(self._refusals - 2, 30)) if self._refusals > 1 else 0.0
+        """Seconds until the next try: none at first, then 1, 2, 4 … up to `PROBE_EVERY`."""
+        return min(PROBE_EVERY, 2.0 ** min(self._refusals - 2, 30)) if self._refusals > 1 else 0.0
 
     def _open(self, reason: str, until: float, *, misconfigured: bool) -> None:
         self.state, self._probe = BreakerState.OPEN, None

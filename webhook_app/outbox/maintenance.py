@@ -37,9 +37,6 @@ TOKEN_LIFETIME = timedelta(days=30)
 #: A worker that has been silent for so long is no news any more.
 WORKER_FORGOTTEN = timedelta(days=1)
 
-#: The rows that a person means: by number, or by a condition on `events`.
-Selection = Collection[int] | ColumnElement[bool]
-
 _has_address = events.c.identity_value.is_not(None)
 #: Which events can be sent again, as far as they say themselves; and which can be given up.
 CAN_REPLAY = and_(or_(counts(), events.c.state == State.DISCARDED), _has_address)
@@ -71,14 +68,14 @@ class Maintenance:
         #: Up to which event retention has looked in this round.
         self._pruned = 0
 
-    def replay(self, selection: Selection) -> int:
+    def replay(self, numbers: Collection[int]) -> int:
         """Send these changes again, as if they had just come, or now if they wait; returns how many will be.
 
-        Left alone: what was made up, what has lost its address (see `emptied`), what is being sent just now, and what
+        Left alone: what was made up, what has lost its address, what is being sent just now, and what
         is older than the newest change of the same person.
         """
         total = 0
-        for ids in self._chosen(selection, CAN_REPLAY):
+        for ids in self._chosen(numbers, CAN_REPLAY):
             with self._database.write() as connection:
                 self._count_again(connection, ids)
                 connection.execute(_in_order(select(consents.c.version).where(_row_of(ids))))
@@ -92,16 +89,7 @@ class Maintenance:
                 self._database.announce(connection)
         return total
 
-    def emptied(self, selection: Selection) -> int:
-        """How many of these changes can never be replayed, because retention has emptied them."""
-        lost = and_(or_(counts(), events.c.state == State.DISCARDED), ~_has_address)
-        total = 0
-        with self._database.read() as connection:
-            for part in _parts(selection):
-                total += connection.execute(select(func.count()).select_from(events).where(part, lost)).scalar_one()
-        return total
-
-    def discard(self, selection: Selection) -> int:
+    def discard(self, numbers: Collection[int]) -> int:
         """Decide that these changes shall not be sent; returns how many. What is being sent just now is left alone.
 
         The newest of the person's other changes counts again.
@@ -109,7 +97,7 @@ class Maintenance:
         total = 0
         new_key = key_once_set_aside(self._database.dialect)
         aside = {"state": State.DISCARDED, "settled_at": self._time.now, "dedupe_key": new_key}
-        for ids in self._chosen(selection, CAN_DISCARD):
+        for ids in self._chosen(numbers, CAN_DISCARD):
             with self._database.write() as connection:
                 # Locked: from here on no worker takes them.
                 held = select(consents, self._nobody_sends().label("is_free")).where(_row_of(ids))
@@ -127,17 +115,20 @@ class Maintenance:
                 total += len(done)
         return total
 
-    def prune(self, before: datetime, *, batch: int = BATCH) -> int:
+    def prune(
+        self, before: datetime, *, batch: int = BATCH, progress: Callable[[int], object] = lambda _total: None
+    ) -> int:
         """Empty the address, the raw event and what was sent of whatever came before then and is finished; returns
         how many events.
 
         The keyed hashes stay as the proof of what was done. Dead and quarantined changes keep everything: they are
         not finished, Dynamic Yield does not know of them, and without the address nobody could mend that. They lose
-        it once they are replayed or discarded.
+        it once they are replayed or discarded. `progress` is told after each batch how many events that were so far.
         """
         total = 0
         while done := self.prune_some(before, batch=batch):
             total += done
+            progress(total)
         return total
 
     def prune_some(self, before: datetime, *, batch: int = BATCH) -> int:
@@ -191,23 +182,15 @@ class Maintenance:
         if numbers:
             want(connection, numbers, due_at=self._due_at)
 
-    def _chosen(self, selection: Selection, allowed: ColumnElement[bool]) -> Iterator[list[int]]:
-        """The numbers of the rows that are meant and allowed, a batch at a time.
-
-        Whatever is stored while this goes on is not meant.
-        """
-        with self._database.read() as connection:
-            last = connection.execute(select(func.max(events.c.id))).scalar() or 0
-        for part in _parts(selection):
-            after = 0
-            while True:
-                some = select(events.c.id).where(part, allowed, events.c.id > after, events.c.id <= last)
-                with self._database.read() as connection:
-                    ids = list(connection.execute(some.order_by(events.c.id).limit(BATCH)).scalars())
-                if not ids:
-                    break
+    def _chosen(self, numbers: Collection[int], allowed: ColumnElement[bool]) -> Iterator[list[int]]:
+        """Those that are allowed, a batch at a time: so many as a statement takes."""
+        meant = sorted(numbers)
+        for start in range(0, len(meant), BATCH):
+            some = select(events.c.id).where(events.c.id.in_(meant[start : start + BATCH]), allowed)
+            with self._database.read() as connection:
+                ids = list(connection.execute(some.order_by(events.c.id)).scalars())
+            if ids:
                 yield ids
-                after = ids[-1]
 
 
 def _in_order(rows: Select[Any]) -> Select[Any]:
@@ -219,13 +202,3 @@ def _row_of(ids: list[int]) -> ColumnElement[bool]:
     """Whether a row of the register wants one of these events; found by the person."""
     people = select(events.c.identity_hash).where(events.c.id.in_(ids))
     return and_(consents.c.identity_hash.in_(people), consents.c.event_id.in_(ids))
-
-
-def _parts(selection: Selection) -> Iterator[ColumnElement[bool]]:
-    """A condition as it is; numbers as conditions on so many of them that a statement takes them."""
-    if isinstance(selection, ColumnElement):
-        yield selection
-        return
-    ids = sorted(selection)
-    for start in range(0, len(ids), BATCH):
-        yield events.c.id.in_(ids[start : start + BATCH])
