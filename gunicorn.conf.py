@@ -6,8 +6,8 @@ import socket
 import sys
 import tempfile
 from contextlib import ExitStack
-from functools import partial
-from typing import Any
+from functools import cache, partial
+from typing import IO, Any
 
 import structlog
 
@@ -33,9 +33,15 @@ forwarded_allow_ips = ""
 secure_scheme_headers: dict[str, str] = {}
 forwarder_headers = ""
 header_map = "drop"
-if "PORT" in os.environ and socket.has_dualstack_ipv6():
+#: Blank counts as absent; gunicorn itself would take it for the name of a socket.
+_port = os.environ.get("PORT", "").strip()
+if _port and not (_port.isascii() and _port.isdecimal() and 0 < int(_port) < 65536):
+    sys.exit("Cannot start: PORT must be a whole number from 1 to 65535, without quotation marks")
+if "PORT" in os.environ and not _port:
+    bind = "127.0.0.1:8000"
+elif _port and socket.has_dualstack_ipv6():
     # IPv6 and IPv4 on one socket; gunicorn's own default is IPv4 alone.
-    bind = f"[::]:{os.environ['PORT']}"
+    bind = f"[::]:{_port}"
 # It would open a socket in the home directory that nobody asked for.
 control_socket_disable = True
 
@@ -47,8 +53,12 @@ def pre_fork(server: object, worker: object) -> None:
 
 
 _until_exit = ExitStack()
-#: Whichever web process holds the lock on it tells the alerts.
-_alerts_lock = tempfile.TemporaryFile()  # noqa: SIM115 (open for as long as the process lives)
+
+
+@cache
+def _alerts_lock() -> IO[bytes]:
+    """Whichever web process holds the lock on it tells the alerts."""
+    return tempfile.TemporaryFile()
 
 
 def post_worker_init(worker: Any) -> None:
@@ -59,7 +69,7 @@ def post_worker_init(worker: Any) -> None:
     from webhook_app.cli.alerting import alerting, is_first
 
     with worker.wsgi.app_context():
-        _until_exit.enter_context(alerting(is_our_turn=partial(is_first, _alerts_lock)))
+        _until_exit.enter_context(alerting(is_our_turn=partial(is_first, _alerts_lock())))
 
 
 def worker_exit(server: object, worker: object) -> None:
@@ -68,7 +78,8 @@ def worker_exit(server: object, worker: object) -> None:
 
 
 def on_starting(server: object) -> None:
-    """SQLite needs no set-up by anybody: make and migrate the file while no worker can race for it."""
+    """Prepare what the workers share. SQLite needs no set-up: make and migrate it while no worker can race for it."""
+    _alerts_lock()  # one for all, so before the first of them is forked
     url = Settings.from_environment().database_url
     if not url.startswith("sqlite"):
         return

@@ -13,6 +13,7 @@ import yaml  # type: ignore[import-untyped] # no types here; it comes with Appri
 import webhook_app
 from tests.processes import ROOT
 from webhook_app.dev.run import procfile
+from webhook_app.settings import PLATFORMS
 
 DOCKERFILE = (ROOT / "Dockerfile").read_text("utf-8")
 
@@ -49,6 +50,10 @@ def test_every_container_has_the_database_and_starts_after_the_migration(compose
         assert compose["services"][name]["environment"]["DATABASE_URL"].startswith("postgresql://receiver:")
     for name in ("web", "worker"):
         assert compose["services"][name]["depends_on"] == {"release": {"condition": "service_completed_successfully"}}
+
+
+def test_the_image_is_known_as_a_place_whose_disk_does_not_last() -> None:
+    assert [name for name in PLATFORMS if f"ENV {name}=" in DOCKERFILE] == ["ESP_WEBHOOKS_IMAGE"]
 
 
 def test_the_image_holds_what_it_is_made_of_and_does_not_run_as_root(copied: list[str]) -> None:

@@ -1,7 +1,13 @@
 """Mistakes in a setting cost a minute: one line for each, naming the variable and the cure."""
 
+import runpy
+import subprocess
+import sys
+from pathlib import Path
+
 import pytest
 
+from tests.processes import ROOT, checkout, environment, find
 from tests.signing import SendGridSigner
 from webhook_app.providers import registry
 from webhook_app.settings import (
@@ -121,6 +127,46 @@ def test_words_that_differ_by_letter_case_alone_are_taken_as_written() -> None:
     assert problems(EVENTS_API_PUSH_KEY="pushid") == ["EVENTS_API_PUSH_KEY must be one of: pushID, pushId"]
 
 
+def test_a_blank_web_concurrency_is_told_as_gunicorn_would_end_at_it() -> None:
+    (line,) = problems(WEB_CONCURRENCY="")
+    assert line.startswith("WEB_CONCURRENCY is blank")
+
+
+@pytest.mark.parametrize("name", ["EMARSYS_TOKENS", "EMARSYS_BASIC_AUTH", "CONSOLE_PASSWORD", "PUBLIC_URL"])
+def test_bytes_that_are_no_utf_8_are_told_by_the_variables_name(name: str) -> None:
+    value = b"user:a-long-enough-p\xe4ssword".decode(errors="surrogateescape")
+    assert problems(**{name: value}) == [f"{name} holds bytes that are no UTF-8: write it anew, in UTF-8"]
+
+
+@pytest.mark.parametrize("port", ['"8000"', "abc", "0", "65536"])
+def test_a_port_that_is_none_ends_gunicorn_with_a_line_that_names_it(port: str, tmp_path: Path) -> None:
+    done = subprocess.run(
+        [find("gunicorn")],
+        cwd=checkout(tmp_path),
+        env=environment(PORT=port),
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert (done.returncode, done.stdout) == (1, "")
+    assert done.stderr == "Cannot start: PORT must be a whole number from 1 to 65535, without quotation marks\n"
+
+
+@pytest.mark.parametrize("port", ["", " "])
+def test_a_blank_port_counts_as_absent(port: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PORT", port)
+    assert runpy.run_path(str(ROOT / "gunicorn.conf.py"))["bind"] == "127.0.0.1:8000"
+
+
+def test_a_dotenv_in_windows_1252_ends_make_run_with_a_line_that_names_it(tmp_path: Path) -> None:
+    (tmp_path / ".env").write_bytes(b"CONSOLE_PASSWORD=p\xe4ssword\n")
+    command = [sys.executable, "-m", "webhook_app.dev.run"]
+    folder = checkout(tmp_path)
+    done = subprocess.run(command, cwd=folder, env=environment(), capture_output=True, text=True, check=False)
+    assert done.returncode == 1
+    assert done.stderr == "Cannot start: .env is not UTF-8 (Windows-1252?): save it as UTF-8\n"
+
+
 @pytest.mark.parametrize("variable", ["BRAZE_TOKENS", "MAILCHIMP_URL_SECRETS", "ITERABLE_TOKENS"])
 def test_a_secret_of_the_catalogue_that_can_be_guessed_is_refused_with_the_cure(variable: str) -> None:
     environ = {variable: "a-long-enough-secret,0123456789abcde"}
@@ -159,6 +205,7 @@ def test_heroku_without_postgresql_is_refused_with_the_command_that_adds_it() ->
         ("RAILWAY_ENVIRONMENT_NAME", "Railway"),
         ("FLY_APP_NAME", "Fly"),
         ("K_SERVICE", "Cloud Run"),
+        ("ESP_WEBHOOKS_IMAGE", "a container"),
     ],
 )
 def test_sqlite_is_refused_where_the_disk_does_not_last(variable: str, name: str) -> None:

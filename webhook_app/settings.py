@@ -31,6 +31,18 @@ EMARSYS_KEYS = (
 )
 
 
+NOT_UTF_8 = "holds bytes that are no UTF-8: write it anew, in UTF-8"
+
+
+def is_utf_8(text: str) -> bool:
+    """Whether what the environment holds is text; of bytes that are none Python makes lone surrogates."""
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
+
+
 class ConfigurationError(Exception):
     """The settings cannot be used. `problems` holds a line for each mistake: the variable and the cure."""
 
@@ -569,13 +581,19 @@ class Settings:
         Raises `ConfigurationError` with all problems.
         """
         given = {name: value.strip() for name, value in environ.items() if value.strip()}
-        problems, loaded = [], {}
+        problems = [f"{name} {NOT_UTF_8}" for name in variables() if not is_utf_8(given.get(name, ""))]
+        if problems:
+            raise ConfigurationError(sorted(problems))
+        loaded = {}
         try:
             loaded = _schema().load(given)
         except ValidationError as error:
             problems += [f"{name} {_lower(line)}" for name, lines in error.messages_dict.items() for line in lines]
         if problem := _disk_that_is_wiped(given):
             problems.append(problem)
+        if environ.get("WEB_CONCURRENCY", "1").strip() == "":
+            # gunicorn reads it before any of our code runs.
+            problems.append("WEB_CONCURRENCY is blank, and gunicorn ends at it: give a number, or take it away")
         if loaded.get("reconcile_every") and not any(cls(**loaded).api_keys.values()):
             problems.append(
                 "RECONCILE_EVERY needs an API key of an ESP, like SENDGRID_API_KEY: make one in SendGrid, "
@@ -598,6 +616,11 @@ PLATFORMS = {
     "FLY_APP_NAME": ("Fly", "run `fly postgres create` and `fly postgres attach`"),
     "K_SERVICE": ("Cloud Run", "create a Cloud SQL instance for PostgreSQL and set DATABASE_URL"),
     "KUBERNETES_SERVICE_HOST": ("Kubernetes", "set DATABASE_URL to a PostgreSQL database"),
+    # Our own image names itself so; last, for on a platform its own cure is the better one.
+    "ESP_WEBHOOKS_IMAGE": (
+        "a container",
+        "set DATABASE_URL to one, or to sqlite:////data/outbox.db with a volume at /data",
+    ),
 }
 
 

@@ -19,11 +19,18 @@ DEV_ENV = Path("instance/dev.env")
 
 def environment() -> dict[str, str]:
     """The environment, then `.env`, then what was made up before; an earlier one wins, an empty value is none."""
-    environ = with_made_up(_filled(dotenv_values(".env")) | _filled(os.environ))
+    environ = with_made_up(_filled(_dotenv()) | _filled(os.environ))
     environ["PATH"] = f"{Path(sys.executable).parent}{os.pathsep}{environ.get('PATH', '')}"
     environ["PYTHONUNBUFFERED"] = "1"
     environ.setdefault("PORT", "8000")
     return environ
+
+
+def _dotenv() -> Mapping[str, str | None]:
+    try:
+        return dotenv_values(".env", encoding="utf-8")
+    except UnicodeDecodeError:
+        sys.exit("Cannot start: .env is not UTF-8 (Windows-1252?): save it as UTF-8")
 
 
 def with_made_up(environ: Mapping[str, str]) -> dict[str, str]:
