@@ -385,6 +385,56 @@ def test_reasons_that_are_too_many_to_name_are_not_asked_for(run: Run, tmp_path:
     assert "--only" not in output
 
 
+def test_a_column_whose_title_is_there_twice_is_named_by_its_place(run: Run, app: Flask, tmp_path: Path) -> None:
+    path = tmp_path / "list.csv"
+    path.write_text("Email,Email,date\nshop@b.de,out@b.de,2025-01-01\n")
+    for named in ((), ("--email", "email")):
+        assert '--email "#1" or --email "#2"' in run(path, "--yes", *named).output
+    assert run(path, "--yes", "--email", "#3").exit_code == 1
+    assert "no column #4; there are: Email, Email, date" in run(path, "--yes", "--email", "#4").output
+    assert run(path, "--yes", "--email", "#2").exit_code == 0
+    assert [row.identity_value for row in stored(app)] == ["out@b.de"]
+    path.write_text("email,Unsubscribed,Unsubscribed\na@b.de,true,false\nin@b.de,false,false\n")
+    assert 'say --only "#2=true"' in run(path, "--yes").output
+    result = run(path, "--yes", "--only", "Unsubscribed=true")
+    assert '2 columns are called Unsubscribed: name one by its place, "#2=true" or "#3=true"' in result.output
+    assert run(path, "--yes", "--only", "#2=true").exit_code == 0
+    assert [row.identity_value for row in stored(app)] == ["a@b.de", "out@b.de"]
+    path.write_text("email,left at,left at\na@b.de,2025-01-01,2025-01-02\n")
+    assert 'Say --time "#2"' in run(path, "--yes").output
+
+
+def test_a_place_makes_no_header_of_a_person(run: Run, app: Flask, tmp_path: Path) -> None:
+    path = tmp_path / "list.csv"
+    path.write_text("Jane,a@b.de\nMax,c@b.de\n")
+    result = run(path, "--yes", "--email", "#2")
+    assert "the first line names no columns, it has an address: add a header line" in result.output
+    assert "@" not in result.output
+    assert stored(app) == []
+
+
+def test_whoever_says_that_there_is_no_time_is_not_asked_for_one(run: Run, app: Flask, tmp_path: Path) -> None:
+    path = tmp_path / "list.csv"
+    path.write_text("email,created,date\na@b.de,2025-01-01,2025-01-02\n")
+    assert "could each be the time" in run(path, "--yes").output
+    assert run(path, "--yes", "--no-time").exit_code == 0
+    assert len(stored(app)) == 1
+
+
+@pytest.mark.parametrize(
+    ("header", "arguments"),
+    [("E-Mail;Name, Vorname;Datum", ()), ("Kontakt;Name, Vorname;Datum", ("--email", "Kontakt"))],
+)
+def test_of_two_delimiters_that_of_the_header_counts(
+    header: str, arguments: tuple[str, ...], run: Run, app: Flask, tmp_path: Path
+) -> None:
+    path = tmp_path / "list.csv"
+    path.write_text(f"{header}\na@b.de;Doe, Jane;2025-01-01\nc@b.de;Doe, Max;2025-01-01\n")
+    result = run(path, "--yes", *arguments, "--time", "Datum")
+    assert result.exit_code == 0, result.output
+    assert [row.identity_value for row in stored(app)] == ["a@b.de", "c@b.de"]
+
+
 @pytest.mark.parametrize("only", ["Status=", "Status= ", 'Status=""', "Status=,"])
 def test_an_equals_sign_with_nothing_behind_it_means_the_empty_cells(
     only: str, run: Run, app: Flask, tmp_path: Path

@@ -29,6 +29,7 @@ from webhook_app.sync.opt_out_list import (
     Survey,
     check_times,
     layout_of,
+    names_identity,
     settle_time,
     survey,
 )
@@ -45,7 +46,7 @@ EMAIL_ONLY = frozenset({"sendgrid", "responsys"})
 @click.command("import")
 @click.argument("provider")
 @click.argument("file", type=click.Path(exists=True, dir_okay=False, path_type=Path))
-@click.option("--email", help="The column with the address.")
+@click.option("--email", help='The column with the address, by its title or its place ("#2").')
 @click.option("--external-id", help="The column with your own id of the person.")
 @click.option("--time", help="The column that says when they opted out.")
 @click.option("--reason", help="The column that says why.")
@@ -105,12 +106,16 @@ def import_file(
 
 
 def _open(file: Path, provider: str, as_of: str | None, how: Mapping[str, Any]) -> ListReader:
+    names = {name: value for name in COLUMNS if (value := how.get(name))}
+    chosen = [value for name, value in names.items() if name in KIND_OF]
     with click.progressbar(length=file.stat().st_size, label="Reading  ") as bar:
-        source = look_through(file, encoding=how["encoding"], tick=bar.update)
+        source = look_through(
+            file, encoding=how["encoding"], is_header=lambda cells: names_identity(cells, chosen), tick=bar.update
+        )
     first = next(rows(source), None)
     if first is None or first.problem:
         raise CannotImport(f"the first line of {file.name} {first.problem if first else 'is missing'}")
-    layout = layout_of(first, {name: value for name in COLUMNS if (value := how.get(name))}, how["identity"] or "")
+    layout = layout_of(first, names, how["identity"] or "", no_time=how["no_time"])
     if layout.identity == "external_id" and provider in EMAIL_ONLY:
         raise CannotImport(
             f"Dynamic Yield knows people of {provider} by their address only: the file needs a column email"

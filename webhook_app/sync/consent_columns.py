@@ -189,6 +189,8 @@ class Column:
     overflown: bool = False
     #: How many of those that are counted no more tell something by being there.
     further: Counter[bool] = field(default_factory=Counter)
+    #: Whether its title tells it from the other columns.
+    has_own_title: bool = True
     #: Whether a yes in it is an opt-out.
     is_negative: bool = field(init=False)
 
@@ -198,6 +200,11 @@ class Column:
     @property
     def name(self) -> str:
         return plain(self.title)
+
+    @property
+    def to_type(self) -> str:
+        """What an option calls it."""
+        return self.title if self.has_own_title and self.name else f"#{self.place + 1}"
 
     def count(self, cell: str) -> None:
         value = cell.strip()
@@ -307,11 +314,23 @@ class Only:
         return not self.values or cell.casefold() in self.values
 
 
+def places_called(given: str, header: Sequence[str]) -> list[int]:
+    """Where the columns of this title stand; `#2` is the second one, for titles that are there twice."""
+    found = [place for place, cell in enumerate(header) if plain(cell) == plain(given)]
+    number = re.fullmatch(r"#([1-9]\d{0,3})", given.strip())
+    if found or not number or int(number[1]) > len(header):
+        return found
+    return [int(number[1]) - 1]
+
+
 def parse_only(given: str, header: Sequence[str]) -> Only:
     """`Opt-In=False,2`: a column and its values; `Note=`: the blank ones; or a column alone. Raises `CannotImport`."""
     title, equals, listed = given.partition("=")
-    places = [place for place, cell in enumerate(header) if plain(cell) == plain(title)]
-    if len(places) != 1:
+    places = places_called(title, header)
+    if len(places) > 1:
+        choice = " or ".join(f'"#{place + 1}{equals}{listed}"' for place in places)
+        raise CannotImport(f"--only: {len(places)} columns are called {title.strip()}: name one by its place, {choice}")
+    if not places:
         raise CannotImport(f"--only: there is no column {title.strip()}; there are: {shown(header)}")
     # In nothing, csv reads no value; and a column without values means the opposite: the rows in which it is filled.
     values = frozenset(value.strip().casefold() for value in next(csv.reader([listed])) or [""])
@@ -448,7 +467,7 @@ def _what_to_type(column: Column) -> str:
     if not column.has_categories and column.is_reason:
         return "These are too many to name: take the rows of people who did not opt out out of the file"
     if not column.has_categories:
-        return f"To take the rows in which it is filled, say --only {typed(column.title)}"
+        return f"To take the rows in which it is filled, say --only {typed(column.to_type)}"
     # A reason of which nothing is known is one to opt out for: only bounces and the like are none.
     meant = (Said.OUT, Said.UNKNOWN) if column.is_reason else (Said.OUT,)
     wanted = [value for value in column.values if value.isprintable() and column.says(value) in meant]
@@ -456,9 +475,9 @@ def _what_to_type(column: Column) -> str:
     if column.is_reason and column.blank:
         out.insert(0, "")
     if not out:
-        return f"If one of them means opted out, say --only {typed(column.title + '=VALUE')}"
+        return f"If one of them means opted out, say --only {typed(column.to_type + '=VALUE')}"
     note = f" ({_NOT_ASKED_NOTE})" if Said.NOT_ASKED in column.said else ""
-    return f"To take those who did, say --only {typed(column.title + '=' + ','.join(out))}{note}"
+    return f"To take those who did, say --only {typed(column.to_type + '=' + ','.join(out))}{note}"
 
 
 def shown(header: Sequence[str]) -> str:

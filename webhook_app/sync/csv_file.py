@@ -76,8 +76,16 @@ class Row:
     is_ended: bool = True
 
 
-def look_through(path: Path, *, encoding: str = "", tick: Callable[[int], None] = lambda _: None) -> CsvFile:
+def look_through(
+    path: Path,
+    *,
+    encoding: str = "",
+    is_header: Callable[[list[str]], bool] = lambda _: False,
+    tick: Callable[[int], None] = lambda _: None,
+) -> CsvFile:
     """Read a file once to find out how to read it; `tick` hears how many bytes more were read.
+
+    `is_header` tells whether cells are a header that can be used, where more than one delimiter may be meant.
 
     Raises `NotCsv`, and `OSError` where it cannot be opened.
     """
@@ -97,7 +105,7 @@ def look_through(path: Path, *, encoding: str = "", tick: Callable[[int], None] 
             tick(len(chunk))
     _check_kind(path, head)
     encoding = encoding or _encoding(head, bytes(sample), is_utf8=is_utf8 and _decodes(decoder, b"", final=True))
-    delimiter, preamble = _delimiter(path, encoding)
+    delimiter, preamble = _delimiter(path, encoding, is_header)
     return CsvFile(
         path=path, digest=hasher.hexdigest(), lines=lines, encoding=encoding, delimiter=delimiter, preamble=preamble
     )
@@ -159,7 +167,7 @@ def _encoding(head: bytes, sample: bytes, *, is_utf8: bool) -> str:
     return found.encoding
 
 
-def _delimiter(path: Path, encoding: str) -> tuple[str, int]:
+def _delimiter(path: Path, encoding: str, is_header: Callable[[list[str]], bool]) -> tuple[str, int]:
     try:
         with path.open(encoding=encoding, newline="") as opened:
             sample = list(itertools.islice(opened, SAMPLE))
@@ -174,8 +182,18 @@ def _delimiter(path: Path, encoding: str) -> tuple[str, int]:
     for line in sample:
         bare = "".join(line.split('"')[::2])  # what stands in quotes delimits nothing
         votes.update({delimiter: bare.count(delimiter) > 0 for delimiter in DELIMITERS})
-    best, count = max(votes.items(), key=lambda vote: vote[1], default=(",", 0))
+    header = next((line for line in sample if line.strip()), "")
+    # `E-Mail;Name, Vorname` has a comma in every line, too.
+    best, count = max(
+        votes.items(),
+        key=lambda vote: (vote[1] > 0 and is_header(_header(header, vote[0])), vote[1]),
+        default=(",", 0),
+    )
     return (best if count else ","), 0
+
+
+def _header(line: str, delimiter: str) -> list[str]:
+    return next(csv.reader([line[:4096]], delimiter=delimiter), [])
 
 
 class _Lines:

@@ -3,7 +3,8 @@
 import itertools
 import json
 import re
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections import Counter
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime, tzinfo
@@ -14,7 +15,7 @@ from marshmallow import EXCLUDE, Schema, ValidationError
 from webhook_app.consent import Action, ConsentChange, Identity, IdentityKind
 from webhook_app.providers.fields import Address, Id, Text
 from webhook_app.sync import times
-from webhook_app.sync.consent_columns import Column, Only, shown, typed
+from webhook_app.sync.consent_columns import Column, Only, places_called, shown, typed
 from webhook_app.sync.csv_file import CannotImport, CsvFile, NotCsv, Row, rows
 from webhook_app.sync.known_exports import Export, plain, recognise
 from webhook_app.sync.times import PastTime
@@ -86,7 +87,14 @@ class Layout:
     as_of: int | None = None
 
 
-def layout_of(first: Row, names: Mapping[str, str], identity: str) -> Layout:
+def names_identity(cells: Sequence[str], chosen: Collection[str] = ()) -> bool:
+    """Whether the cells are a header with a column that says who; `chosen` are titles that a person has named."""
+    titles = {plain(cell) for cell in cells}
+    usual = {name for kind in KIND_OF for name in COLUMNS[kind]}
+    return not titles.isdisjoint(usual | set(map(plain, chosen))) or recognise(cells) is not None
+
+
+def layout_of(first: Row, names: Mapping[str, str], identity: str, *, no_time: bool = False) -> Layout:
     """Read the header. `names` are columns that the person has named, `identity` the column chosen, if any.
 
     Raises `CannotImport`.
@@ -95,7 +103,8 @@ def layout_of(first: Row, names: Mapping[str, str], identity: str) -> Layout:
     if len(cells) == 1 and not names and _is_address(cells[0]):
         return Layout(places={"email": 0}, header=("email",), has_header=False, identity="email")
     export = recognise(cells)
-    places = {name: place for name in COLUMNS if (place := _place(name, cells, names, export)) is not None}
+    wanted = [name for name in COLUMNS if not (no_time and name == "time")]
+    places = {name: place for name in wanted if (place := _place(name, cells, names, export)) is not None}
     known = [name for name in KIND_OF if name in places]
     if not known:
         raise CannotImport(
@@ -122,13 +131,17 @@ def layout_of(first: Row, names: Mapping[str, str], identity: str) -> Layout:
 
 def _place(name: str, header: list[str], names: Mapping[str, str], export: Export | None) -> int | None:
     chosen = names.get(name)
-    wanted = {plain(chosen)} if chosen else _usual_names(name, export)
-    found = [place for place, cell in enumerate(header) if plain(cell) in wanted]
+    usual = _usual_names(name, export)
+    found = places_called(chosen, header) if chosen else [at for at, cell in enumerate(header) if plain(cell) in usual]
     if chosen and not found:
         raise CannotImport(f"there is no column {chosen}; there are: {shown(header)}")
+    if chosen and _is_address(header[found[0]]):
+        raise CannotImport("the first line names no columns, it has an address: add a header line")
     if len(found) > 1:
-        both = " and ".join(header[place] for place in found)
-        raise CannotImport(f"{both} could each be the {name}: name one with --{name.replace('_', '-')}")
+        option, both = f"--{name.replace('_', '-')}", " and ".join(header[place] for place in found)
+        has_titles = len({plain(header[place]) for place in found}) == len(found)
+        how = "" if has_titles else ", by its place: " + " or ".join(f'{option} "#{place + 1}"' for place in found)
+        raise CannotImport(f"{both} could each be the {name}: name one with {option}{how}")
     return found[0] if found else None
 
 
@@ -169,7 +182,11 @@ def survey(
     file: CsvFile, layout: Layout, only: Sequence[Only], *, tick: Callable[[int], None] = lambda _: None
 ) -> Survey:
     """Count what the columns say. A column of `only` is counted in all rows, the others where `only` holds."""
-    columns = [Column(title=title, place=place) for place, title in enumerate(layout.header)]
+    titles = Counter(map(plain, layout.header))
+    columns = [
+        Column(title=title, place=place, has_own_title=titles[plain(title)] == 1)
+        for place, title in enumerate(layout.header)
+    ]
     samples: list[dict[str, None]] = [{} for _ in columns]
     filtered, left_out = {one.place for one in only}, 0
     for number, row in enumerate(_data(file, layout), start=1):
@@ -229,7 +246,7 @@ def settle_time(layout: Layout, seen: Survey, *, has_contacts: bool, is_named: b
     asked = telling or candidates or [column for column in seen.columns if column.place == place]
     titles = ", ".join(column.title for column in asked[:5])
     raise CannotImport(
-        f"is one of these columns when the person opted out: {titles}? Say --time {typed(asked[0].title)}, or "
+        f"is one of these columns when the person opted out: {titles}? Say --time {typed(asked[0].to_type)}, or "
         "--no-time if none is"
     )
 
