@@ -140,6 +140,16 @@ def test_a_429_is_waited_out_as_it_says(
     assert waited[0] == seconds
 
 
+@pytest.mark.parametrize("zone", ["GMT", "-0000", "+0000"])
+def test_a_429_that_names_a_moment_is_waited_out(
+    zone: str, esp: StandIn, waited: Waiting, reconcile: Callable[..., Reconciled]
+) -> None:
+    moment = (datetime.now(UTC) + timedelta(seconds=90)).strftime("%a, %d %b %Y %H:%M:%S")
+    esp.faults.append((429, {"Retry-After": f"{moment} {zone}"}))
+    reconcile()
+    assert 30 < waited[0] <= 90
+
+
 def test_a_lasting_fault_ends_in_one_error_that_is_written_down(
     provider: str, esp: StandIn, app: Flask, waited: Waiting, reconcile: Callable[..., Reconciled]
 ) -> None:

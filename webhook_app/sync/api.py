@@ -3,14 +3,13 @@
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
-from email.utils import parsedate_to_datetime
 from typing import Any
 
 import orjson
 import requests
 import structlog
 from requests.auth import AuthBase
+from werkzeug.http import parse_date
 
 from webhook_app.egress import DIRECT
 
@@ -160,10 +159,10 @@ class Api:
         try:
             if after.isdecimal():
                 return float(after)
-            if after:
-                return (parsedate_to_datetime(after) - datetime.fromtimestamp(self.clock(), UTC)).total_seconds()
+            if moment := parse_date(after):
+                return moment.timestamp() - self.clock()
             return float(reset) - self.clock() if reset else 0.0
-        except (ValueError, TypeError, OverflowError):
+        except (ValueError, OverflowError):
             return 0.0
 
     def _slow_down(self, response: requests.Response) -> None:
