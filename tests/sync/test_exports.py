@@ -181,6 +181,7 @@ def test_a_list_that_holds_more_than_opt_outs_is_refused(
         ("klaviyo_suppressions", "Reason=HARD_BOUNCE", "--only: Reason=HARD_BOUNCE are people who did not opt out"),
         ("sendgrid_contacts", "COUNTRY=DE", "looks like a list of contacts"),
         ("mailchimp_subscribed", "CC=de", "is a list of subscribed contacts"),
+        ("mailchimp_subscribed", "CC=de", "--all-rows opts every row that --only chose out"),
         ("braze", "push_subscribe=unsubscribed", "is about another channel than email"),
     ],
 )

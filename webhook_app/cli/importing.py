@@ -160,7 +160,8 @@ def _check_consent(reader: ListReader, seen: Survey) -> None:
     export, layout = reader.layout.export, reader.layout
     is_told = any(Said.OUT in column.said for column in about_consent(seen.columns))
     if export and export.not_opt_outs and not is_told:
-        raise NotOptOuts(f"{export.not_opt_outs}. --all-rows opts everybody in it out")
+        whom = "every row that --only chose" if reader.only else "everybody in it"
+        raise NotOptOuts(f"{export.not_opt_outs}. --all-rows opts {whom} out")
     used = [place for name, place in layout.places.items() if name in (*KIND_OF, "time")]
     is_known = export is not None and not export.has_contacts
     check_columns(seen.columns, reader.only, used=used, is_known=is_known)
