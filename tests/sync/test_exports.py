@@ -304,6 +304,12 @@ def test_what_a_mail_server_says_of_a_message_is_no_complaint(title: str, run: R
     assert stored(app) == []
 
 
+@pytest.mark.parametrize("name", ["sendgrid_bounces", "sendgrid_blocks"])
+def test_a_list_of_bounces_is_one_whatever_the_servers_said(name: str, run: Run) -> None:
+    path = next(path for path in EXPORTS if path.stem == name)
+    assert "is a list of bounces: nobody on it has asked for anything" in run(path, "--yes").output
+
+
 def test_a_complaint_is_told_from_what_a_filter_says(run: Run, app: Flask, tmp_path: Path) -> None:
     path = tmp_path / "list.csv"
     asked = [
