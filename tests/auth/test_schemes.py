@@ -1,10 +1,12 @@
 """What each scheme takes and refuses; the signed ones are also held against `signature-vectors.json`."""
 
+import ast
 import base64
 import hmac
 import json
 import re
 import time
+from pathlib import Path
 from typing import Any
 
 import jwt
@@ -12,9 +14,11 @@ import pytest
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from werkzeug.datastructures import Headers
 
+from tests.processes import ROOT
+from webhook_app import auth
 from webhook_app.auth import AnyOf, AuthenticationError, CannotVerify, Scheme, WebhookRequest, any_of
 from webhook_app.auth.basic import Basic
-from webhook_app.auth.jwt import Jwt
+from webhook_app.auth.jwt import REASONS, Jwt
 from webhook_app.auth.keyed_hash import Hmac, ValueSource
 from webhook_app.auth.standard_webhooks import StandardWebhooks, parse_key
 from webhook_app.auth.standard_webhooks import sign as sign_webhook
@@ -213,3 +217,32 @@ def test_several_ways_in_one_of_which_must_be_right() -> None:
     both.verify(WebhookRequest(url_secret="s"))
     assert reason(both, WebhookRequest()) == "url_secret_missing"
     assert any_of([]) is None
+
+
+def test_of_several_ways_in_the_reason_is_that_of_the_one_that_was_tried() -> None:
+    both = any_of([Token(tokens=(b"t",)), UrlSecret(secrets=(b"s",))])
+    assert both
+    assert reason(both, with_headers(Authorization="Bearer wrong")) == "token_wrong"
+    assert reason(both, WebhookRequest(url_secret="wrong")) == "url_secret_wrong"
+    assert reason(both, with_headers(Authorization="nonsense")) == "url_secret_missing"
+
+
+def slugs() -> set[str]:
+    """Every reason that a scheme can give."""
+    found = {slug for _, slug in REASONS} | {f"{part}_missing" for part in ("id", "timestamp", "token")}
+    for path in Path(auth.__path__[0]).glob("*.py"):
+        for node in ast.walk(ast.parse(path.read_text("utf-8"))):
+            if isinstance(node, ast.Call) and ast.unparse(node.func) in (
+                "AuthenticationError",
+                "CannotVerify",
+                "decode_base64",
+            ):
+                found |= {str(one.value) for one in node.args[-1:] if isinstance(one, ast.Constant)}
+    return found
+
+
+def test_the_runbook_says_of_every_reason_what_to_look_at() -> None:
+    page = (ROOT / "docs" / "operating.md").read_text("utf-8")
+    table = page.partition("### An ESP is not authenticated (401)")[2].partition("\n### ")[0]
+    assert len(slugs()) > 25
+    assert slugs() - set(re.findall(r"`([a-z_]+)`", table)) == set()

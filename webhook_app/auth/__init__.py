@@ -69,18 +69,22 @@ class Scheme(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class AnyOf:
-    """Several ways in, one of which must be right. The last way's reason is the one reported."""
+    """Several ways in, one of which must be right.
+
+    The reason reported is that of a way the caller has tried: the last one that is more than missing or malformed.
+    """
 
     schemes: tuple[Scheme, ...]
 
     def verify(self, request: WebhookRequest) -> bytes | None:
-        failure: AuthenticationError | None = None
+        failures: list[AuthenticationError] = []
         for scheme in self.schemes:
             try:
                 return scheme.verify(request)
             except AuthenticationError as error:
-                failure = error
-        raise failure or AuthenticationError("no_scheme")
+                failures.append(error)
+        tried = [one for one in failures if not one.reason.endswith(("_missing", "_malformed"))]
+        raise (tried or failures)[-1]
 
 
 def any_of(schemes: Sequence[Scheme]) -> Scheme | None:

@@ -20,7 +20,7 @@ warnings.filterwarnings("ignore", category=InsecureKeyLengthWarning)
 _OPTIONS: jwt.types.Options = {"verify_aud": False, "verify_iss": False, "verify_sub": False, "verify_jti": False}
 
 #: PyJWT's error → our reason. The first row that fits counts.
-_REASONS: tuple[tuple[type[jwt.PyJWTError], str], ...] = (
+REASONS: tuple[tuple[type[jwt.PyJWTError], str], ...] = (
     (jwt.ExpiredSignatureError, "token_expired"),
     (jwt.ImmatureSignatureError, "token_not_yet_valid"),
     (jwt.InvalidAlgorithmError, "token_algorithm"),
@@ -47,7 +47,7 @@ class Jwt:
             try:
                 jwt.decode(token, secret, algorithms=["HS256"], leeway=LEEWAY, options=_OPTIONS)
             except (jwt.PyJWTError, ValueError, TypeError, RecursionError) as error:
-                reason = next((slug for kind, slug in _REASONS if isinstance(error, kind)), "token_malformed")
+                reason = next((slug for kind, slug in REASONS if isinstance(error, kind)), "token_malformed")
                 # An expired token of the second secret is expired, whatever the first secret made of it.
                 if failure.reason == "token_wrong":
                     failure = AuthenticationError(reason)
