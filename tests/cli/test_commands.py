@@ -3,8 +3,10 @@
 import json
 import subprocess
 import sys
+import threading
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
+from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +17,7 @@ from flask import Flask
 from sqlalchemy import update
 
 from tests.outbox.world import give_all_up
-from tests.processes import ROOT, checkout, environment, find
+from tests.processes import ROOT, checkout, environment, find, free_port
 from tests.signing import SendGridSigner
 from webhook_app import build_app
 from webhook_app.dev.sandbox import running
@@ -330,3 +332,32 @@ def test_a_dotenv_of_a_folder_above_is_not_taken_for_ours(tmp_path: Path) -> Non
     assert upgrade().returncode == 0
     assert (folder / "instance" / "outbox.db").exists()
     assert not other.exists()
+
+
+def test_simulate_takes_no_proxy_and_no_netrc_of_the_environment(
+    make_app: MakeApp, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    authorizations = []
+
+    class Handler(BaseHTTPRequestHandler):
+        def do_POST(self) -> None:
+            self.rfile.read(int(self.headers["Content-Length"]))
+            authorizations.append(self.headers["Authorization"])
+            self.send_response(200)
+            self.end_headers()
+
+        def log_message(self, *_: Any) -> None: ...
+
+    monkeypatch.setenv("HOME", str(tmp_path))
+    (tmp_path / ".netrc").write_text("default login somebody password secret\n")
+    monkeypatch.setenv("HTTP_PROXY", f"http://127.0.0.1:{free_port()}")
+    monkeypatch.setenv("EMARSYS_TOKENS", "a-long-enough-token")
+    with HTTPServer(("127.0.0.1", 0), Handler) as server:
+        threading.Thread(target=server.serve_forever).start()
+        url = f"http://127.0.0.1:{server.server_port}"
+        result = run(
+            make_app(EMARSYS_TOKENS="a-long-enough-token"), "simulate", "emarsys", "--count", "1", "--url", url
+        )
+        server.shutdown()
+    assert result.exit_code == 0, result.output
+    assert authorizations == ["Bearer a-long-enough-token"]

@@ -33,7 +33,9 @@ def tunnel(tmp_path: Path) -> Iterator[Callable[..., Program]]:
 
     def start(**environ: str) -> Program:
         context = running(
-            [sys.executable, "-m", "webhook_app.dev.tunnel"], cwd=checkout(tmp_path), env=environment(**environ)
+            [sys.executable, "-m", "webhook_app.dev.tunnel"],
+            cwd=checkout(tmp_path),
+            env=environment(HTTP_PROXY="http://127.0.0.1:1", **environ),
         )
         running_now.append(context)
         return context.__enter__()

@@ -4,6 +4,7 @@ import os
 import sys
 import time
 import uuid
+from urllib.parse import urlsplit
 
 import click
 import requests
@@ -11,7 +12,9 @@ from flask.cli import with_appcontext
 
 from webhook_app.cli import shared
 from webhook_app.dev.simulation import CannotSimulate, simulate
+from webhook_app.egress import DIRECT
 from webhook_app.ops import logs
+from webhook_app.settings import is_loopback
 
 
 @click.command
@@ -40,9 +43,10 @@ def simulate_webhook(provider: str, url: str | None, count: int, email: str | No
         webhooks = simulate(provider, os.environ, emails=_addresses(email, count), now=time.time(), url=target)
     except CannotSimulate as error:
         raise click.ClickException(str(error)) from None
+    session = (DIRECT if is_loopback(urlsplit(base).hostname or "") else shared.settings().egress).session()
     for webhook in webhooks:
         try:
-            answer = requests.request(
+            answer = session.request(
                 webhook.method, target + webhook.path_suffix, data=webhook.body, headers=webhook.headers, timeout=30
             )
         except requests.RequestException as error:

@@ -19,6 +19,7 @@ import requests
 
 from webhook_app.dev import marker
 from webhook_app.dev.environment import environment
+from webhook_app.egress import DIRECT
 from webhook_app.providers import Provider
 from webhook_app.providers.registry import build_providers
 from webhook_app.settings import ConfigurationError, Settings
@@ -59,7 +60,8 @@ class Ngrok:
     def public_url(self, port: int) -> str | None:
         """The tunnel's address, None while there is none yet."""
         try:
-            answer = requests.get(f"http://{self.api}/api/tunnels", timeout=2)
+            with DIRECT.session() as session:
+                answer = session.get(f"http://{self.api}/api/tunnels", timeout=2)
             tunnels = answer.json()["tunnels"]
             ours = [str(tunnel["public_url"]) for tunnel in tunnels if _leads_to(tunnel, port)]
         except (requests.RequestException, ValueError, KeyError, TypeError):
