@@ -19,7 +19,7 @@ from webhook_app import auth
 from webhook_app.auth import AnyOf, AuthenticationError, CannotVerify, Scheme, WebhookRequest, any_of
 from webhook_app.auth.basic import Basic
 from webhook_app.auth.jwt import REASONS, Jwt
-from webhook_app.auth.keyed_hash import Hmac, ValueSource
+from webhook_app.auth.keyed_hash import MISSING, Hmac, ValueSource
 from webhook_app.auth.standard_webhooks import StandardWebhooks, parse_key
 from webhook_app.auth.standard_webhooks import sign as sign_webhook
 from webhook_app.auth.token import Token
@@ -229,7 +229,7 @@ def test_of_several_ways_in_the_reason_is_that_of_the_one_that_was_tried() -> No
 
 def slugs() -> set[str]:
     """Every reason that a scheme can give."""
-    found = {slug for _, slug in REASONS} | {f"{part}_missing" for part in ("id", "timestamp", "token")}
+    found = {slug for _, slug in REASONS} | set(MISSING.values())
     for path in Path(auth.__path__[0]).glob("*.py"):
         for node in ast.walk(ast.parse(path.read_text("utf-8"))):
             if isinstance(node, ast.Call) and ast.unparse(node.func) in (

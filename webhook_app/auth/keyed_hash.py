@@ -49,6 +49,10 @@ MAX_SIGNATURES = 16
 PARTS = frozenset({"id", "timestamp", "token", "method", "url", "body", "form"})
 
 
+#: A part that is signed → our reason where it is absent.
+MISSING = {"id": "id_missing", "timestamp": "timestamp_missing", "token": "token_missing"}
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ValueSource:
     """One place in a request, written `header:X-Signature`, `form:signature` or `json:signature.token`.
@@ -200,7 +204,7 @@ class Hmac:
         values = {name: reader.find(source) for name, source in sources.items() if source}
         for name, value in values.items():
             if not value:
-                raise AuthenticationError(f"{name}_missing")
+                raise AuthenticationError(MISSING[name])
         return values
 
 
