@@ -140,6 +140,9 @@ def _log_open_providers(app: Flask) -> None:
         log.warning("sqlite_on_a_platform", platform=PLATFORMS[known][0], hint="is its file on a disk that lasts?")
     for given, ours in app.extensions["near_misses"].items():
         log.warning("unknown_setting", given=given, did_you_mean=ours)
+    for provider in providers:
+        for hint in provider.hints:
+            log.warning("provider_hint", provider=provider.name, hint=hint)
     log.info(
         "providers",
         open=open_names(providers),

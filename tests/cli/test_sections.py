@@ -83,12 +83,14 @@ def test_who_waits_for_a_section_that_is_gone_is_told_as_that_and_as_nothing_els
     assert "esp_webhooks_oldest_waiting_seconds 0.0" in renamed.test_client().get("/metrics").text
 
 
-def test_who_waits_for_a_section_that_is_gone_keeps_no_import_and_no_retention_waiting(renamed: Flask) -> None:
+def test_who_waits_for_a_section_that_is_gone_keeps_no_import_waiting_and_no_address_is_lost(renamed: Flask) -> None:
     database = renamed.extensions["database"]
     assert is_backlog_over(database, 1)
     assert not is_backlog_over(database, 1, renamed.extensions["sections"])
-    assert "2 finished changes" in renamed.test_cli_runner().invoke(args=["prune", "--days", "30"]).output
-    assert [row.identity_value for row in rows(database)] == [None, None]
+    prune, drop = ["prune", "--days", "30"], ["sections", "drop", "uk", "--yes"]
+    for args, left in ((prune, 2), (drop, 2), (prune, 0)):
+        assert renamed.test_cli_runner().invoke(args=args).exit_code == 0
+        assert sum(row.identity_value is not None for row in rows(database)) == left
 
 
 def test_a_section_that_is_gone_is_dropped_after_a_question(renamed: Flask) -> None:

@@ -376,11 +376,6 @@ def test_forms_are_nested_by_their_brackets(declare: Declare) -> None:
             'email = "a"\ngreeting = { when = "a != \'b\'" }\n',
             "greeting.when: holds wherever what it looks at is absent",
         ),
-        (
-            "email = 'a'\nopt_in = \"event == 'updated' && email_consent != 'no'\"\n",
-            "opt_in: holds in part wherever email_consent is absent; say what must stand there",
-        ),
-        ('email = "a"\nopt_in = "at != `null`"\n', "opt_in: asks whether something is not null"),
         ('email = "a"\nopt_in = "type == \'unsubscribed\'"\n', "opt_in: says the same as opt_out"),
         ('email = "a"\nignore = "type == \'unsubscribed\'"\n', "opt_out: says the same as ignore"),
         ('email = "a"\nsample = "{"\n', "sample: is no JSON: "),
@@ -609,13 +604,13 @@ class TestCatalogueAndOwnFile:
         read_ = say(acme, {"eventName": "emailUnSubscribe", "email": "a@b.de", "dataFields": fields})
         assert (len(read_.changes), read_.ignored) == ((1, 0) if outcome == "out" else (0, 1))
 
-    def test_what_the_entry_says_of_absent_fields_stays_and_what_the_table_says_is_checked(
-        self, declare: Declare, mistakes: Callable[..., list[str]]
-    ) -> None:
+    def test_a_part_that_holds_of_what_is_absent_starts_with_a_hint(self, declare: Declare) -> None:
         toml = "[acme]\nlike = 'ses'\nauth = { scheme = 'token', secrets = 'ACME_TOKENS' }\n"
-        declare(toml)
-        (line,) = mistakes(toml + "opt_out = \"a == 'x' && b != 'y'\"\n")
-        assert line.startswith("providers.toml: [acme] opt_out: holds in part wherever b is absent")
+        assert declare(toml).hints == ()
+        (hint,) = declare(toml + "opt_out = \"a == 'x' && b != 'y'\"\n").hints
+        assert hint.startswith("opt_out holds in part wherever b is absent; where that is not meant, ")
+        (hint,) = declare(toml + 'opt_in = "at != `null`"\n').hints
+        assert hint == "opt_in holds of '', 0, 'null' and 0000-00-00, too, which are not null; write given(at)"
 
     def test_without_any_secret_everything_is_closed(self) -> None:
         providers = registry.build_providers(Settings(), {})

@@ -39,7 +39,6 @@ from webhook_app.providers.expressions import Condition, Path
         ("x == `None`", "holds `None`, which is no JSON; write `null`"),
         ("x == `'true'`", "write `true`"),
         ("type == `'u'`", "holds `'u'`, which is no JSON; write 'u'"),
-        ("type == `active`", "holds `active`, which is no JSON; write 'active'"),
         ("contains(type, 'unsub') == 'true'", "gives true or false, with a text; leave 'true' out"),
     ],
 )

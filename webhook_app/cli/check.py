@@ -80,6 +80,7 @@ def _unknown_types() -> dict[str, list[Counted]]:
 def check(live: bool, alert: bool) -> None:
     """Say whether settings, database and destination are fit for work; status 1 if not."""
     results = [LiveCheck(subject="settings", works=True, said="read without a mistake"), *_near_misses(), _providers()]
+    results += _provider_hints()
     sections: dict[str, Section] = current_app.extensions["sections"]
     found = findings(database(), open_esps=_open_esps(), sections=sections)
     results += [_checked(finding) for finding in found] or [
@@ -129,6 +130,14 @@ def _near_misses() -> list[LiveCheck]:
     return [
         LiveCheck(subject="settings", works=None, said=f"{given} is unknown: did you mean {ours}?")
         for given, ours in current_app.extensions["near_misses"].items()
+    ]
+
+
+def _provider_hints() -> list[LiveCheck]:
+    return [
+        LiveCheck(subject=provider.name, works=None, said=hint)
+        for provider in current_app.extensions["providers"].values()
+        for hint in provider.hints
     ]
 
 

@@ -66,7 +66,7 @@ def maintenance() -> Maintenance:
     """One-time tokens are kept for longer than anybody could use them again."""
     tolerance = timedelta(seconds=settings().signature_tolerance_seconds)
     lifetime = max(TOKEN_LIFETIME, 2 * tolerance)
-    return Maintenance(database(), token_lifetime=lifetime, sections=current_app.extensions["sections"])
+    return Maintenance(database(), token_lifetime=lifetime)
 
 
 def record(what: str, **details: Any) -> None:

@@ -57,14 +57,11 @@ class Maintenance:
         clock: Callable[[], float] | None = None,
         *,
         token_lifetime: timedelta = TOKEN_LIFETIME,
-        sections: Collection[str] | None = None,
     ) -> None:
-        """Who waits for another section than these keeps nothing from retention; None for any."""
         self._database = database
         self._time = Time(database, clock)
         self._due_at = due_when_stored(database, clock)
         self._token_lifetime = token_lifetime
-        self._is_unfinished = is_of_somebody_unfinished(sections)
         #: Up to which event retention has looked in this round.
         self._pruned = 0
 
@@ -165,7 +162,7 @@ class Maintenance:
 
     def _is_finished(self, since: int) -> ColumnElement[bool]:
         """Nothing is left to do about an event or its person, and Dynamic Yield was not told of it since."""
-        return and_(events.c.state != State.QUARANTINED, ~self._is_unfinished, ~told_since(since))
+        return and_(events.c.state != State.QUARANTINED, ~is_of_somebody_unfinished, ~told_since(since))
 
     def _nobody_sends(self) -> ColumnElement[bool]:
         return or_(consents.c.lease.is_(None), consents.c.due_at <= self._time.now)

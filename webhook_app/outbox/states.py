@@ -52,13 +52,11 @@ def is_configured(sections: Collection[str] | None) -> ColumnElement[bool]:
     return true() if sections is None else consents.c.section.in_(sections)
 
 
-def is_of_somebody_unfinished(sections: Collection[str] | None) -> ColumnElement[bool]:
-    """Something is left to do for the same person: should it be given up, an older change may count again."""
-    return _some(
-        consents.c.identity_hash == events.c.identity_hash,
-        is_configured(sections),
-        func.coalesce(consents.c.due_at, consents.c.dead_at, 0) > 0,
-    )
+#: Something is left to do for the same person: should it be given up, an older change may count again. Also for a
+#: section that is not configured: it may come back, and whoever runs it is told until it is dropped.
+is_of_somebody_unfinished = _some(
+    consents.c.identity_hash == events.c.identity_hash, func.coalesce(consents.c.due_at, consents.c.dead_at, 0) > 0
+)
 
 
 def is_being_sent(dialect: str) -> ColumnElement[bool]:

@@ -69,6 +69,8 @@ class Provider:
     largest_body: int = 0
     #: Where it is declared: a file's name; empty for the two that are written in Python.
     declared_in: str = ""
+    #: What may not be meant as it is declared.
+    hints: tuple[str, ...] = ()
 
 
 @dataclass(slots=True, kw_only=True)

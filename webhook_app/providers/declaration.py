@@ -4,7 +4,7 @@ Every mistake is reported at once, at boot; an expression that cannot be compile
 """
 
 import json
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass
 from datetime import UTC, tzinfo
 from typing import Any
@@ -90,6 +90,8 @@ class Declaration:
     sample: str | None
     #: MiB of a body that this ESP may send; the receiver's own limit counts where it is higher.
     largest_body: int
+    #: What may not be meant as it is written.
+    hints: tuple[str, ...] = ()
 
 
 class VisitorTable(Table):
@@ -291,9 +293,7 @@ def compile_declaration(table: Any, *, external_ids: bool, own: Collection[str] 
     try:
         loaded = _TABLE.load(table)
     except ValidationError as error:
-        loaded = error.valid_data
         lines += [f"{place}: {line}" for place, line in flatten(error.messages_dict)]
-    lines += _held_by_absence(loaded, own, lines)
     if lines:
         raise Mistakes(sorted(lines))
     loaded["identify_by"] = loaded["identify_by"] or tuple(name for name in IDENTITIES if name in table)
@@ -301,14 +301,14 @@ def compile_declaration(table: Any, *, external_ids: bool, own: Collection[str] 
     loaded["probed_with"] = frozenset(loaded["probed_with"])
     verification = loaded["url_verification"]
     loaded["url_verification"] = UrlVerification(**verification) if verification else None
-    return Declaration(**loaded)
+    return Declaration(**loaded, hints=tuple(_held_by_absence(loaded, own)))
 
 
-def _held_by_absence(loaded: Any, own: Collection[str], earlier: Sequence[str]) -> Iterator[str]:
+def _held_by_absence(loaded: Mapping[str, Any], own: Collection[str]) -> Iterator[str]:
+    """Hints, no mistakes: `channel != 'sms'` holds rightly where no channel is named, `consent != 'yes'` may not."""
     for key in ("opt_out", "opt_in"):
-        told = any(line.startswith(f"{key}:") for line in earlier)
-        if key in own and not told and isinstance(loaded.get(key), Condition):
-            yield from (f"{key}: {line}" for line in loaded[key].holds_by_absence())
+        if key in own and loaded[key] is not None:
+            yield from (f"{key} {line}" for line in loaded[key].holds_by_absence())
 
 
 _TABLE = ProviderTable()

@@ -199,6 +199,7 @@ def provider(name: str, declared: Declaration, scheme: Scheme | None, *, declare
         sample=_sample(declared),
         largest_body=declared.largest_body * 2**20,
         declared_in=declared_in,
+        hints=declared.hints,
     )
 
 

@@ -195,7 +195,7 @@ class Condition(Path):
             return False
 
     def holds_by_absence(self) -> Iterator[str]:
-        """Parts that hold because something is absent, as mistakes of a condition that changes somebody's consent."""
+        """Parts that hold because something is absent, and may change the consent of whoever's event lacks it."""
         tree = self._compiled.parsed
         yield from dict.fromkeys((*_asks_for_null(tree), *_held_by_absence(tree, frozenset())))
 
@@ -277,8 +277,8 @@ def _held_by_absence(node: Any, asked: frozenset[tuple[str, ...]]) -> Iterator[s
     elif _holds_of_nothing(node) and (fields := sorted(_fields(node) - asked)):
         name = ".".join(fields[0])
         yield (
-            f"holds in part wherever {name} is absent; say what must stand there, or {name} && … before it; "
-            "for an exception write ignore"
+            f"holds in part wherever {name} is absent; where that is not meant, say what must stand there, or "
+            f"{name} && … before it"
         )
 
 
@@ -290,7 +290,7 @@ def _asks_for_null(node: Any) -> Iterator[str]:
     if inner["type"] == "comparator" and inner["value"] == wanted and _NULL in inner["children"]:
         (other,) = [child for child in inner["children"] if child != _NULL] or [_NULL]
         name = ".".join(_steps(other) or ("…",))
-        yield f"asks whether something is not null, as '', 0, 'null' and 0000-00-00 are not; write given({name})"
+        yield f"holds of '', 0, 'null' and 0000-00-00, too, which are not null; write given({name})"
     for child in children:
         yield from _asks_for_null(child)
 
@@ -469,7 +469,7 @@ _QUOTED = re.compile(r"'(?:\\.|[^'\\])*'|\"(?:\\.|[^\"\\])*\"|`((?:\\.|[^`\\])*)
 
 
 def _texts_in_backticks(text: str) -> Iterator[str]:
-    """JMESPath takes what is no JSON for a text: `True` and `'unsubscribed'`, with all their signs, are never equal."""
+    """JMESPath takes what is no JSON for a text, which is meant of `active`, but not of `True` or `'active'`."""
     for found in _QUOTED.finditer(text):
         if found[1] is None:
             continue
@@ -477,6 +477,8 @@ def _texts_in_backticks(text: str) -> Iterator[str]:
             json.loads(found[1].replace("\\`", "`"))
         except ValueError:
             word = found[1].strip().strip("'")
+            if word == found[1] and word.lower() not in ("true", "false", "none", "nil", "null"):
+                continue
             right = {"none": "null", "nil": "null"}.get(word.lower(), word.lower())
             cure = f"`{right}`" if right in ("true", "false", "null") else f"'{word}'"
             yield f"holds {found[0]}, which is no JSON; write {cure}"
