@@ -167,6 +167,52 @@ def test_a_dotenv_in_windows_1252_ends_make_run_with_a_line_that_names_it(tmp_pa
     assert done.stderr == "Cannot start: .env is not UTF-8 (Windows-1252?): save it as UTF-8\n"
 
 
+@pytest.mark.parametrize(
+    "variable",
+    [
+        "BRAZE_TOKENS",
+        "MAILGUN_SIGNING_KEYS",
+        "SPARKPOST_BASIC_AUTH",
+        "EMARSYS_TOKENS",
+        "EMARSYS_BASIC_AUTH",
+        "EMARSYS_URL_SECRETS",
+        "CONSOLE_PASSWORD",
+        "CONSOLE_USERS",
+    ],
+)
+@pytest.mark.parametrize(
+    ("value", "why"),
+    [
+        ('"user:a-long-enough-secret"', "begins with a quotation mark"),
+        ("'user:a-long-enough-secret'", "begins with a quotation mark"),
+        ("user:a-long-\u200benough-secret", "holds an invisible character"),
+        ("\ufeffuser:a-long-enough-secret", "holds an invisible character"),
+        ("user:a-long-enough\u00a0secret", "holds an invisible character"),
+    ],
+)
+def test_a_secret_that_no_esp_can_send_is_told_at_boot(variable: str, value: str, why: str) -> None:
+    environ = {variable: value}
+    with pytest.raises(ConfigurationError, match=rf"{variable} (entry 1 of 1 )?{why}") as refused:
+        registry.build_providers(Settings.from_environment(environ), environ)
+    assert "secret" not in str(refused.value)
+
+
+def test_a_password_may_hold_spaces_and_marks_within() -> None:
+    environ = {"SPARKPOST_BASIC_AUTH": "user:it's a long one"}
+    assert registry.build_providers(Settings.from_environment(environ), environ)["sparkpost"].scheme
+
+
+def test_sendgrids_key_is_checked_as_every_other_esps() -> None:
+    (line,) = problems(SENDGRID_API_KEY='"SG.abc"')
+    assert line.startswith("SENDGRID_API_KEY holds characters that no key has")
+
+
+@pytest.mark.parametrize("user", ["жора:x", "shop:%E2%82%AC"])
+def test_a_proxys_password_that_cannot_be_sent_is_told_at_boot(user: str) -> None:
+    (line,) = problems(EGRESS_PROXY=f"http://{user}@proxy.example.com:3128")
+    assert line.startswith("EGRESS_PROXY has a user or password with characters that HTTP Basic cannot send")
+
+
 @pytest.mark.parametrize("variable", ["BRAZE_TOKENS", "MAILCHIMP_URL_SECRETS", "ITERABLE_TOKENS"])
 def test_a_secret_of_the_catalogue_that_can_be_guessed_is_refused_with_the_cure(variable: str) -> None:
     environ = {variable: "a-long-enough-secret,0123456789abcde"}

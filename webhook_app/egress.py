@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from http.cookiejar import DefaultCookiePolicy
 from pathlib import Path
 from typing import TYPE_CHECKING
-from urllib.parse import urlsplit
+from urllib.parse import unquote, urlsplit
 
 if TYPE_CHECKING:
     import requests
@@ -67,6 +67,10 @@ def check_proxy(text: str) -> str:
         raise ValueError(f"is not the URL of an HTTP proxy; {PROXY_FORM}")
     if url.path.strip("/") or url.query or url.fragment:
         raise ValueError(f"must hold user, password, host and port only; {PROXY_FORM}, and %2F for a / in the password")
+    try:
+        unquote(f"{url.username}{url.password}").encode("latin-1")
+    except UnicodeEncodeError:
+        raise ValueError("has a user or password with characters that HTTP Basic cannot send (Latin-1 alone)") from None
     return text.rstrip("/")
 
 

@@ -5,6 +5,7 @@ import difflib
 import ipaddress
 import os
 import re
+import unicodedata
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any, ClassVar
 from urllib.parse import urlsplit
@@ -91,6 +92,7 @@ class UserAndPassword(fields.String):
         self.least = least
 
     def _deserialize(self, value: Any, attr: str | None, data: Any, **kwargs: Any) -> Any:
+        _check_secret(value)
         user, colon, password = value.partition(":")
         if not (user and colon and password):
             raise ValidationError("must be written user:password")
@@ -98,6 +100,10 @@ class UserAndPassword(fields.String):
             raise ValidationError(f"has a password of less than {self.least} characters; make a longer one")
         return value.encode()
 
+
+QUOTATION_MARKS = tuple("\"'`“”„‘’‚«»")
+#: Unicode's general categories of what is not seen.
+INVISIBLE = {"Cc", "Cf", "Zs", "Zl", "Zp"}
 
 #: Characters. A webhook's URL is public, and nothing limits how often somebody guesses.
 SHORTEST_SECRET = 16
@@ -107,10 +113,29 @@ TOO_SHORT = (
 )
 
 
+def check_secret(text: str) -> None:
+    """Raises `ValueError` for what no ESP can send, so that every webhook would be 401; its text does not hold it."""
+    if text[:1] in QUOTATION_MARKS:
+        # Those of a shell, which `docker run --env-file` and many forms hand on.
+        raise ValueError("begins with a quotation mark, which would be part of it: write it without")
+    if not is_utf_8(text):
+        raise ValueError(NOT_UTF_8)
+    if any(unicodedata.category(character) in INVISIBLE and character != " " for character in text):
+        raise ValueError("holds an invisible character, as copying from a page or a mail brings along: type it anew")
+
+
+def _check_secret(text: str) -> None:
+    try:
+        check_secret(text)
+    except ValueError as error:
+        raise ValidationError(str(error)) from None
+
+
 class Secret(fields.String):
     """A shared secret that people think up, as bytes."""
 
     def _deserialize(self, value: Any, attr: str | None, data: Any, **kwargs: Any) -> Any:
+        _check_secret(value)
         if len(value) < SHORTEST_SECRET:
             raise ValidationError(TOO_SHORT)
         return value.encode()
@@ -230,7 +255,8 @@ def _path_part() -> fields.String:
 
 
 def _secret_text(*, least: int) -> fields.String:
-    return fields.String(validate=validate.Length(min=least, error="must be at least {min} characters long"))
+    not_short = validate.Length(min=least, error="must be at least {min} characters long")
+    return fields.String(validate=[not_short, _check_secret])
 
 
 def api_key_field() -> fields.String:
@@ -362,7 +388,7 @@ class Settings:
         CommaSeparated(_whole(least=0, most=2**53)), (), "the unsubscribe groups that count", shown="all"
     )
     sendgrid_api_key: str = _setting(
-        fields.String(),
+        api_key_field(),
         "",
         "API key for `flask connect sendgrid` and `flask reconcile sendgrid`; receiving needs none",
         secret=True,

@@ -10,7 +10,7 @@ from webhook_app.auth import Scheme, any_of, sns
 from webhook_app.providers import Provider, declared, emarsys, sendgrid
 from webhook_app.providers.declaration import Declaration, Mistakes, compile_declaration
 from webhook_app.providers.toml_fields import load_toml
-from webhook_app.settings import ConfigurationError, Settings
+from webhook_app.settings import ConfigurationError, Settings, check_secret
 
 CATALOG = Path(__file__).parent / "catalog"
 #: Entries for no ESP in particular, and so also for those by whose ids Dynamic Yield knows people.
@@ -105,7 +105,17 @@ def _open(
         if way.signs_url and not settings.public_url:
             faults.append(f"PUBLIC_URL must be set, for {way.variable} is: this ESP signs the URL it calls")
         try:
+            _check_each(secrets)
             schemes.append(way.open(secrets, tolerance=settings.signature_tolerance_seconds, fetch=fetch))
         except ValueError as error:
             faults.append(f"{way.variable} {error}")
     return any_of(schemes), faults
+
+
+def _check_each(secrets: list[str]) -> None:
+    """Raises `ValueError`."""
+    for place, secret in enumerate(secrets, start=1):
+        try:
+            check_secret(secret)
+        except ValueError as error:
+            raise ValueError(f"entry {place} of {len(secrets)} {error}") from None
