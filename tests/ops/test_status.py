@@ -11,10 +11,11 @@ from flask import Flask
 from sqlalchemy import insert, update
 
 from tests.outbox.world import give_all_up
+from tests.processes import ROOT
 from webhook_app import build_app
 from webhook_app.consent import Action, ConsentChange, Identity, IdentityKind
 from webhook_app.ops.status import findings, silent_for
-from webhook_app.outbox import Intake, Queue, schema
+from webhook_app.outbox import Database, Intake, Queue, schema
 from webhook_app.outbox.counters import Count, Counters
 from webhook_app.outbox.tables import attempts, events
 
@@ -278,3 +279,8 @@ def test_a_day_of_waiting_is_told_before_the_two_days_are_over(app: Flask) -> No
     Queue(app.extensions["database"]).report("a worker")
     store(app, "jane@example.com", minutes_ago=25 * 60)
     assert slugs(app) == ["near_deadline", "too_old"]
+
+
+def test_the_page_on_heroku_says_what_status_says_before_an_esp_is_connected(database: Database) -> None:
+    (closed,) = [one for one in findings(database, open_esps=[]) if one.slug == "all_closed"]
+    assert f"\n{closed.text()}\n" in (ROOT / "docs" / "heroku.md").read_text("utf-8")
