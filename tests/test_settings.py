@@ -202,9 +202,11 @@ def test_a_password_may_hold_spaces_and_marks_within() -> None:
     assert registry.build_providers(Settings.from_environment(environ), environ)["sparkpost"].scheme
 
 
-def test_sendgrids_key_is_checked_as_every_other_esps() -> None:
-    (line,) = problems(SENDGRID_API_KEY='"SG.abc"')
+@pytest.mark.parametrize("key", ['"SG.abc"', "SG.…"])
+def test_sendgrids_key_is_checked_as_every_other_esps(key: str) -> None:
+    (line,) = problems(SENDGRID_API_KEY=key)
     assert line.startswith("SENDGRID_API_KEY holds characters that no key has")
+    assert "SG." not in line
 
 
 @pytest.mark.parametrize("user", ["жора:x", "shop:%E2%82%AC"])
