@@ -235,7 +235,25 @@ def test_an_event_of_which_no_condition_can_be_asked_is_quarantined(
         ("a == 'x' || b.type == 'unsub'", {"a": 1, "b": {"type": " Unsub"}}, "write lower(b.type) == 'unsub'"),
         ("contains(['unsub', 'out'], type)", {"type": "OUT"}, "type: is the text 'OUT', compared with the text 'out'"),
         ("status == `1`", {"status": True}, "status: is true, compared with 1"),
-        ("given(at) && subscribed == `false`", {"subscribed": "false"}, "subscribed: is the text 'false'"),
+        ("type == 'unsub' && list == 'a'", {"type": "Unsub", "list": "a"}, "type: is the text 'Unsub'"),
+        ("type == 'unsub' && list == 'a'", {"type": "Unsub", "list": "A"}, "type: is the text 'Unsub'"),
+        ("contains(['Unsub', 'unsub'], type) && list == 'a'", {"type": "Unsub", "list": "A"}, "list: is the text 'A'"),
+        (
+            "(type == 'Unsub' && list == 'a') || (type == 'unsub' && list == 'b')",
+            {"type": "UNSUB", "list": "a"},
+            "type: is the text 'UNSUB', compared with the text 'Unsub'",
+        ),
+        (
+            "type == 'updated' && subscribed == `false`",
+            {"type": "Updated", "subscribed": "false"},
+            "type: is the text 'Updated'",
+        ),
+        ("type == 'unsub' && channel != 'sms'", {"type": "Unsub", "channel": "email"}, "type: is the text 'Unsub'"),
+        (
+            "type == 'unsub' && !(user.ok != `false`)",
+            {"type": "unsub", "user": {"ok": "false"}},
+            "user.ok: is the text",
+        ),
     ],
 )
 def test_the_right_value_in_another_case_or_of_another_type_is_quarantined(
@@ -257,6 +275,15 @@ def test_the_right_value_in_another_case_or_of_another_type_is_quarantined(
         ("status != `2` && status == '3'", {"status": "2"}),
         ("type == 'unsub' && list == 'main'", {"type": "unsub", "list": "other"}),
         ("tags[?name == 'unsub'] == `1`", {"tags": [], "name": "UNSUB"}),
+        ("given(at) && subscribed == `false`", {"subscribed": "false"}),
+        # The condition would not hold either if the value were as it is asked for.
+        ("contains(['Unsub', 'unsub'], type) && list == 'a'", {"type": "Unsub", "list": "b"}),
+        ("(on == `false` || on == 'false') && channel == 'email'", {"on": False, "channel": "sms"}),
+        ("type == 'unsub' && !(channel == 'SMS' || channel == 'sms')", {"type": "open", "channel": "SMS"}),
+        ("type == 'unsub' && !(channel == 'sms')", {"type": "Unsub", "channel": "SMS"}),
+        ("type == 'unsub' && channel != 'sms'", {"type": "Unsub", "channel": "SMS"}),
+        ("type == 'updated' && subscribed == `false`", {"type": "created", "subscribed": "false"}),
+        ("type == 'unsub' && contains(tags, 'x')", {"type": "Open", "list": "A"}),
     ],
 )
 def test_what_only_resembles_the_right_value_is_ignored(

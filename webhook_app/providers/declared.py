@@ -144,11 +144,10 @@ class DeclaredTranslator:
             raise ValidationError(f"{name} looks at {looked_at}, none of which is there; {keys_of(event)}")
 
     def _check_is_not_meant(self, event: dict[str, Any]) -> None:
-        """Raises where a condition compares with what is there, only in another case or of another type."""
+        """Raises where a condition would hold, were what it compares not in another case or of another type."""
         if self.declaration.known is None:
             for condition in filter(None, (self.declaration.opt_out, self.declaration.opt_in)):
-                for comparison in condition.comparisons:
-                    comparison.check(event)
+                condition.check_is_not_meant(event)
 
     def _check_is_known(self, event: dict[str, Any]) -> None:
         """Raises `UnknownType`: it may be the ESP's new word for an opt-out, or an old one written otherwise."""

@@ -8,6 +8,7 @@ import re
 import textwrap
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
+from itertools import islice, product
 from typing import Any
 
 import jmespath
@@ -47,6 +48,9 @@ class MoreFunctions(Functions):
 
 #: So much of an expression stands in the reason of what is quarantined.
 NAMED_BY = 80  # characters
+
+#: So many ways to read an event's values as those of a condition are tried; there are two or three.
+MAX_MEANINGS = 50
 
 _OPTIONS = jmespath.Options(custom_functions=MoreFunctions())
 
@@ -128,25 +132,37 @@ class FieldComparison:
     comparator: str
     literal: str | float
 
-    def check(self, event: Any) -> None:
-        """Raises `ValidationError` where the field holds the value in another case or of another type."""
-        found = event
+    def is_near(self, event: Any) -> bool:
+        """Whether the field holds the value, if need be in another case or of another type."""
+        found = self._found(event)
+        return (
+            self.comparator in ("eq", "ne")
+            and isinstance(found, str | int | float)
+            and _written(found) == _written(self.literal)
+        )
+
+    def differs(self, event: Any) -> bool:
+        return _quoted(self._found(event)) != _quoted(self.literal)
+
+    def meant(self, event: dict[str, Any]) -> dict[str, Any]:
+        """The event with the value as it stands in the condition."""
+        *parents, last = self.field
+        inner = copy = dict(event)
+        for step in parents:
+            inner[step] = inner = dict(inner[step])
+        inner[last] = self.literal
+        return copy
+
+    def mistake(self, event: Any) -> ValidationError:
+        found, name = self._found(event), ".".join(self.field)
+        both_texts = isinstance(found, str) and isinstance(self.literal, str)
+        right = f"lower({name}) == '{_written(found)}'" if both_texts else f"{name} == {_quoted(found)}"
+        return ValidationError(f"is {_told(found)}, compared with {_told(self.literal)}; write {right}", name)
+
+    def _found(self, event: Any) -> Any:
         for step in self.field:
-            found = found.get(step) if isinstance(found, dict) else None
-        if (
-            self.comparator != "eq"
-            or not isinstance(found, str | int | float)
-            or _written(found) != _written(self.literal)
-        ):
-            return
-        kinds = {
-            bool if isinstance(one, bool) else str if isinstance(one, str) else float for one in (found, self.literal)
-        }
-        if len(kinds) == 1 and found == self.literal:
-            return
-        name = ".".join(self.field)
-        right = f"lower({name}) == '{_written(found)}'" if kinds == {str} else f"{name} == {_quoted(found)}"
-        raise ValidationError(f"is {_told(found)}, compared with {_told(self.literal)}; write {right}", name)
+            event = event.get(step) if isinstance(event, dict) else None
+        return event
 
 
 def _written(value: str | float) -> str:
@@ -189,15 +205,35 @@ class Condition(Path):
 
         Not where it says so plainly, by `true`.
         """
-        try:
-            return not self.is_constant and self.holds({"": None})
-        except ValidationError:
-            return False
+        return not self.is_constant and self._may_hold({"": None})
 
     def holds_by_absence(self) -> Iterator[str]:
         """Parts that hold because something is absent, and may change the consent of whoever's event lacks it."""
         tree = self._compiled.parsed
         yield from dict.fromkeys((*_asks_for_null(tree), *_held_by_absence(tree, frozenset())))
+
+    def check_is_not_meant(self, event: dict[str, Any]) -> None:
+        """Raises `ValidationError` where it only does not hold because of a value in another case or of another type.
+
+        For an event of which it does not hold.
+        """
+        near: dict[tuple[str, ...], dict[str, FieldComparison]] = {}
+        # What stands there as it is asked for comes first: it is changed only where nothing else helps.
+        for one in sorted(filter(lambda one: one.is_near(event), self.comparisons), key=lambda one: one.differs(event)):
+            near.setdefault(one.field, {})[_quoted(one.literal)] = one
+        for chosen in islice(product(*(choices.values() for choices in near.values())), MAX_MEANINGS):
+            changed = [one for one in chosen if one.differs(event)]
+            meant = event
+            for one in changed:
+                meant = one.meant(meant)
+            if changed and self._may_hold(meant):
+                raise changed[0].mistake(event)
+
+    def _may_hold(self, value: Any) -> bool:
+        try:
+            return self.holds(value)
+        except ValidationError:
+            return False
 
     def holds(self, value: Any) -> bool:
         result = self.find(value)
