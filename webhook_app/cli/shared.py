@@ -117,10 +117,11 @@ class PointInTime(click.ParamType[datetime]):
         try:
             if found := self._SPAN.fullmatch(text):
                 return datetime.now(UTC) - timedelta(seconds=int(found[1]) * self._SECONDS[found[2].lower()])
-            with suppress(ValueError):
-                # Any year: nothing is older than the first one that an event's own time may have.
-                moment = datetime.fromisoformat(text)
-                return moment if moment.tzinfo else moment.replace(tzinfo=UTC)
+            if "-" in text or len(text) == len("20260131"):  # other digits alone are Unix time
+                with suppress(ValueError):
+                    # Any year: nothing is older than the first one that an event's own time may have.
+                    moment = datetime.fromisoformat(text)
+                    return moment if moment.tzinfo else moment.replace(tzinfo=UTC)
             return Timestamp().deserialize(text)
         except (ValidationError, OverflowError):
             self.fail("must be a time like 2026-01-31, or a span like 30d or 48h", param, ctx)
