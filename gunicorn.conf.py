@@ -6,8 +6,9 @@ import socket
 import sys
 import tempfile
 from contextlib import ExitStack
-from functools import cache, partial
-from typing import IO, Any
+from functools import partial
+from pathlib import Path
+from typing import Any
 
 import structlog
 
@@ -53,12 +54,9 @@ def pre_fork(server: object, worker: object) -> None:
 
 
 _until_exit = ExitStack()
-
-
-@cache
-def _alerts_lock() -> IO[bytes]:
-    """Whichever web process holds the lock on it tells the alerts."""
-    return tempfile.TemporaryFile()
+#: Whichever web process holds the lock on it tells the alerts. Made in the master, anew at each reload.
+_alerts_lock, _path = tempfile.mkstemp()
+Path(_path).unlink()
 
 
 def post_worker_init(worker: Any) -> None:
@@ -69,7 +67,7 @@ def post_worker_init(worker: Any) -> None:
     from webhook_app.cli.alerting import alerting, is_first
 
     with worker.wsgi.app_context():
-        _until_exit.enter_context(alerting(is_our_turn=partial(is_first, _alerts_lock())))
+        _until_exit.enter_context(alerting(is_our_turn=partial(is_first, _alerts_lock)))
 
 
 def worker_exit(server: object, worker: object) -> None:
@@ -79,7 +77,6 @@ def worker_exit(server: object, worker: object) -> None:
 
 def on_starting(server: object) -> None:
     """Prepare what the workers share. SQLite needs no set-up: make and migrate it while no worker can race for it."""
-    _alerts_lock()  # one for all, so before the first of them is forked
     url = Settings.from_environment().database_url
     if not url.startswith("sqlite"):
         return

@@ -145,6 +145,11 @@ def test_a_worker_that_is_only_restarted_is_no_alert_and_a_dead_one_is(watch: Wa
     assert watch.look(after=WELL_FOR + 15) == ["shop: all is well again"]
 
 
+def test_what_is_over_when_it_would_have_been_told_is_no_alert(watch: Watch) -> None:
+    assert [watch.look(NO_WORKER) for _ in range(7)] == [[]] * 7  # for 90 seconds
+    assert [watch.look() for _ in range(8)] == [[]] * 8
+
+
 @contextmanager
 def locked(url: str) -> Iterator[None]:
     """Somebody else holds what the alerts are written to."""

@@ -345,6 +345,18 @@ def test_a_value_that_breaks_the_database_is_no_stack_trace(intake: Intake, data
 # ---------------------------------------------------------------- by the server's clock
 
 
+def test_what_has_no_time_gets_none_from_what_is_stored_with_it(database: Database) -> None:
+    made_up = replace(change("test@example.com"), is_test=True)
+    added = Intake(database).add(
+        "sendgrid",
+        changes=[(change(), b"{}"), (made_up, b'{"test":1}')],
+        quarantined=[("no address", b'{"email":1}')],
+    )
+    assert (added.accepted, added.quarantined, added.tests) == (1, 1, 1)
+    found = {row.state: (row.occurred_at is None, row.settled_at is None) for row in rows(database)}
+    assert found == {"pending": (False, True), "quarantined": (True, True), "test": (False, False)}
+
+
 @pytest.mark.parametrize("database_url", ["postgresql"], indirect=True)
 def test_the_newest_change_counts_also_where_the_machine_that_stores_it_is_slow(
     database: Database, monkeypatch: pytest.MonkeyPatch

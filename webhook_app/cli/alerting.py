@@ -4,7 +4,6 @@ import fcntl
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
 from functools import partial
-from typing import IO
 
 import structlog
 from flask import current_app
@@ -37,8 +36,8 @@ def alerting(
     )
 
 
-def is_first(file: IO[bytes]) -> bool:
-    """Whether this process holds the lock on a file, or gets it now; the system takes it back when the process ends.
+def is_first(file: int) -> bool:
+    """Whether this process holds the lock on an open file, or gets it now. Its end gives it back.
 
     Several processes may have inherited the same open file: such a lock belongs to a process.
     """

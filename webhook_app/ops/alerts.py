@@ -17,7 +17,7 @@ from typing import Any
 from urllib.parse import urlsplit
 
 import structlog
-from sqlalchemy import delete, select, update
+from sqlalchemy import delete, or_, select, update
 
 from webhook_app.egress import Egress
 from webhook_app.ops.status import DATABASE, Finding
@@ -82,9 +82,13 @@ class Alerts:
             connection.execute(recovered.values(well=True, due_at=now, tries=0))
 
     def due(self) -> list[Any]:
-        """What has to be told, taken by this worker: another tells it only when this one has not by `RETRY_AFTER`."""
+        """What has to be told, taken by this worker: another tells it only when this one has not by `RETRY_AFTER`.
+
+        Not what was not seen any more when somebody last looked: it may be over before it was told.
+        """
         now = seconds_to_micros(self._clock())
-        mine = update(alerts).where(alerts.c.due_at <= now, alerts.c.tries < TRIES)
+        is_so = or_(alerts.c.well, alerts.c.seen_at > now - seconds_to_micros(2 * LOOK_EVERY))
+        mine = update(alerts).where(alerts.c.due_at <= now, alerts.c.tries < TRIES, is_so)
         values = {"due_at": now + seconds_to_micros(RETRY_AFTER), "tries": alerts.c.tries + 1}
         with self._database.write() as connection:
             return list(connection.execute(mine.values(values).returning(alerts)).all())

@@ -24,9 +24,11 @@ _TYPES = {bytes: "bytea", str: "text", int: "bigint"}
 #: the slower of them stores would count as the older one.
 WHEN_STORED = 2**61  # microseconds
 #: By the server's clock, for what says that it comes later. A version is a time and, in its last bit, the action.
-_DATED = {name: f"least({name}, clock.now)" for name in ("received_at", "occurred_at", "settled_at")} | {
-    "version": "least(version, clock.now * 2 + (version & 1))"
-}
+#: What has no time keeps none.
+_DATED = {
+    name: f"CASE WHEN {name} > clock.now THEN clock.now ELSE {name} END"
+    for name in ("received_at", "occurred_at", "settled_at")
+} | {"version": "least(version, clock.now * 2 + (version & 1))"}
 
 
 def insert_events(connection: Connection, rows: Sequence[NewRow], *, due_at: str) -> list[bool]:

@@ -31,8 +31,8 @@ from webhook_app.outbox.times import seconds_to_micros
 #: When a lost request of the opposite action might still undo what was told, it is told again after so long.
 REPEAT_AFTER = 30.0  # seconds
 
-#: So many failed attempts to tell a section an event are kept, the first ones, and the newest: an outage of three days
-#: would fill the database.
+#: So many of the first failed attempts to tell a section an event are kept, and as many of the last: an outage of three
+#: days would fill the database. The last ones show that it goes on.
 KEPT_ATTEMPTS = 10
 
 #: What each attempt says, by its type. Times are in microseconds from now.
@@ -94,12 +94,12 @@ _LOCKED = (
 _DIALECTS: Mapping[str, Any] = {"sqlite": sqlite.dialect(paramstyle="named"), "postgresql": psycopg.dialect()}  # type: ignore[no-untyped-call]
 
 
-#: What lies between the first ones and the newest. Not by `ORDER BY … LIMIT`: PostgreSQL might look for an event's rows
+#: What lies between the first and the last ones. Not by `ORDER BY … LIMIT`: PostgreSQL might look for an event's rows
 #: in the order of all.
 _FORGET_MIDDLE = text(
     "DELETE FROM attempts WHERE id IN (SELECT id FROM (SELECT id, outcome, row_number() OVER (ORDER BY id) AS place,"
     " count(*) OVER () AS total FROM attempts WHERE event_id = :sent_event AND section = :of_section) AS numbered"
-    " WHERE place > :kept AND place < total AND outcome <> 'delivered')"
+    " WHERE place > :kept AND place <= total - :kept AND outcome <> 'delivered')"
 ).bindparams(kept=KEPT_ATTEMPTS)
 
 
@@ -128,7 +128,7 @@ class Settling:
         return self._deliver(connection, rows, locking)
 
     def fail(self, connection: Connection, rows: Sequence[Row], *, locking: Sequence[bytes]) -> int:
-        """Write attempts down that failed; the rest as of `deliver`. Of many the first ones and the newest are kept."""
+        """Write attempts down that failed; the rest as of `deliver`. Of many the first and the last ones are kept."""
         held = self._fail(connection, rows, locking)
         # Those that burn no try are not counted: of a paused section one is tried now and then.
         often = [row for row in rows if row["tries"] >= KEPT_ATTEMPTS or not row["burnt"]]

@@ -16,6 +16,8 @@ WORKER_SILENCE = 30.0  # seconds after which a worker that has not reported is d
 LAST_ATTEMPTS = 20
 #: So many of all sections' attempts are looked through for the last ones of each.
 LOOKED_THROUGH = 1000
+#: So many of those who wait are looked through for the oldest that counts; behind a longer backfill it is not known.
+WAITING_LOOKED_THROUGH = 10_000
 ATTEMPT_FORGOTTEN = 900.0  # seconds after which an attempt says nothing about how things are
 
 
@@ -38,7 +40,7 @@ class Status:
 def status(
     database: Database, clock: Callable[[], float] | None = None, *, sections: Collection[str] | None = None
 ) -> Status:
-    """Costs the same however many rows there are, but for those that are left out of `oldest_waiting`.
+    """Costs the same however many rows there are.
 
     `sections` are those that are, None for any; `clock` gives seconds since 1970, for tests.
 
@@ -46,13 +48,22 @@ def status(
     """
     now = Time(database, clock).now
     waits = and_(consents.c.due_at.is_not(None), is_configured(sections))
-    told = consents.c.told_version
+    is_first_told = and_(
+        consents.c.in_doubt.op("&")(LATE) == 0, func.coalesce(consents.c.told_version, -1) != consents.c.version
+    )
+    first = (
+        select(consents.c.event_id, is_first_told.label("counts"))
+        .where(waits)
+        .order_by(consents.c.event_id)
+        .limit(WAITING_LOOKED_THROUGH)
+        .subquery()
+    )
     # In the order of the index, and with the row of the log: one that is gone has nothing to tell.
     oldest = (
         select(events.c.received_at)
-        .join_from(consents, events, events.c.id == consents.c.event_id)
-        .where(waits, consents.c.in_doubt.op("&")(LATE) == 0, func.coalesce(told, -1) != consents.c.version)
-        .order_by(consents.c.event_id)
+        .join_from(first, events, events.c.id == first.c.event_id)
+        .where(first.c.counts)
+        .order_by(first.c.event_id)
         .limit(1)
     )
     # In order as well, or PostgreSQL might read the whole table.
