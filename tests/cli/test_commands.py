@@ -316,7 +316,7 @@ def test_the_web_process_loads_no_command_and_nothing_of_development(tmp_path: P
 def test_a_dotenv_of_a_folder_above_is_not_taken_for_ours(tmp_path: Path) -> None:
     """Our tables would be made in another application's database."""
     other = tmp_path / "other.db"
-    (tmp_path / ".env").write_text(f"DATABASE_URL=sqlite:///{other}\nTITLE=Shop\n")
+    (tmp_path / ".env").write_text(f"DATABASE_URL=sqlite:///{other}\nPORT\nTITLE=Shop\n")
     folder = tmp_path / "receiver"
     folder.mkdir()
     checkout(folder)
@@ -330,6 +330,11 @@ def test_a_dotenv_of_a_folder_above_is_not_taken_for_ours(tmp_path: Path) -> Non
     assert refused.returncode == 1
     (line,) = refused.stderr.splitlines()
     assert line.startswith(f"Cannot start: DATABASE_URL would come from {tmp_path}/.env, which is not of this folder")
+    assert line.endswith("or set FLASK_SKIP_DOTENV=1 and FLASK_APP=webhook_app")
+    # Which to Flask means that it is not skipped.
+    assert upgrade(FLASK_SKIP_DOTENV="0").stderr == refused.stderr
+    assert not other.exists()
+    assert upgrade(FLASK_SKIP_DOTENV="1", FLASK_APP="webhook_app").returncode == 0
     assert not other.exists()
     # What the environment says comes first anyway.
     assert upgrade(DATABASE_URL=f"sqlite:///{tmp_path}/ours.db").returncode == 0
@@ -337,6 +342,26 @@ def test_a_dotenv_of_a_folder_above_is_not_taken_for_ours(tmp_path: Path) -> Non
     assert upgrade().returncode == 0
     assert (folder / "instance" / "outbox.db").exists()
     assert not other.exists()
+
+
+@pytest.mark.parametrize("given", [["flask"], ["flask", "--env-file", "../.env"]], ids=["environment", "option"])
+def test_what_was_given_on_purpose_may_be_in_a_dotenv_above_too(given: list[str], tmp_path: Path) -> None:
+    """`EnvironmentFile=/srv/app/.env` with `WorkingDirectory=/srv/app/current`, and `set -a; . ../.env`."""
+    url = f"sqlite:///{tmp_path}/ours.db"
+    (tmp_path / ".env").write_text(f"DATABASE_URL={url}\n")
+    folder = tmp_path / "current"
+    folder.mkdir()
+    done = subprocess.run(
+        [find(given[0]), *given[1:], "db", "upgrade"],
+        cwd=checkout(folder),
+        env=environment(**({"DATABASE_URL": url} if len(given) == 1 else {})),
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    assert (tmp_path / "ours.db").exists()
 
 
 def test_simulate_takes_no_proxy_and_no_netrc_of_the_environment(
