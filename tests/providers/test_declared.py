@@ -639,6 +639,15 @@ class TestCatalogueAndOwnFile:
         (hint,) = declare(toml + 'opt_in = "at != `null`"\n').hints
         assert hint == "opt_in holds of '', 0, 'null' and 0000-00-00, too, which are not null; write given(at)"
 
+    @pytest.mark.filterwarnings("ignore:deprecated string literal syntax")
+    def test_a_word_of_json_in_another_case_starts_with_a_hint(self, declare: Declare) -> None:
+        acme = declare(CONDITIONS + "'optout == `True`'\nquarantine = { odd = 'staff == `False`' }\n")
+        assert acme.hints == (
+            "opt_out compares with the text 'True'; for JSON's true write `true`",
+            "quarantine (odd) compares with the text 'False'; for JSON's false write `false`",
+        )
+        assert len(say(acme, {"optout": "True", "who": "a@b.de"}).changes) == 1
+
     def test_without_any_secret_everything_is_closed(self) -> None:
         providers = registry.build_providers(Settings(), {})
         assert len(providers) >= 23

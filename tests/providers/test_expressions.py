@@ -9,6 +9,9 @@ from marshmallow import ValidationError
 
 from webhook_app.providers.expressions import Condition, Path
 
+#: Texts in backticks: JMESPath takes them, and would rather have them in quotes.
+texts_in_backticks = pytest.mark.filterwarnings("ignore:deprecated string literal syntax")
+
 
 @pytest.mark.parametrize(
     ("text", "mistake"),
@@ -35,10 +38,8 @@ from webhook_app.providers.expressions import Condition, Path
         ("type == 'a' | type == 'u'", "write || for or"),
         ("contains(type, 'a') | b", "write || for or"),
         ("a && type == 'a' | !(b)", "write || for or"),
-        ("x == `True`", "holds `True`, which is no JSON; write `true`"),
-        ("x == `None`", "holds `None`, which is no JSON; write `null`"),
         ("x == `'true'`", "write `true`"),
-        ("type == `'u'`", "holds `'u'`, which is no JSON; write 'u'"),
+        ("type == `'u'`", "holds `'u'`, a text with its quotes; write 'u'"),
         ("contains(type, 'unsub') == 'true'", "gives true or false, with a text; leave 'true' out"),
     ],
 )
@@ -189,6 +190,7 @@ def test_whether_something_is_there_is_not_asked_by_null(text: str) -> None:
     assert line.endswith("write given(a.b)")
 
 
+@texts_in_backticks
 @pytest.mark.parametrize(
     "text",
     [
@@ -199,6 +201,14 @@ def test_whether_something_is_there_is_not_asked_by_null(text: str) -> None:
         "a || b | [0]",
         "a == 'x' && b | [0]",
         "b == '`x`'",
+        "b == `True`",
+        "b == `x`",
+        "b == ` x`",
+        "b == `it's`",
+        "b == `'`",
+        "type == 'a' | @ == `true`",
+        "type == 'a' | [@, b] | [0]",
+        "type == 'a' | `true`",
         'b == `"a\\`b"`',
         '"a b".c == `true`',
         "!(a.b)",
@@ -206,6 +216,26 @@ def test_whether_something_is_there_is_not_asked_by_null(text: str) -> None:
 )
 def test_what_only_looks_like_a_mistake(text: str) -> None:
     Path(text)
+
+
+@texts_in_backticks
+@pytest.mark.parametrize(
+    ("text", "hint"),
+    [
+        ("a == `True`", "compares with the text 'True'; for JSON's true write `true`"),
+        ("a == ` FALSE`", "compares with the text 'FALSE'; for JSON's false write `false`"),
+        ("a == `None`", "compares with the text 'None'; for JSON's null write `null`"),
+        ("a == `true` || a == ` gone` || a == 'True' || a == '`True`'", None),
+    ],
+)
+def test_a_text_that_may_be_meant_as_a_word_of_json_is_hinted_at(text: str, hint: str | None) -> None:
+    assert list(Condition(text).words_of_json()) == ([hint] if hint else [])
+
+
+@texts_in_backticks
+@pytest.mark.parametrize(("text", "value"), [("a == `True`", "True"), ("a == ` gone`", "gone"), ("a == `out`", "out")])
+def test_what_is_no_json_in_backticks_is_a_text(text: str, value: str) -> None:
+    assert Condition(text).holds({"a": value})
 
 
 @pytest.mark.parametrize(

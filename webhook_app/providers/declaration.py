@@ -301,14 +301,17 @@ def compile_declaration(table: Any, *, external_ids: bool, own: Collection[str] 
     loaded["probed_with"] = frozenset(loaded["probed_with"])
     verification = loaded["url_verification"]
     loaded["url_verification"] = UrlVerification(**verification) if verification else None
-    return Declaration(**loaded, hints=tuple(_held_by_absence(loaded, own)))
+    return Declaration(**loaded, hints=tuple(_hints({key: value for key, value in loaded.items() if key in own})))
 
 
-def _held_by_absence(loaded: Mapping[str, Any], own: Collection[str]) -> Iterator[str]:
-    """Hints, no mistakes: `channel != 'sms'` holds rightly where no channel is named, `consent != 'yes'` may not."""
-    for key in ("opt_out", "opt_in"):
-        if key in own and loaded[key] is not None:
-            yield from (f"{key} {line}" for line in loaded[key].holds_by_absence())
+def _hints(own: Mapping[str, Any]) -> Iterator[str]:
+    """No mistakes: `channel != 'sms'` holds rightly where no channel is named, `consent != 'yes'` may not."""
+    named = {**own, **{f"quarantine ({reason})": doubt for reason, doubt in own.get("quarantine", {}).items()}}
+    for key, value in named.items():
+        if isinstance(value, Condition):
+            yield from (f"{key} {line}" for line in value.words_of_json())
+            if key in ("opt_out", "opt_in"):
+                yield from (f"{key} {line}" for line in value.holds_by_absence())
 
 
 _TABLE = ProviderTable()

@@ -63,7 +63,7 @@ class Path:
     _compiled: Any = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
-        if mistakes := list(_texts_in_backticks(self.text)):
+        if mistakes := list(_quoted_twice(self.text)):
             raise ValueError("; ".join(mistakes))
         try:
             compiled: Any = jmespath.compile(self.text)
@@ -211,6 +211,12 @@ class Condition(Path):
         """Parts that hold because something is absent, and may change the consent of whoever's event lacks it."""
         tree = self._compiled.parsed
         yield from dict.fromkeys((*_asks_for_null(tree), *_held_by_absence(tree, frozenset())))
+
+    def words_of_json(self) -> Iterator[str]:
+        """Comparisons with `True`, which is a text that some senders write, and may be meant as JSON's."""
+        for word in dict.fromkeys(_texts_in_backticks(self.text)):
+            if right := _JSON_WORDS.get(word.lower()):
+                yield f"compares with the text '{word}'; for JSON's {right} write `{right}`"
 
     def check_is_not_meant(self, event: dict[str, Any]) -> None:
         """Raises `ValidationError` where it only does not hold because of a value in another case or of another type.
@@ -375,7 +381,7 @@ def _wrong_parts(node: Any) -> Iterator[str]:
     if node["type"] == "comparator":
         yield from _wrong_comparison(node["value"], *children)
         yield from _wrong_comparison(node["value"], *reversed(children))
-    if node["type"] == "pipe" and _is_truth(children[0]):
+    if node["type"] == "pipe" and _is_truth(children[0]) and _fields(children[1]) and not _asks_for_all(children[1]):
         yield "hands true or false on by |, which looks for a field in it; write || for or"
     if node["type"] == "subexpression" and children[0]["type"] == "not_expression":
         # It binds tighter than the dot: the path of a truth value, which is null.
@@ -427,6 +433,13 @@ def _wrong_comparison(comparator: str, side: Any, other: Any) -> Iterator[str]:
         yield f"compares lower() with '{side['value']}', which it never gives; write '{side['value'].strip().lower()}'"
     elif called in _TRUTH_FUNCTIONS:
         yield f"compares {called}(), which gives true or false, with a text; leave '{side['value']}' out"
+
+
+def _asks_for_all(node: Any) -> bool:
+    """Whether `@` stands in it."""
+    return node["type"] == "current" or any(
+        _asks_for_all(child) for child in node["children"] if isinstance(child, dict)
+    )
 
 
 def _is_truth(node: Any) -> bool:
@@ -505,16 +518,22 @@ _QUOTED = re.compile(r"'(?:\\.|[^'\\])*'|\"(?:\\.|[^\"\\])*\"|`((?:\\.|[^`\\])*)
 
 
 def _texts_in_backticks(text: str) -> Iterator[str]:
-    """JMESPath takes what is no JSON for a text, which is meant of `active`, but not of `True` or `'active'`."""
+    """What is no JSON there, which JMESPath takes for a text."""
     for found in _QUOTED.finditer(text):
-        if found[1] is None:
-            continue
-        try:
-            json.loads(found[1].replace("\\`", "`"))
-        except ValueError:
-            word = found[1].strip().strip("'")
-            if word == found[1] and word.lower() not in ("true", "false", "none", "nil", "null"):
-                continue
-            right = {"none": "null", "nil": "null"}.get(word.lower(), word.lower())
-            cure = f"`{right}`" if right in ("true", "false", "null") else f"'{word}'"
-            yield f"holds {found[0]}, which is no JSON; write {cure}"
+        if found[1] is not None:
+            try:
+                json.loads(found[1].replace("\\`", "`"))
+            except ValueError:
+                yield found[1].strip()
+
+
+def _quoted_twice(text: str) -> Iterator[str]:
+    for word in _texts_in_backticks(text):
+        if len(word) > 1 and word[0] == word[-1] == "'":
+            inner = word.strip("'")
+            cure = f"`{_JSON_WORDS[inner.lower()]}`" if inner.lower() in _JSON_WORDS else f"'{inner}'"
+            yield f"holds `{word}`, a text with its quotes; write {cure}"
+
+
+#: A word that may be meant as JSON → how JSON writes it.
+_JSON_WORDS = {"true": "true", "false": "false", "null": "null", "none": "null", "nil": "null"}
