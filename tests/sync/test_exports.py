@@ -344,14 +344,51 @@ def test_a_no_in_one_column_about_unsubscribes_leaves_the_yes_in_another_one(
 
 def test_who_stands_in_the_other_column_alone_takes_another_import(run: Run, app: Flask, tmp_path: Path) -> None:
     path = tmp_path / "list.csv"
-    path.write_text(f"{TWO_COLUMNS}a@b.de,true,false\nb@b.de,false,true\nc@b.de,false,true\nin@b.de,false,false\n")
+    path.write_text("Email,Opt-out: Sale,Opt-out: News\na@b.de,true,false\nb@b.de,false,true\nin@b.de,false,false\n")
     output = run(path, "--yes").output
-    assert 'say --only "Unsubscribed from all email=true"; --all-rows takes everybody. Opted out of email: ' in output
-    assert 'import the file again for these. To take those who did, say --only "Opted out of email: Mark' in output
-    assert run(path, "--yes", "--only", "Unsubscribed from all email=true").exit_code == 0
+    assert 'say --only "Opt-out: Sale=true"; --all-rows takes everybody. Opt-out: News may say it of others' in output
+    assert 'import the file again for these. To take those who did, say --only "Opt-out: News=true"' in output
+    assert run(path, "--yes", "--only", "Opt-out: Sale=true").exit_code == 0
     assert [row.identity_value for row in stored(app)] == ["a@b.de"]
-    assert run(path, "--yes", "--only", "Opted out of email: Marketing Information=true").exit_code == 0
-    assert [row.identity_value for row in stored(app)] == ["a@b.de", "b@b.de", "c@b.de"]
+    assert run(path, "--yes", "--only", "Opt-out: News=true").exit_code == 0
+    assert [row.identity_value for row in stored(app)] == ["a@b.de", "b@b.de"]
+
+
+@pytest.mark.parametrize(
+    ("header", "only"),
+    [
+        ("Unsubscribed from all email,Opted out of email: One to One", "Opted out of email: One to One=true"),
+        ("Unsubscribed,Opt-out: Sale", "Opt-out: Sale=true"),
+        ("Email Opt Out,Opt-out: Sale", "Opt-out: Sale"),
+        ("Is unsubscribed,Unsubscribed (Sale)", "Unsubscribed (Sale)=true"),
+        ("HasOptedOutOfEmail,Unsubscribed: Sale", "Unsubscribed: Sale=true"),
+    ],
+)
+def test_whoever_left_one_list_and_not_all_email_is_subscribed(
+    header: str, only: str, run: Run, app: Flask, tmp_path: Path
+) -> None:
+    path, everything = tmp_path / "list.csv", header.split(",")[0]
+    path.write_text(f"Email,{header}\nin-1@b.de,false,true\nin-2@b.de,false,true\n")
+    for arguments in ((), ("--only", only)):
+        output = run(path, "--yes", *arguments).output
+        assert f"has people who did not opt out. The column {everything} says: false 2." in output
+    path.write_text(f"Email,{header}\nin-1@b.de,false,true\nout-1@b.de,true,false\nin-2@b.de,false,false\n")
+    output = run(path, "--yes").output
+    assert f'say --only "{everything}=true"' in output
+    assert "import the file again" not in output, "who is left has left one list"
+    assert run(path, "--yes", "--only", only).exit_code == 1
+    assert run(path, "--yes", "--only", f"{everything}=true").exit_code == 0
+    assert [row.identity_value for row in stored(app)] == ["out-1@b.de"]
+
+
+@pytest.mark.parametrize("only", [(), ("--only", "Action=Unsubscribed")])
+def test_whoever_did_unsubscribe_and_is_not_unsubscribed_came_back(
+    only: tuple[str, ...], run: Run, app: Flask, tmp_path: Path
+) -> None:
+    path = tmp_path / "list.csv"
+    path.write_text("email,Action,Is unsubscribed\nin-1@b.de,Unsubscribed,no\nout-1@b.de,Unsubscribed,yes\n")
+    assert '--only "Is unsubscribed=yes"' in run(path, "--yes", *only).output
+    assert stored(app) == []
 
 
 @pytest.mark.parametrize("only", [(), ("--only", "unsubscribed_at")])
@@ -401,10 +438,10 @@ def test_a_column_whose_title_is_there_twice_is_named_by_its_place(run: Run, app
     assert "no column #4; there are: Email, Email, date" in run(path, "--yes", "--email", "#4").output
     assert run(path, "--yes", "--email", "#2").exit_code == 0
     assert [row.identity_value for row in stored(app)] == ["out@b.de"]
-    path.write_text("email,Unsubscribed,Unsubscribed\na@b.de,true,false\nin@b.de,false,false\n")
+    path.write_text("email,Opt-out: Sale,Opt-out: Sale\na@b.de,true,false\nin@b.de,false,false\n")
     assert 'say --only "#2=true"' in run(path, "--yes").output
-    result = run(path, "--yes", "--only", "Unsubscribed=true")
-    assert '2 columns are called Unsubscribed: name one by its place, "#2=true" or "#3=true"' in result.output
+    result = run(path, "--yes", "--only", "Opt-out: Sale=true")
+    assert '2 columns are called Opt-out: Sale: name one by its place, "#2=true" or "#3=true"' in result.output
     assert run(path, "--yes", "--only", "#2=true").exit_code == 0
     assert [row.identity_value for row in stored(app)] == ["a@b.de", "out@b.de"]
     path.write_text("email,left at,left at\na@b.de,2025-01-01,2025-01-02\n")

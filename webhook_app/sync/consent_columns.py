@@ -98,6 +98,12 @@ _NEGATIVE = re.compile(
     r"unsub|opt(ed)? ?out|optout|black ?list|block ?list|suppress|do not|abmeld|abgemeldet|widerruf|d[ée]sabonn"
     r"|d[ée]sinscri|disiscri|\bbaja\b|uitgeschreven|afgemeld|wypis|avprenumer|frameld"
 )
+#: Of these, columns about all email there is: a no in one is somebody who is still there, whatever another column says.
+_OF_EVERYTHING = re.compile(
+    r".*\b(all|everything|global(ly)?)\b.*"
+    r"|((is|has|was|been|user|contact|customer|from|of|e ?mails?|mails?|send|status|flag"
+    rf"|({_NEGATIVE.pattern})\w*)( |$))+"
+)
 #: Columns that tell that somebody came back: whether before or after they left, two times may say, and a file may not.
 _CAME_BACK = re.compile(r"\bre ?(subscri|opt|activat|join)|wieder ?angemeldet")
 #: Columns in which a yes is no opt-out for sure, and a no may be anything.
@@ -200,6 +206,11 @@ class Column:
     @property
     def name(self) -> str:
         return plain(self.title)
+
+    @property
+    def is_of_everything(self) -> bool:
+        """Whether it is about unsubscribes from all email, and not from one list or kind."""
+        return self.is_negative and _OF_EVERYTHING.fullmatch(self.name) is not None
 
     @property
     def to_type(self) -> str:
@@ -354,13 +365,15 @@ def check_columns(columns: Iterable[Column], only: Sequence[Only], *, used: Iter
     if is_known and proving:
         # It is a list of opt-outs, and says when each was: what somebody typed as their reason takes nobody out of it.
         about = [column for column in about if not column.is_free_text]
-    # A time or a reason tells that somebody left, and not that they are still away: a "no" beside it counts.
-    is_said = any(not (column.is_time or column.is_reason) for column in (*proving, *choosing))
+    # A time, a reason or what somebody did tells that they left, and not that they are still away: a "no" counts.
+    is_said = any(one.is_negative and not (one.is_time or one.is_reason) for one in (*proving, *choosing))
     doubtful = [column for column in about if _is_doubtful(column, is_proven=is_proven, is_said=is_said)]
     if doubtful:
         best = max(doubtful, key=_tells_how_much)
+        # Whom a column about everything says to be still there, no other choice can opt out.
+        is_final = bool(only) or any(one.is_of_everything and Said.IN in one.said for one in doubtful)
         further = [column for column in doubtful if column is not best and column.is_negative and not column.is_time]
-        raise NotOptOuts(_advice(best, [] if only else further, is_filtered=bool(only)))
+        raise NotOptOuts(_advice(best, [] if is_final else further, is_filtered=bool(only)))
     if not (about or choosing or is_known):
         others = [column for column in columns if column.place not in set(used) and not column.is_reason]
         _check_others(others, is_filtered=bool(only))
@@ -369,16 +382,16 @@ def check_columns(columns: Iterable[Column], only: Sequence[Only], *, used: Iter
 def _tells_how_much(column: Column) -> tuple[bool, bool, bool, int]:
     """Which of several columns is to choose by: one that says who opted out; rather of all than of one list."""
     out = column.said.get(Said.OUT, 0)
-    return out > 0, not column.is_time, "all" in column.name.split(), out
+    return out > 0, not column.is_time, column.is_of_everything, out
 
 
 def _is_doubtful(column: Column, *, is_proven: bool, is_said: bool) -> bool:
     """Whether somebody in it has not opted out; or may not have, where no other column proves it.
 
-    A "no" in a column about unsubscribes says only that it was not by this list, where another column says who left.
+    A "no" in a column about one list says only that it was not this one, where another column says who left.
     """
-    said = column.said
-    if (Said.IN in said and not (is_said and column.is_negative)) or Said.NOT_ASKED in said:
+    said, is_excused = column.said, is_said and column.is_negative and not column.is_of_everything
+    if (Said.IN in said and not is_excused) or Said.NOT_ASKED in said:
         return True
     return Said.UNKNOWN in said and not is_proven
 
