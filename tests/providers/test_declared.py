@@ -355,11 +355,6 @@ def test_forms_are_nested_by_their_brackets(declare: Declare) -> None:
         ("email = []\n", "email: must be a text in quotes, or a list of them"),
         ('email = ["a", 5]\n', "email: must be a text in quotes that is not empty"),
         ('email = ["a", "b c"]\n', "email: is no JMESPath expression"),
-        (
-            'email = "a"\nbody = "form"\nopt_in = "a.active == `true`"\n',
-            "opt_in: compares a.active with `true`, but everything in a form is a text; write 'true'",
-        ),
-        ('email = "a"\nbody = "form"\nignore = "list > `2`"\n', "ignore: compares list with `2`"),
         ('email = "a"\nbody = "xml"\n', "body: must be one of: json, form, any"),
         ('email = "a"\ntime_zone = "Europe/Berlin"\n', "time_zone: has no meaning without time"),
         ('email = "a"\ntime = "t"\ntime_zone = "Mars"\n', "time_zone: is no time zone; write it like Europe/Berlin"),
@@ -647,6 +642,16 @@ class TestCatalogueAndOwnFile:
             "quarantine (odd) compares with the text 'False'; for JSON's false write `false`",
         )
         assert len(say(acme, {"optout": "True", "who": "a@b.de"}).changes) == 1
+
+    def test_what_no_form_holds_but_json_may_starts_with_a_hint(self, declare: Declare) -> None:
+        toml = CONDITIONS + "'optin == `0`'\nignore = 'a.list > `2`'\n"
+        assert declare(toml).hints == declare(toml + "body = 'any'\n").hints == ()
+        acme = declare(toml + "body = 'form'\n")
+        assert acme.hints == (
+            "ignore compares a.list with `2`, but everything in a form is a text; for that write '2'",
+            "opt_out compares optin with `0`, but everything in a form is a text; for that write '0'",
+        )
+        assert len(say(acme, {"optin": 0, "who": "a@b.de"}).changes) == 1
 
     def test_without_any_secret_everything_is_closed(self) -> None:
         providers = registry.build_providers(Settings(), {})

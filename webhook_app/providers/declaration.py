@@ -239,17 +239,6 @@ class ProviderTable(Table):
         _check_asks(data, "skip", "ignore", "also_ignore", "opt_out", "opt_in", "is_test")
 
     @validates_schema(skip_on_field_errors=False)
-    def _compares_texts_in_forms(self, data: Any, **_: Any) -> None:
-        if data.get("body") != "form" or data.get("json_in"):
-            return
-        for key in ("ignore", "also_ignore", "opt_out", "opt_in", "is_test"):
-            for comparison in getattr(data.get(key), "comparisons", ()):
-                if not isinstance(comparison.literal, str):
-                    value, name = json.dumps(comparison.literal), ".".join(comparison.field)
-                    line = f"compares {name} with `{value}`, but everything in a form is a text; write '{value}'"
-                    raise ValidationError(line, key)
-
-    @validates_schema(skip_on_field_errors=False)
     def _leaves_room_for_changes(self, data: Any, **_: Any) -> None:
         earlier: dict[str, str] = {}
         for key in ("ignore", "also_ignore", "opt_out", "opt_in"):
@@ -301,17 +290,27 @@ def compile_declaration(table: Any, *, external_ids: bool, own: Collection[str] 
     loaded["probed_with"] = frozenset(loaded["probed_with"])
     verification = loaded["url_verification"]
     loaded["url_verification"] = UrlVerification(**verification) if verification else None
-    return Declaration(**loaded, hints=tuple(_hints({key: value for key, value in loaded.items() if key in own})))
+    return Declaration(**loaded, hints=tuple(_hints(loaded, own)))
 
 
-def _hints(own: Mapping[str, Any]) -> Iterator[str]:
+def _hints(loaded: Mapping[str, Any], own: Collection[str]) -> Iterator[str]:
     """No mistakes: `channel != 'sms'` holds rightly where no channel is named, `consent != 'yes'` may not."""
-    named = {**own, **{f"quarantine ({reason})": doubt for reason, doubt in own.get("quarantine", {}).items()}}
-    for key, value in named.items():
-        if isinstance(value, Condition):
-            yield from (f"{key} {line}" for line in value.words_of_json())
-            if key in ("opt_out", "opt_in"):
-                yield from (f"{key} {line}" for line in value.holds_by_absence())
+    conditions = {key: loaded[key] for key in own if isinstance(loaded.get(key), Condition)}
+    if "quarantine" in own:
+        conditions |= {f"quarantine ({reason})": doubt for reason, doubt in loaded["quarantine"].items()}
+    is_form = loaded["body"] == "form" and not loaded["json_in"]
+    for key, asked in sorted(conditions.items()):
+        lines = [*asked.words_of_json(), *(_compared_in_a_form(asked) if is_form else ())]
+        if key in ("opt_out", "opt_in"):
+            lines += asked.holds_by_absence()
+        yield from (f"{key} {line}" for line in lines)
+
+
+def _compared_in_a_form(asked: Condition) -> Iterator[str]:
+    for comparison in asked.comparisons:
+        if not isinstance(comparison.literal, str):
+            value, name = json.dumps(comparison.literal), ".".join(comparison.field)
+            yield f"compares {name} with `{value}`, but everything in a form is a text; for that write '{value}'"
 
 
 _TABLE = ProviderTable()
