@@ -226,7 +226,8 @@ SOMETHING_ELSE = [
         "SMS, not email",
     ),
     *("Unsubscribed from text messages", "unsubscribed: mobile", "SMS-Abmeldung", "Push-Abmeldung", "sms", "push"),
-    *("Unsubscribed from List", "unsubscribed from list: Sale", "Removed from this list"),
+    *("Unsubscribed from List", "unsubscribed from list: Sale", "Opted out of one list"),
+    *("Opted out of marketing calls", "phone opt-out", "Unsubscribed: phone, post"),
     *("Unsubscribed: no", "unsubscribed=false", "Opted out: 0", "Opt-out (nein)", "Unsubscribed from all email: No"),
     *("spam: no", "feedback_type=not-spam", "not-spam", "Not a complaint", "no complaints"),
 ]
@@ -274,6 +275,39 @@ def test_whoever_left_email_and_another_channel_has_left_email(
     assert len(stored(app)) == len(ASKED)
 
 
+PEOPLE_SAID = [
+    *("Please take me off this list", "Too much spam, boring content", "You are spam, I blocked you"),
+    *("opt out, I hate calls", "no longer on mobile", "Removed from the list", "SPAM: user blocked sender"),
+    *("Opt out of this list, you bore me", "unsubscribed from the list because of spam", "I reject your spam message"),
+    *("Opt out. Calls are a nuisance", "I unsubscribed, the line is busy", "spam, blocked"),
+]
+SAID_HOW = [
+    *("Unsubscribed by support call", "Unsubscribed by phone call", "Unsubscribed (text link)"),
+    *("Opted out (mobile app)", "Unsubscribed on a mobile", "opted out in text", "Unsubscribed from mobile app"),
+]
+
+
+@pytest.mark.parametrize("title", ["reason", "Unsubscribe reason"])
+def test_what_a_person_gives_as_the_reason_is_no_word_of_a_server_or_a_channel(
+    title: str, run: Run, app: Flask, tmp_path: Path
+) -> None:
+    path = tmp_path / "list.csv"
+    lines = [f'out-{number}@b.de,"{value}"' for number, value in enumerate((*PEOPLE_SAID, *SAID_HOW))]
+    path.write_text("\n".join([f"email,{title}", *lines, ""]))
+    result = run(path, "--yes")
+    assert result.exit_code == 0, result.output
+    assert len(stored(app)) == len(lines)
+
+
+def test_how_somebody_opted_out_is_not_what_they_opted_out_of(run: Run, app: Flask, tmp_path: Path) -> None:
+    path = tmp_path / "list.csv"
+    lines = [f"out-{number}@b.de,{value}" for number, value in enumerate(SAID_HOW)]
+    path.write_text("\n".join(["email,Status", *lines, ""]))
+    result = run(path, "--yes")
+    assert result.exit_code == 0, result.output
+    assert len(stored(app)) == len(SAID_HOW)
+
+
 SERVERS_SAID = [
     *("550 5.7.1 Message rejected as spam", "554 blocked using zen.spamhaus.org", "550-5.7.1 likely unsolicited: spam"),
     *(
@@ -288,6 +322,8 @@ SERVERS_SAID = [
         "Spam message rejected",
         "hit a spam trap",
         "Spam detected",
+        "Content was blocked as spam",
+        "Host rejected it as spam",
     ),
     *("smtp; 550 user unsubscribed", "550 5.1.1 opted out", "554: Blocked for abuse, see https://b.de/unsubscribe"),
 ]

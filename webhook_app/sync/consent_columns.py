@@ -55,17 +55,22 @@ _NOT_ASKED = re.compile(
     r"|role( account| based| address)?|spam ?trap.*|disposable.*|.*quota.*"
     r"|.*(unknown|not exist|not an address|no such|bad domain|mailbox|mail domain).*"
 )
-#: Other channels than email, by a word that means nothing else; and by one that does so beside an opt-out, but not
-#: behind "by": `unsubscribed by phone` says how, `unsubscribed from phone` from what.
+#: Other channels than email, by a word that means nothing else; and by one that does so only as what somebody has left:
+#: `Opted out of calls`, `Opt-out: phone`. `Unsubscribed by phone call` says how.
 _CHANNELS = r"(sms\w*|mms|push|whats ?app|viber|fax|direct mail|text messag\w*)"
-_CHANNELS_PERHAPS = (
-    r"(?<!by )(?<!via )(?<!on )(?<!per )\b(phone|telephone|telefon|mobile|text|voice|calls?|postal|post|line)"
-)
+_CHANNELS_PERHAPS = r"(phone|telephone|telefon|mobile|text|voice|calls?|postal|post|line)"
+_LEFT = r"\b(un ?sub\w*|opt(ed)? ?outs?|abgemeldet|abmeld\w*)"
 _NAMES_CHANNEL = re.compile(
-    rf"\b{_CHANNELS}\b|^(?=.*(\bun ?sub|\bopt(ed)? ?out|\babgemeldet|\babmeld)).*{_CHANNELS_PERHAPS}\b"
+    rf"\b{_CHANNELS}\b"
+    rf"|{_LEFT} (from|of|for|von|für)( (the|all|any|our|your|marketing|sales|phone|mobile|voice))*"
+    rf" {_CHANNELS_PERHAPS}\b(?! (app|link|page|site))"
+    rf"|{_LEFT} {_CHANNELS_PERHAPS}(?=$|,| (and|or|und|&|\+) )|^{_CHANNELS_PERHAPS} {_LEFT}$"
 )
-#: Of several lists there are, one was left.
-_NAMES_LIST = re.compile(r"\b(from|of|off) ((the|this|that|a|one) )?(single )?list\b")
+#: Of several lists there are, one was left. In a sentence it may be all of them: `Opt out of this list, you bore me`.
+_NAMES_LIST = re.compile(
+    rf"{_LEFT} (from|of) ((the|this|that|a|one) )?(single )?list\b(?!.*\b(i|you|your|me|my|we|it|is|was|because"
+    r"|since|as|too|please|never|not|no|so|but|due|thanks?|boring|spam)\b)[^,;!?]{0,60}$"
+)
 #: `all sms` are not all channels.
 _NAMES_EMAIL = re.compile(
     r"(?<!not )(?<!direct )\b((e ?)?mails?|channels|everything|both"
@@ -79,9 +84,11 @@ _BOUNCE_CODE = re.compile(r"[45] \d{1,3} \d{1,3}\b.*")
 #: A code alone may be the number of a list; codes of three numbers behind it are always a server's.
 _SMTP_REPLY = re.compile(r"[245]\d\d (?=.*[^\W\d_]{2}).*|.*\b[45]\d\d [45] \d{1,3} \d{1,3}\b.*|.*\bsmtp\b.*")
 _FILTER = re.compile(r"spam ?(haus|cop|assassin|trap|filter|score)|surbl|uribl|barracuda|\b(spf|dkim|dmarc)\b")
-#: Of a filter where it speaks of spam, too, and not of somebody who complained of it.
+#: Of a server or a filter where it speaks of spam, too, and not of somebody who complained of it.
 _FILTERED = re.compile(
-    r"block(ed)?\b|reject|filter|classified|detect|refused|denied|identified|suspected|looks like|considered|\bcontent"
+    r"(?!.*\b(i|me|user)\b)(?=.*(reject|block|filter|classified|detect|refused|denied|identified|suspected|looks like"
+    r"|considered))(.*\b((message|e?mail was|host|ip|server)\b|content (was )?(reject|block|filter))"
+    r"|(rejected|refused|denied) spam content|spam (was )?(detect|reject|filter))"
 )
 _COMPLAINED = re.compile(r"complain|report|flagged|marked")
 _NOT_ASKED_NOTE = "bounces and the like are no opt-outs"
@@ -161,7 +168,7 @@ def _is_of_a_server(text: str) -> bool:
     if _SMTP_REPLY.fullmatch(text) or _FILTER.search(text):
         return True
     is_spam = "spam" in text or "abus" in text
-    return is_spam and bool(_FILTERED.search(text)) and not _COMPLAINED.search(text)
+    return is_spam and bool(_FILTERED.match(text)) and not _COMPLAINED.search(text)
 
 
 def _is_about_something_else(text: str) -> bool:
