@@ -17,7 +17,7 @@ COPY webhook_app webhook_app
 COPY docs/esps docs/esps
 RUN mkdir instance /data && chown app instance /data
 ENV PATH=/venv/bin:$PATH PYTHONUNBUFFERED=1 PYTHONDONTWRITEBYTECODE=1 PORT=8000
-# Its own disk does not last: SQLite is refused but on a volume.
+# Its own disk does not last: SQLite is refused but on a volume, or by its whole path.
 ENV ESP_WEBHOOKS_IMAGE=1
 USER app
 EXPOSE 8000

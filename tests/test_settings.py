@@ -3,6 +3,7 @@
 import runpy
 import subprocess
 import sys
+import tempfile
 from pathlib import Path
 
 import pytest
@@ -267,7 +268,6 @@ def test_heroku_without_postgresql_is_refused_with_the_command_that_adds_it() ->
         ("RAILWAY_ENVIRONMENT_NAME", "Railway"),
         ("FLY_APP_NAME", "Fly"),
         ("K_SERVICE", "Cloud Run"),
-        ("ESP_WEBHOOKS_IMAGE", "a container"),
     ],
 )
 def test_sqlite_is_refused_where_the_disk_does_not_last(variable: str, name: str) -> None:
@@ -277,8 +277,41 @@ def test_sqlite_is_refused_where_the_disk_does_not_last(variable: str, name: str
     assert Settings.from_environment({variable: "x", "DATABASE_URL": "postgres://user:password@host/name"})
 
 
+NO_SETTING_AND_THE_DEFAULT: list[dict[str, str]] = [{}, {"DATABASE_URL": "sqlite:///instance/outbox.db"}]
+
+
+@pytest.mark.parametrize("url", NO_SETTING_AND_THE_DEFAULT)
+def test_the_image_refuses_a_file_in_its_own_layer(url: dict[str, str], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir("/")
+    (line,) = problems(ESP_WEBHOOKS_IMAGE="1", **url)
+    assert line.startswith("The container's own disk does not last: set DATABASE_URL to PostgreSQL, or to the whole")
+    # Elsewhere an empty file would begin, and all that waits in this one would be out of sight.
+    assert line.endswith("where a volume is at /app/instance already, sqlite:////app/instance/outbox.db")
+
+
+#: On Linux a mount of its own.
+MOUNT = Path("/dev/shm")  # noqa: S108 (only a folder that is made there is used)
+
+
+@pytest.mark.skipif(not MOUNT.is_mount(), reason="there is no mount beside the system's")
+@pytest.mark.parametrize("url", NO_SETTING_AND_THE_DEFAULT)
+@pytest.mark.parametrize("is_there", [True, False])
+def test_the_image_takes_a_volume_at_the_files_folder(
+    is_there: bool, url: dict[str, str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """`docker run --volume receiver:/app/instance` always lasted."""
+    with tempfile.TemporaryDirectory(dir=MOUNT) as folder:
+        monkeypatch.chdir(folder)
+        if is_there:
+            Path("instance").mkdir()
+        assert Settings.from_environment({"ESP_WEBHOOKS_IMAGE": "1"} | url)
+        monkeypatch.chdir("/")
+        assert problems(DYNO="web.1", **url)
+
+
 def test_a_file_on_a_mounted_disk_may_be_named_by_its_whole_path() -> None:
-    assert Settings.from_environment({"FLY_APP_NAME": "x", "DATABASE_URL": "sqlite:////data/outbox.db"})
+    for variable in ("FLY_APP_NAME", "ESP_WEBHOOKS_IMAGE"):
+        assert Settings.from_environment({variable: "x", "DATABASE_URL": "sqlite:////data/outbox.db"})
 
 
 def test_a_variable_spelt_almost_like_ours_is_noticed() -> None:

@@ -7,6 +7,7 @@ import os
 import re
 import unicodedata
 from collections.abc import Callable, Iterable, Mapping
+from pathlib import Path
 from typing import Any, ClassVar
 from urllib.parse import urlsplit
 
@@ -645,7 +646,8 @@ PLATFORMS = {
     # Our own image names itself so; last, for on a platform its own cure is the better one.
     "ESP_WEBHOOKS_IMAGE": (
         "a container",
-        "set DATABASE_URL to one, or to sqlite:////data/outbox.db with a volume at /data",
+        "set DATABASE_URL to PostgreSQL, or to the whole path of a file on a volume like sqlite:////data/outbox.db; "
+        "where a volume is at /app/instance already, sqlite:////app/instance/outbox.db",
     ),
 }
 
@@ -667,7 +669,17 @@ def _disk_that_is_wiped(given: Mapping[str, str]) -> str | None:
     if known != "DYNO" and url.startswith("sqlite:////"):
         return None
     name, cure = PLATFORMS[str(known)]
+    if known == "ESP_WEBHOOKS_IMAGE":
+        return None if _is_on_a_volume(url) else f"The container's own disk does not last: {cure}"
     return f"DATABASE_URL must be a PostgreSQL database on {name}, whose own disk does not last: {cure}"
+
+
+def _is_on_a_volume(url: str) -> bool:
+    """Whether the folder of a SQLite file, or the nearest one there is above it, is on another disk than the system."""
+    path = (url or Settings().database_url).partition(":///")[2].partition("?")[0]
+    # `Path.exists` would raise where we may not look.
+    folder = next(folder for folder in Path(path).absolute().parents if os.path.exists(folder))  # noqa: PTH110
+    return folder.stat().st_dev != Path("/").stat().st_dev
 
 
 def variables() -> dict[str, dataclasses.Field[Any]]:
