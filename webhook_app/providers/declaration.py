@@ -17,7 +17,18 @@ from webhook_app.providers.auth_config import WayIn, WaysIn
 from webhook_app.providers.bodies import FORMS
 from webhook_app.providers.expressions import Condition, Where
 from webhook_app.providers.known import KnownTypeNames
-from webhook_app.providers.toml_fields import Inner, Table, Word, condition, one_of, path, sample, time_pattern, zone
+from webhook_app.providers.toml_fields import (
+    Inner,
+    Table,
+    Word,
+    condition,
+    doubts_of_pattern,
+    one_of,
+    path,
+    sample,
+    time_pattern,
+    zone,
+)
 
 #: Key of a declaration → the kind of identity that stands there.
 IDENTITIES = {
@@ -304,6 +315,8 @@ def _hints(loaded: Mapping[str, Any], own: Collection[str]) -> Iterator[str]:
         if key in ("opt_out", "opt_in"):
             lines += asked.holds_by_absence()
         yield from (f"{key} {line}" for line in lines)
+    if "time_format" in own:
+        yield from (f"time_format {line}" for line in doubts_of_pattern(loaded["time_format"]))
 
 
 def _compared_in_a_form(asked: Condition) -> Iterator[str]:

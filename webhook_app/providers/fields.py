@@ -213,7 +213,7 @@ class Timestamp(Strict[datetime]):
             if moment.tzinfo is None and (self.zone is None or (is_date and self.vague_dates)):
                 return moment
             return (moment if moment.tzinfo else moment.replace(tzinfo=self.zone)).astimezone(UTC)
-        except (ValueError, OverflowError):
+        except (ValueError, OverflowError, re.error):  # the last of a pattern with the same directive twice
             raise ValidationError("is not a time") from None
 
 

@@ -4,7 +4,7 @@ import difflib
 import json
 import re
 import tomllib
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from datetime import UTC, datetime, tzinfo
 from pathlib import Path as FilePath
 from string import Formatter, Template
@@ -242,16 +242,19 @@ def _zone(text: str) -> tzinfo | None:
 def _time_pattern(text: str) -> str:
     if "%" not in text:
         raise ValueError("must be a strptime pattern like %Y-%m-%d %H:%M:%S")
+    return text
+
+
+def doubts_of_pattern(text: str) -> Iterator[str]:
+    """Why a time pattern may not do what is meant. It is no mistake: what it does not fit is read as any other time."""
     unread = [f"%{letter}" for letter in re.findall("%(.)", text.replace("%%", "")) if letter in _UNREAD]
-    if unread:
-        right = "; ".join(f"{directive} is {_UNREAD[directive[1]]}" for directive in dict.fromkeys(unread))
-        raise ValueError(f"cannot be read by strptime: {right}")
     try:
         read = datetime.strptime(_MOMENT.strftime(text), text)  # noqa: DTZ007 (only day and hour are looked at)
     except (ValueError, re.error) as error:
-        raise ValueError(f"cannot be read by strptime: {error}") from None
+        right = "; ".join(f"{directive} is {_UNREAD[directive[1]]}" for directive in dict.fromkeys(unread))
+        yield f"cannot be read by strptime, so that it counts for nothing: {right or error}"
+        return
     if read.date() != _MOMENT.date():
-        raise ValueError("does not say the day with its year, like %d.%m.%Y")
-    if read.hour not in (0, _MOMENT.hour):
-        raise ValueError("does not tell the morning from the evening; write %H, or %p beside %I")
-    return text
+        yield "does not say the day with its year, like %d.%m.%Y"
+    elif read.hour not in (0, _MOMENT.hour):
+        yield "does not tell the morning from the evening; write %H, or %p beside %I"
