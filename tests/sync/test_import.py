@@ -2,6 +2,7 @@
 
 import csv
 import os
+import signal
 import time
 import tracemalloc
 from collections import Counter
@@ -405,6 +406,41 @@ def test_an_import_pauses_while_too_many_wait_and_somebody_works_them_off(
     content = "email\n" + "".join(f"p{number}@example.com\n" for number in range(2 * BATCH + 1))
     assert run(content, "--yes", "--ahead", str(BATCH // 2)).exit_code == 0
     assert len(waits) == 2
+
+
+def test_ctrl_c_ends_an_import_that_waits_for_the_worker(run: Run, app: Flask, monkeypatch: pytest.MonkeyPatch) -> None:
+    Queue(app.extensions["database"]).report("worker")
+    waits = []
+
+    def wait(seconds: float) -> None:
+        waits.append(seconds)
+        if len(waits) == 1:
+            os.kill(os.getpid(), signal.SIGINT)
+        time.sleep(0.01)
+        assert len(waits) < 100, "it waits for ever"
+
+    monkeypatch.setattr("webhook_app.cli.importing.time", SimpleNamespace(sleep=wait, time=time.time))
+    content = "email\n" + "".join(f"p{number}@example.com\n" for number in range(3 * BATCH))
+    assert run(content, "--yes", "--ahead", str(BATCH // 2)).exit_code == 1
+    assert len(waits) == 1
+    assert len(stored(app)) == BATCH
+
+
+def test_ctrl_c_ends_an_import_whose_database_is_away(run: Run, app: Flask, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("webhook_app.sync.importing.DATABASE_WAIT", 0.3)
+    add, calls = Intake.add, Counter[str]()
+
+    def away(self: Intake, *arguments: Any, **more: Any) -> Any:
+        calls["add"] += 1
+        if calls["add"] == 1:
+            return add(self, *arguments, **more)
+        if calls["add"] == 2:
+            os.kill(os.getpid(), signal.SIGINT)
+        raise OutboxUnavailable("the database is away")
+
+    monkeypatch.setattr(Intake, "add", away)
+    assert run("email\n" + "".join(f"p{number}@example.com\n" for number in range(3 * BATCH)), "--yes").exit_code == 1
+    assert calls["add"] == 2, "nothing is tried again"
 
 
 def test_a_file_ten_times_as_long_needs_no_more_memory(app: Flask, tmp_path: Path) -> None:

@@ -2,12 +2,12 @@
 
 import csv
 import os
-import time
 from collections import Counter
 from collections.abc import Callable, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
+from threading import Event
 from typing import Any, TextIO
 
 from marshmallow import ValidationError
@@ -132,7 +132,6 @@ def store(
     sections: Mapping[str, Condition] | None = None,
     make_room: Callable[[], None] = lambda: None,
     tick: Callable[[int], None] = lambda _: None,
-    sleep: Callable[[float], None] = time.sleep,
 ) -> None:
     """Add every good row that is not on disk yet, a batch a commit. Raises `OutboxUnavailable`.
 
@@ -140,7 +139,7 @@ def store(
     """
     intake, hasher = Intake(database, sections=sections), load_hasher(database)
     batch: Batch = []
-    number = 0
+    number, is_ended = 0, Event()
 
     def add(batch: Batch) -> Added:
         # What a webhook has said, or a comparison with the ESP's lists has found, need not be sent again.
@@ -149,32 +148,36 @@ def store(
         return intake.add(provider, changes=news)
 
     def flush(batch: Batch, number: int, *, finished: bool = False) -> int:
-        _patiently(make_room, sleep)
-        added: Added = _patiently(lambda: add(batch), sleep)
+        added: Added = _patiently(lambda: add(batch), is_ended)
         duplicates = len(batch) - added.accepted - added.no_section - added.quarantined
         _patiently(
             lambda: imports.advance(
                 record.id, rows=number, accepted=added.accepted, duplicates=duplicates, finished=finished
             ),
-            sleep,
+            is_ended,
         )
         return number
 
-    # A batch is read while the database takes the one before.
+    # A batch is read while the database takes the one before. This thread waits for the worker: Ctrl-C ends it.
     with ThreadPoolExecutor(1, thread_name_prefix="import") as storing:
         under_way: Future[int] | None = None
-        for number, (row, change) in enumerate(reader.rows(), start=1):
-            if number <= record.rows:
-                continue
-            if isinstance(change, ConsentChange):
-                batch.append((change, reader.raw(row)))
-            if len(batch) == BATCH:
-                if under_way:
-                    tick(under_way.result())
-                under_way, batch = storing.submit(flush, batch, number), []
-        if under_way:
-            tick(under_way.result())
-        tick(flush(batch, number, finished=True))
+        try:
+            for number, (row, change) in enumerate(reader.rows(), start=1):
+                if number <= record.rows:
+                    continue
+                if isinstance(change, ConsentChange):
+                    batch.append((change, reader.raw(row)))
+                if len(batch) == BATCH:
+                    if under_way:
+                        tick(under_way.result())
+                    _patiently(make_room, is_ended)
+                    under_way, batch = storing.submit(flush, batch, number), []
+            if under_way:
+                tick(under_way.result())
+            _patiently(make_room, is_ended)
+            tick(flush(batch, number, finished=True))
+        finally:
+            is_ended.set()
 
 
 def _is_known(known: Mapping[str, Known], change: ConsentChange) -> bool:
@@ -182,11 +185,12 @@ def _is_known(known: Mapping[str, Known], change: ConsentChange) -> bool:
     return newest is not None and change.occurred_at is not None and newest.covers_opt_out(change.occurred_at)
 
 
-def _patiently(write: Callable[[], Any], sleep: Callable[[float], None]) -> Any:
+def _patiently(write: Callable[[], Any], is_ended: Event) -> Any:
     """A database that restarts, or is locked for a moment, ends no import of a million rows."""
     for _ in range(DATABASE_TRIES - 1):
         try:
             return write()
         except OutboxUnavailable:
-            sleep(DATABASE_WAIT)
+            if is_ended.wait(DATABASE_WAIT):
+                raise
     return write()
