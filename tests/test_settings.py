@@ -101,7 +101,9 @@ def test_several_keys_are_read_with_spaces_and_a_trailing_comma() -> None:
 
 
 def test_an_empty_variable_counts_as_absent() -> None:
-    assert Settings.from_environment({"EVENTS_API_REGION": "", "MAX_BODY_BYTES": " "}) == Settings()
+    assert (
+        Settings.from_environment({"EVENTS_API_REGION": "", "MAX_BODY_BYTES": " ", "WEB_CONCURRENCY": ""}) == Settings()
+    )
 
 
 @pytest.mark.parametrize(("name", "value"), [("EVENTS_API_REGION", "EU"), ("SECTION_TYPE", "Api")])
@@ -128,9 +130,19 @@ def test_words_that_differ_by_letter_case_alone_are_taken_as_written() -> None:
     assert problems(EVENTS_API_PUSH_KEY="pushid") == ["EVENTS_API_PUSH_KEY must be one of: pushID, pushId"]
 
 
-def test_a_blank_web_concurrency_is_told_as_gunicorn_would_end_at_it() -> None:
-    (line,) = problems(WEB_CONCURRENCY="")
-    assert line.startswith("WEB_CONCURRENCY is blank")
+def test_a_blank_web_concurrency_is_told_where_gunicorn_would_end_at_it(tmp_path: Path) -> None:
+    """It reads the environment, and no `.env`."""
+    (tmp_path / ".env").write_text("WEB_CONCURRENCY=\n")
+    folder = checkout(tmp_path)
+
+    def upgrade(**environ: str) -> subprocess.CompletedProcess[str]:
+        command, env = [find("flask"), "db", "upgrade"], environment(**environ)
+        return subprocess.run(command, cwd=folder, env=env, capture_output=True, text=True, check=False)
+
+    (line,) = upgrade(WEB_CONCURRENCY=" ").stderr.splitlines()
+    assert line.startswith("Cannot start: WEB_CONCURRENCY is blank")
+    done = upgrade()
+    assert done.returncode == 0, done.stderr
 
 
 @pytest.mark.parametrize("name", ["EMARSYS_TOKENS", "EMARSYS_BASIC_AUTH", "CONSOLE_PASSWORD", "PUBLIC_URL"])

@@ -618,9 +618,6 @@ class Settings:
             problems += [f"{name} {_lower(line)}" for name, lines in error.messages_dict.items() for line in lines]
         if problem := _disk_that_is_wiped(given):
             problems.append(problem)
-        if environ.get("WEB_CONCURRENCY", "1").strip() == "":
-            # gunicorn reads it before any of our code runs.
-            problems.append("WEB_CONCURRENCY is blank, and gunicorn ends at it: give a number, or take it away")
         if loaded.get("reconcile_every") and not any(cls(**loaded).api_keys.values()):
             problems.append(
                 "RECONCILE_EVERY needs an API key of an ESP, like SENDGRID_API_KEY: make one in SendGrid, "

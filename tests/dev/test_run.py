@@ -179,6 +179,15 @@ def test_sections_of_a_file_are_told_and_need_no_sandbox(tmp_path: Path) -> None
         assert program.descendants("flask sandbox") == []
 
 
+def test_a_blank_setting_in_dotenv_counts_as_absent_in_both_terminals(tmp_path: Path) -> None:
+    (tmp_path / ".env").write_text('WEB_CONCURRENCY=" "\nMAX_BODY_BYTES=\n')
+    folder = checkout(tmp_path)
+    with running(RUN, cwd=folder, env=environment(PORT=str(free_port()))) as program:
+        program.wait_for("try it")
+        second = flask(folder, "providers")
+        assert second.returncode == 0, second.stderr
+
+
 def test_a_variable_that_is_almost_ours_is_told_although_the_right_one_was_made_up(tmp_path: Path) -> None:
     (tmp_path / ".env").write_text("SENDGRID_VERIFICATION_KEY=MFkw\n")
     folder = checkout(tmp_path)

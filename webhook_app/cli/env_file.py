@@ -1,4 +1,4 @@
-"""The `.env` that `flask …` has read: Flask takes the next one above, which may be another application's."""
+"""Where the settings of `flask …` come from: the environment, or a `.env`, which may be another application's."""
 
 import os
 from pathlib import Path
@@ -15,7 +15,10 @@ _STARTED_WITH = Path("/proc/self/environ")
 
 
 def foreign_settings() -> str | None:
-    """Why not to go on: settings of ours come from a `.env` of a folder above. None where they do not."""
+    """Why not to go on: settings of ours come from a `.env` of a folder above, as Flask takes the next one there is.
+
+    None where they do not.
+    """
     found = find_dotenv(usecwd=True)
     if not found or Path(found).parent == Path.cwd() or not get_load_dotenv() or _is_named():
         return None
@@ -32,6 +35,13 @@ def foreign_settings() -> str | None:
         f"{names} would come from {found}, which is not of this folder: make a .env here, if only an empty one, "
         "or set FLASK_SKIP_DOTENV=1 and FLASK_APP=webhook_app"
     )
+
+
+def blank_for_gunicorn() -> str | None:
+    """Why not to go on: gunicorn, which reads no `.env`, ends before any of our code runs. None where it does not."""
+    if os.environ.get("WEB_CONCURRENCY", "1").strip() or "WEB_CONCURRENCY" not in (_started_with() or ()):
+        return None
+    return "WEB_CONCURRENCY is blank, and gunicorn ends at it: give a number, or take it away"
 
 
 def _is_named() -> bool:

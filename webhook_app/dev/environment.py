@@ -62,7 +62,7 @@ def make_up(environ: dict[str, str]) -> list[str]:
 
 
 def _filled(given: Mapping[str, str | None]) -> dict[str, str]:
-    return {name: value for name, value in given.items() if value}
+    return {name: value for name, value in given.items() if value and value.strip()}
 
 
 def _sendgrid_key_pair() -> dict[str, str]:
