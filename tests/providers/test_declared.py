@@ -619,6 +619,10 @@ class TestCatalogueAndOwnFile:
         table = {"like": "base", "quarantine": {"a": "z"}, "visitor": {"dy": "r"}}
         merged = registry.entry_with_changes(catalog["base"], table)
         assert merged == {"quarantine": {"a": "z", "b": "y"}, "visitor": {"dyid": "p", "dy": "r"}}
+        assert registry.entry_with_changes(catalog["base"], {"quarantine": {}, "visitor": {}}) == {
+            "quarantine": {},
+            "visitor": {},
+        }
 
     @pytest.mark.parametrize(
         ("source", "channel", "outcome"),

@@ -14,6 +14,7 @@ from flask import Flask
 from tests.providers import event_table
 from tests.providers.cases import Payload, cases, one_case_each, payloads
 from webhook_app.auth import WebhookRequest
+from webhook_app.consent import Action
 from webhook_app.providers import Provider, Reading, read, registry
 from webhook_app.providers.auth_config import TABLES
 from webhook_app.providers.declaration import ProviderTable, VisitorTable
@@ -49,6 +50,34 @@ def test_a_page_names_its_url_and_every_variable_that_opens_it(case: Any) -> Non
     page = (PAGES / f"{case.provider}.md").read_text()
     assert f"/webhooks/{case.provider}" in page
     assert f"`{case.variable}`" in page
+
+
+def read_by_table_of(page: str, name: str, event: Any, tmp_path: Path) -> Reading:
+    """By the table of that name on a page."""
+    (toml,) = [block for block in blocks(page, "toml") if name in tomllib.loads(block)]
+    provider = build(tmp_path, toml)[name]
+    assert provider.hints == ()
+    return read(provider, WebhookRequest(body=json.dumps(event).encode()), forward_opt_ins=True)
+
+
+@pytest.mark.parametrize(("flag", "taken"), [(True, ["a@b.de"]), ("true", ["a@b.de"]), (False, [])])
+def test_brevos_blocklist_is_taken_by_the_table_of_its_page(flag: Any, taken: list[str], tmp_path: Path) -> None:
+    contact = {"email": "a@b.de", "emailBlacklist": flag}
+    for content in (contact, [contact]):
+        event = {"event": "contact_updated", "content": content}
+        read_ = read_by_table_of("brevo", "brevo-contacts", event, tmp_path)
+        assert [change.identity.value for change, _ in read_.changes if change.action is Action.OPT_OUT] == taken
+        assert (len(read_.changes), read_.ignored) == (len(taken), 1 - len(taken))
+
+
+@pytest.mark.parametrize(("channels", "ignored"), [([27448], 1), ([100], 0), ([100, 27448], 0), ([], 0), (None, 0)])
+def test_whoever_leaves_email_beside_another_channel_is_opted_out_by_the_table_of_iterables_page(
+    channels: list[int] | None, ignored: int, tmp_path: Path
+) -> None:
+    fields = {"unsubSource": "EmailLink", "channelIds": channels}
+    event = {"eventName": "emailUnSubscribe", "email": "a@b.de", "dataFields": fields}
+    read_ = read_by_table_of("iterable", "iterable-email", event, tmp_path)
+    assert (read_.ignored, len(read_.changes)) == (ignored, 1 - ignored)
 
 
 @pytest.mark.parametrize("page", sorted(page.stem for page in PAGES.glob("*.md")))

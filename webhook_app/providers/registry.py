@@ -76,8 +76,8 @@ def entry_with_changes(entry: Mapping[str, Any], own: Mapping[str, Any]) -> dict
     """The catalogue's entry with what a table says differently."""
     merged = {**entry, **{key: value for key, value in own.items() if key != "like"}}
     for key in ("quarantine", "visitor"):
-        # Key by key: a reason of the customer's own must not drop those that guard the entry.
-        if isinstance(entry.get(key), dict) and isinstance(own.get(key), dict):
+        # Key by key: a reason of the customer's own must not drop those that guard the entry. An empty table does.
+        if isinstance(entry.get(key), dict) and isinstance(own.get(key), dict) and own[key]:
             merged[key] = {**entry[key], **own[key]}
     return merged
 
