@@ -82,12 +82,49 @@ def test_a_note_of_many_lines_is_one_cell(path: Path) -> None:
     assert read(path, content) == (["a@b.de", "c@d.de"], [])
 
 
-# Closed within a cell, with a cell too many, and with one too few.
-@pytest.mark.parametrize("note", [f'"{NOTE}the end" and more,x', f'"{NOTE}",x,y', f'"{NOTE}"', f'"{NOTE}"x",y'])
+@pytest.mark.parametrize("note", [f'"{NOTE}the end" and more,x', f'"{NOTE}"x",y'])
 def test_no_line_of_a_note_with_broken_quotes_is_a_row(note: str, path: Path) -> None:
     content = f"email,note,x\na@b.de,{note}\nc@d.de,x,y\n"
     found, problems = read(path, content)
-    assert (found, set(problems)) == (["c@d.de"], {"has quotes that do not match"})
+    assert found == ["c@d.de"]
+    assert problems == ["has quotes that do not match", *["stands behind quotes that do not match"] * 300]
+
+
+@pytest.mark.parametrize(("rest", "width"), [(",x,y", 4), ("", 2)])
+def test_a_note_is_one_cell_whatever_stands_behind_it(rest: str, width: int, path: Path) -> None:
+    for note in ("two\nlines", NOTE):
+        found = cells(path, f'email,note,x\na@b.de,"{note}"{rest}\nc@d.de,x,y\n'.encode())
+        assert [(row[0], len(row)) for row in found[1:]] == [("a@b.de", width), ("c@d.de", 3)]
+
+
+PERSON = "".join(f"p{number}@b.de,Jane\n" for number in range(500))
+
+
+@pytest.mark.parametrize(
+    ("last", "expected"),
+    [
+        ('"out@b.de","Jane"', ["out@b.de"]),
+        ('"out@b.de",Jane', ["out@b.de"]),
+        ('out@b.de,"two\nlines"', ["out@b.de"]),
+        # These may be the end of a long note.
+        ('out@b.de,"Jane"', []),
+        ('"out@b.de","Jane",x', []),
+    ],
+)
+def test_a_quote_that_is_never_closed_costs_lines_that_are_counted(last: str, expected: list[str], path: Path) -> None:
+    content = f'email,name\na@b.de,"never closed\n{PERSON}\n{last}\nc@d.de,Lee\n'
+    found, problems = read(path, content)
+    assert found == [*expected, "c@d.de"]
+    assert len(problems) == 501 + (not expected), "one for each line"
+    numbers = [row.line for row in rows(look_through(path)) if row.problem]
+    assert numbers[:501] == list(range(2, 503))
+
+
+@pytest.mark.parametrize("last", ['"e@f.de,x,5"', 'e@f.de,5"', 'e@f.de,5",x,y,z'])
+def test_a_quote_that_another_row_closes_takes_no_rows_along(last: str, path: Path) -> None:
+    content = f'email,a,b\na@b.de,"never closed\nx@b.de,Jane,1\ny@b.de,Jane,2\n{last}\nc@d.de,x,y\n'
+    found, problems = read(path, content)
+    assert (found[-1], len(problems)) == ("c@d.de", 4)
 
 
 def test_a_note_that_is_cut_off_makes_no_people_of_its_lines(path: Path) -> None:
@@ -98,7 +135,8 @@ def test_a_note_that_is_cut_off_makes_no_people_of_its_lines(path: Path) -> None
 
 def test_a_cell_that_is_well_quoted_ends_the_search_for_one_that_is_not(path: Path) -> None:
     content = 'email,note\na@b.de,"Jane\nc@d.de,Max\ne@f.de,"two\nlines"\ng@h.de,"x"\n'
-    assert read(path, content) == (["e@f.de", "g@h.de"], ["has quotes that do not match"])
+    problems = ["has quotes that do not match", "stands behind quotes that do not match"]
+    assert read(path, content) == (["e@f.de", "g@h.de"], problems)
 
 
 @pytest.mark.parametrize(

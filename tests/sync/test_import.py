@@ -149,6 +149,7 @@ def test_an_unknown_provider_is_said(run: Run) -> None:
         ("a@b.de,46027.4", "time: is a date without separators or a spreadsheet's number; write it like 2026-01-05"),
         ("a@b.de,2999-01-01", "time: lies in the future"),
         ("a@b.de,2026-01-01,x,y", "row: has 4 cells, the header has 3"),
+        ('a@b.de,2026-01-01,"x\nz",y', "row: has 4 cells, the header has 3"),
         ('"a@b.de', "row: has quotes that do not match"),
     ],
 )

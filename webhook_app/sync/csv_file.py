@@ -20,6 +20,8 @@ SAMPLE = 50  # lines that tell the delimiter
 DELIMITERS = ",;\t|"
 #: A quoted cell may hold line breaks. One that goes on for longer was never closed.
 LONGEST_ROW = 1 << 16  # characters
+QUOTES = "has quotes that do not match"
+BEHIND_QUOTES = "stands behind quotes that do not match"
 
 #: First bytes → what the file is instead.
 IMPOSTORS = {
@@ -221,23 +223,32 @@ def _rows(numbered: Iterable[tuple[int, str]], delimiter: str) -> Iterator[Row]:
                 cells = line.rstrip("\r\n").split(delimiter)
                 width = width or len(cells)
                 is_doubtful = number <= doubted and not _has_width(cells, width)
-                problem = "stands behind quotes that do not match" if is_doubtful else ""
+                problem = BEHIND_QUOTES if is_doubtful else ""
                 yield Row(number, [line.rstrip("\r\n")] if is_doubtful else cells, problem, _is_ended(line))
             continue
         block, read, is_open = _read_quoted((number, line), lines, delimiter)
-        if read is None or ((len(block) > 1 or number <= doubted) and width and not _has_width(read, width)):
+        is_odd = read is not None and width > 0 and not _has_width(read, width)
+        if read is None or (is_odd and (number <= doubted or _swallows(block, width, delimiter))):
             if is_open:
                 # Never closed: only its first line is lost. The others are read again, and doubted: they may be its.
                 lines.put_back(block[1:])
                 doubted = block[-1][0]
                 block = block[:1]
-            elif len(block) > 1 and _begins_quoted(block[-1], delimiter):
+            elif len(block) > 1 and _begins_row(block[-1], width, delimiter):
                 # The line that could have closed it begins a cell in quotes itself.
                 lines.put_back([block.pop()])
-            yield Row(number, ["".join(text for _, text in block).rstrip("\r\n")], "has quotes that do not match")
+            yield from _rejected(block, QUOTES if read is None or len(block) > 1 else BEHIND_QUOTES)
         elif any(cell.strip() for cell in read):
             width = width or len(read)
             yield Row(number, [_unwrap(cell) for cell in read], is_ended=_is_ended(block[-1][1]))
+
+
+def _rejected(block: list[tuple[int, str]], problem: str) -> Iterator[Row]:
+    """Each line for itself: it may be a row, or part of one."""
+    for number, line in block:
+        if line.strip():
+            yield Row(number, [line.rstrip("\r\n")], problem)
+        problem = BEHIND_QUOTES
 
 
 def _read_quoted(
@@ -264,10 +275,20 @@ def _read_quoted(
         return block, None, is_open
 
 
-def _begins_quoted(line: tuple[int, str], delimiter: str) -> bool:
-    """Whether it leaves a cell in quotes open; one with nothing before its quote and nothing in it closes one."""
-    is_end = line[1].startswith(f'"{delimiter}') or line[1].strip() == '"'
-    return not is_end and _read_quoted(line, _Lines([]), delimiter)[2]
+def _begins_row(line: tuple[int, str], width: int, delimiter: str) -> bool:
+    """Whether it is a row in quotes, or leaves a cell in quotes open.
+
+    One with nothing before its quote and nothing in it closes one.
+    """
+    if line[1].startswith(f'"{delimiter}') or line[1].strip() == '"':
+        return False
+    _, read, is_open = _read_quoted(line, _Lines([]), delimiter)
+    return is_open or (read is not None and line[1].startswith('"') and len(read) == width)
+
+
+def _swallows(block: list[tuple[int, str]], width: int, delimiter: str) -> bool:
+    """Whether lines within a cell are rows: its quote was closed by that of another row."""
+    return any(_has_width(line.rstrip("\r\n").split(delimiter), width) for _, line in block[1:-1])
 
 
 def _has_width(cells: list[str], width: int) -> bool:
