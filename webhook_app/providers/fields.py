@@ -34,7 +34,7 @@ _MAIL_DATE = re.compile(
     r"(?: (?:[+-]\d{4}|GMT|UTC?|[ECMP][SD]T))?(?: \([^()]*\))?",
     re.IGNORECASE,
 )
-#: ISO 8601 without a time: `2026-01-05`, `20260105`, `2026-W02-1`.
+#: ISO 8601 without a time: `2026-01-05`, `2026-W02-1`. `20260105` never comes here: digits alone are Unix time.
 _DATE = re.compile(r"\d{4}(?:-?\d\d-?\d\d|-?W\d\d(?:-?\d)?)", re.ASCII)
 #: What in a pattern says the hour.
 _CLOCK = re.compile("%[HIcX]")
