@@ -221,6 +221,28 @@ def test_a_date_of_rejects_that_nobody_can_read_costs_that_row(run: Run, app: Fl
     assert "rejected_as_of: is not a time" in file.with_suffix(".rejects.csv").read_text()
 
 
+@pytest.mark.parametrize(
+    "row",
+    ["jane@example.com,x,24.12.25", "jane@example.com", '"jane@example.com,x,2025-12-24', "jane,x,", "jane,,never"],
+)
+def test_a_date_of_rejects_that_is_lost_is_asked_for(row: str, run: Run, app: Flask, file: Path) -> None:
+    """The date of the second rejects is later than that of the list, and would undo the opt-ins between them."""
+    run(f"email,reason,rejected_as_of\n{row}\nmax@example.com,,2025-12-24\n", "--yes")
+    rejects = file.with_suffix(".rejects.csv")
+    header, reject = csv.reader(rejects.read_text().splitlines())
+    assert header == ["email", "reason", "rejected_line", "rejected_because", "rejected_as_of"]
+    assert reject[-1] == ""
+    # Mended but for the date.
+    result = run(",".join(header) + "\njane@example.com,x,2,,\nlee@example.com,x,3,,2025-12-24\n", "--yes")
+    assert "1  rejected_as_of: is empty" in result.output
+    assert [row.identity_value for row in stored(app)] == ["max@example.com", "lee@example.com"]
+
+
+def test_a_date_of_rejects_is_not_missed_where_a_row_has_a_time(run: Run, app: Flask) -> None:
+    assert run("email,time,rejected_as_of\njane@example.com,2025-12-01,\n", "--yes").exit_code == 0
+    assert len(stored(app)) == 1
+
+
 @pytest.mark.parametrize(("arguments", "answer", "exit_code"), [(["--dry-run"], "", 0), ([], "n\n", 1), ([], "", 1)])
 def test_ten_thousand_bad_lines_are_ten_lines_on_the_screen_and_nothing_is_stored_unless_agreed(
     arguments: list[str], answer: str, exit_code: int, run: Run, app: Flask, file: Path

@@ -114,8 +114,14 @@ class _Rejects:
         width = len(self._reader.layout.header)
         cells = [*row.cells, *[""] * (width - len(row.cells))]
         kept = [*(cells[place] for place in self._places), *cells[width:]]
-        # Mended and imported, it counts as of this list: a later date would undo what came after it.
-        self._csv.writerow([*kept, row.line, reason, self._reader.as_of_row(row).isoformat()])
+        self._csv.writerow([*kept, row.line, reason, self._as_of(row)])
+
+    def _as_of(self, row: Row) -> str:
+        """Mended and imported, it counts as of this list: a later date would undo what came after it."""
+        try:
+            return self._reader.as_of_row(row).isoformat()
+        except ValidationError:
+            return ""  # to be filled in, from the first rejects
 
     def close(self) -> None:
         if self._file is not None:

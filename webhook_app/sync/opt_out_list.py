@@ -5,7 +5,6 @@ import json
 import re
 from collections import Counter
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
-from contextlib import suppress
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime, tzinfo
 from typing import Any
@@ -323,20 +322,23 @@ class ListReader:
         return any(_cell(row, place) for place in (self.layout.places.get("time"), self.layout.as_of))
 
     def as_of_row(self, row: Row) -> datetime:
-        """As of when a row without a time counts: a mended one keeps the date of the list that it is from."""
-        with suppress(ValidationError):
-            return self._time(_cell(row, self.layout.as_of), PastTime(), "rejected_as_of")
-        return self.as_of
+        """As of when a row without a time counts: a mended one keeps the date of the list that it is from.
+
+        Raises `ValidationError` where that cannot be read: the date of the rejects is a later one.
+        """
+        if self.layout.as_of is None:
+            return self.as_of
+        cell = "" if row.problem else _cell(row, self.layout.as_of)
+        if not cell:
+            raise ValidationError("is empty", "rejected_as_of")
+        return self._time(cell, PastTime(), "rejected_as_of")
 
     def _change(self, row: Row, time: PastTime) -> ConsentChange:
         places, identity = self.layout.places, self.layout.identity
         cells = {name: row.cells[place].strip() for name, place in places.items() if place < len(row.cells)}
         if not cells.get(identity):
             raise ValidationError("is empty", identity)
-        if cells.get("time"):
-            occurred_at = self._time(cells["time"], time)
-        else:
-            occurred_at = self._time(_cell(row, self.layout.as_of), PastTime(), "rejected_as_of")
+        occurred_at = self._time(cells["time"], time) if cells.get("time") else self.as_of_row(row)
         # Exactly one identifier: the other one is not even looked at.
         loaded = _ROW.load({name: cell for name, cell in cells.items() if cell and name in (identity, "reason")})
         return ConsentChange(
@@ -347,8 +349,6 @@ class ListReader:
         )
 
     def _time(self, cell: str, time: PastTime, name: str = "time") -> datetime:
-        if not cell:
-            return self.as_of
         try:
             return time.deserialize(cell) or self.as_of
         except ValidationError as error:
