@@ -34,9 +34,9 @@ def create_app() -> Flask:
     # What a command prints may be a CSV file or JSON for a script: its log lines stand beside it.
     logs.configure(sys.stderr if typed else sys.stdout)
     if typed:
-        from webhook_app.cli.env_file import blank_for_gunicorn, foreign_settings
+        from webhook_app.cli.env_file import blank_for_gunicorn, foreign_database
 
-        if problem := foreign_settings() or blank_for_gunicorn():
+        if problem := foreign_database() or blank_for_gunicorn():
             sys.exit(f"Cannot start: {problem}")
         _join_make_run()
     try:

@@ -1,4 +1,4 @@
-"""Where the settings of `flask …` come from: the environment, or a `.env`, which may be another application's."""
+"""Where `flask …` gets `DATABASE_URL` from: the environment, or a `.env`, which may be another application's."""
 
 import os
 from pathlib import Path
@@ -8,31 +8,27 @@ from click.core import ParameterSource
 from dotenv import dotenv_values, find_dotenv
 from flask.helpers import get_load_dotenv
 
-from webhook_app.settings import variables
-
 #: On Linux, what the process was started with: names and values, each ended by a zero byte.
 _STARTED_WITH = Path("/proc/self/environ")
 
 
-def foreign_settings() -> str | None:
-    """Why not to go on: settings of ours come from a `.env` of a folder above, as Flask takes the next one there is.
+def foreign_database() -> str | None:
+    """Why not to go on: the database is that of a `.env` of a folder above, for Flask takes the next one there is.
 
-    None where they do not.
+    Our tables would be made in another application's database. None where it is not.
     """
     found = find_dotenv(usecwd=True)
     if not found or Path(found).parent == Path.cwd() or not get_load_dotenv() or _is_named():
         return None
     given = _started_with()
-    if given is None:
-        return None  # Whoever gave the settings cannot be told, and a set-up that works must start.
-    said = dotenv_values(found, encoding="utf-8")
-    ours = variables().keys() & os.environ.keys() - given
-    taken = sorted(name for name in ours if said.get(name) == os.environ[name])
-    if not taken:
+    # Where the system does not tell who gave it, a set-up that works must start.
+    if given is None or "DATABASE_URL" in given:
         return None
-    names = ", ".join(taken)
+    url = os.environ.get("DATABASE_URL")
+    if url is None or dotenv_values(found, encoding="utf-8").get("DATABASE_URL") != url:
+        return None
     return (
-        f"{names} would come from {found}, which is not of this folder: make a .env here, if only an empty one, "
+        f"DATABASE_URL would come from {found}, which is not of this folder: make a .env here, if only an empty one, "
         "or set FLASK_SKIP_DOTENV=1 and FLASK_APP=webhook_app"
     )
 
