@@ -84,7 +84,7 @@ def on_starting(server: object) -> None:
     try:
         schema.upgrade(database)
     except OutboxUnavailable as error:
-        if why := database.why_unusable():
+        if why := database.setup_problem():
             sys.exit(f"Cannot start: {why}")
         # Locked, or the disk is full: that ends, and until then webhooks get 503 and /readyz says why.
         structlog.get_logger().error("database_not_upgraded", reason=str(error))

@@ -24,6 +24,8 @@ for _number in (signal.SIGINT, signal.SIGHUP, signal.SIGQUIT):
 pytest_plugins = ["tests.summary"]
 
 
+# Before xdist looks for the groups.
+@pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """A mistake should be told soon: what is quick runs first.
 

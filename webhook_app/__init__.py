@@ -34,9 +34,9 @@ def create_app() -> Flask:
     # What a command prints may be a CSV file or JSON for a script: its log lines stand beside it.
     logs.configure(sys.stderr if typed else sys.stdout)
     if typed:
-        from webhook_app.cli.env_file import blank_for_gunicorn, foreign_database
+        from webhook_app.cli.env_file import database_url_problem, web_concurrency_problem
 
-        if problem := foreign_database() or blank_for_gunicorn():
+        if problem := database_url_problem() or web_concurrency_problem():
             sys.exit(f"Cannot start: {problem}")
         _join_make_run()
     try:

@@ -202,10 +202,10 @@ def test_a_folder_of_somebody_else_is_told_with_the_user_who_needs_it(
     path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     database = sqlite.SQLite(f"sqlite:///{path}")
-    assert database.why_unusable() is None
+    assert database.setup_problem() is None
     # Root may write everywhere.
     monkeypatch.setattr(os, "access", lambda *_: False)
-    assert database.why_unusable() == (
+    assert database.setup_problem() == (
         f"DATABASE_URL: {path}: Permission denied: give its folder to the user that runs this (uid {os.getuid()})"
     )
 

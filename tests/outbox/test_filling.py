@@ -86,7 +86,7 @@ def test_what_is_filled_in_or_sent_again_says_nothing_about_how_long_it_waited(
         (claimed,) = Queue(database).claim(1, section=section)
         queue.settle([ending(claimed, State.PENDING, due_at=START)])
         (claimed,) = Queue(database).claim(1, section=section)
-        assert not claimed.is_news
+        assert not claimed.is_timed
         queue.settle([ending(claimed, started_at=clock.now)])
     assert report(database) == prompt
     assert [row.in_doubt for row in register(database)] == [0, 0]
@@ -103,4 +103,4 @@ def test_a_change_that_comes_after_a_fill_is_as_prompt_as_any(
     queue.settle([ending(one) for one in held])
     assert status(database).oldest_waiting == clock.moment
     (claimed,) = Queue(database).claim(1, section="uk")
-    assert claimed.is_news
+    assert claimed.is_timed

@@ -139,7 +139,7 @@ def test_what_only_looks_like_a_condition_that_never_holds(text: str) -> None:
     ],
 )
 def test_a_condition_that_holds_of_anything_is_known(text: str, holds: bool) -> None:
-    assert Condition(text).holds_of_anything() is holds
+    assert Condition(text).holds_of_unrelated_event() is holds
 
 
 @pytest.mark.parametrize(
@@ -159,7 +159,7 @@ def test_a_condition_that_holds_of_anything_is_known(text: str, holds: bool) -> 
     ],
 )
 def test_a_part_that_holds_because_something_is_absent_is_named(text: str, absent: str) -> None:
-    assert not Condition(text).holds_of_anything()
+    assert not Condition(text).holds_of_unrelated_event()
     (line,) = Condition(text).holds_by_absence()
     assert line.startswith(f"holds in part wherever {absent} is absent")
 

@@ -1,4 +1,4 @@
-"""Where `flask …` gets `DATABASE_URL` from: the environment, or a `.env`, which may be another application's."""
+"""Checks of the environment before `flask …`: a `DATABASE_URL` of another application, and what would end gunicorn."""
 
 import os
 from pathlib import Path
@@ -12,13 +12,13 @@ from flask.helpers import get_load_dotenv
 _STARTED_WITH = Path("/proc/self/environ")
 
 
-def foreign_database() -> str | None:
+def database_url_problem() -> str | None:
     """Why not to go on: the database is that of a `.env` of a folder above, for Flask takes the next one there is.
 
     Our tables would be made in another application's database. None where it is not.
     """
     found = find_dotenv(usecwd=True)
-    if not found or Path(found).parent == Path.cwd() or not get_load_dotenv() or _is_named():
+    if not found or Path(found).parent == Path.cwd() or not get_load_dotenv() or _is_env_file_chosen():
         return None
     given = _started_with()
     # Where the system does not tell who gave it, a set-up that works must start.
@@ -33,14 +33,14 @@ def foreign_database() -> str | None:
     )
 
 
-def blank_for_gunicorn() -> str | None:
+def web_concurrency_problem() -> str | None:
     """Why not to go on: gunicorn, which reads no `.env`, ends before any of our code runs. None where it does not."""
     if os.environ.get("WEB_CONCURRENCY", "1").strip() or "WEB_CONCURRENCY" not in (_started_with() or ()):
         return None
     return "WEB_CONCURRENCY is blank, and gunicorn ends at it: give a number, or take it away"
 
 
-def _is_named() -> bool:
+def _is_env_file_chosen() -> bool:
     """Whether somebody has said which file to read: `flask --env-file`, or `FLASK_ENV_FILE`."""
     source = click.get_current_context().find_root().get_parameter_source("env_file")
     return source in (ParameterSource.COMMANDLINE, ParameterSource.ENVIRONMENT)

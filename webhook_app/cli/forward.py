@@ -68,7 +68,7 @@ def forward() -> None:
 
 def _await_schema(database: Database) -> None:
     """The worker may start before the release phase, or before the web process has made the SQLite file."""
-    if why := database.why_unusable():
+    if why := database.setup_problem():
         raise click.ClickException(f"Cannot start: {why}")
     deadline = time.monotonic() + SCHEMA_WAIT
     while True:

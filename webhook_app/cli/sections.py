@@ -7,7 +7,7 @@ from flask import current_app
 from flask.cli import AppGroup
 
 from webhook_app.cli.shared import database, record, report_database_errors
-from webhook_app.outbox.dropping import drop, kept_of
+from webhook_app.outbox.dropping import drop, size_of_section
 from webhook_app.outbox.filling import fill
 from webhook_app.outbox.queries import newest_number
 
@@ -42,7 +42,7 @@ def drop_section(name: str, yes: bool) -> None:
     """Forget what the section NAME wants and was told. It must not be configured any more; the events stay."""
     if name in current_app.extensions["sections"]:
         raise click.ClickException(f"section {name} is configured: take it out of the settings first")
-    kept = kept_of(database(), name)
+    kept = size_of_section(database(), name)
     if not kept.people:
         raise click.ClickException(f"nothing is kept for a section {name}")
     if not yes:

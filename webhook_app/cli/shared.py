@@ -65,8 +65,7 @@ def check_name_of_provider(name: str) -> None:
 def maintenance() -> Maintenance:
     """One-time tokens are kept for longer than anybody could use them again."""
     tolerance = timedelta(seconds=settings().signature_tolerance_seconds)
-    lifetime = max(TOKEN_LIFETIME, 2 * tolerance)
-    return Maintenance(database(), token_lifetime=lifetime)
+    return Maintenance(database(), token_lifetime=max(TOKEN_LIFETIME, 2 * tolerance))
 
 
 def record(what: str, **details: Any) -> None:

@@ -277,7 +277,7 @@ def count_attempt(counters: Counters, settlement: Settlement, answer: Answer) ->
     """Count one attempt of a worker."""
     provider = settlement.claimed.provider
     attempt = (Count.ATTEMPTS, provider, settlement.outcome, 1)
-    if answer.outcome is Outcome.DELIVERED and not settlement.claimed.is_news:
+    if answer.outcome is Outcome.DELIVERED and not settlement.claimed.is_timed:
         counters.add((attempt, (Count.DELIVERED, provider, "", 1)))
     elif answer.outcome is Outcome.DELIVERED:
         ended_at = settlement.started_at + settlement.duration

@@ -58,7 +58,7 @@ class Database(Protocol):
     def wait(self, timeout: float) -> None:
         """Return when something was announced, or after `timeout` seconds."""
 
-    def why_unusable(self) -> str | None:
+    def setup_problem(self) -> str | None:
         """Why it can never be used as it is set up, with the cure; None where waiting may help."""
 
     def close(self) -> None: ...

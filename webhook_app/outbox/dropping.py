@@ -1,4 +1,4 @@
-"""A section that is no longer configured: its rows of the register go."""
+"""Dropping a section that is no longer configured: its rows of the register are deleted."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -12,19 +12,19 @@ BATCH = 500  # rows in one commit
 
 
 @dataclass(frozen=True, slots=True)
-class Kept:
-    """What the register holds of a section: people, and those of them who wait to be told."""
+class SectionSize:
+    """How many people the register holds of a section, and how many of them wait to be told."""
 
     people: int
     waiting: int
 
 
-def kept_of(database: Database, section: str) -> Kept:
-    """Raises `OutboxUnavailable`."""
+def size_of_section(database: Database, section: str) -> SectionSize:
+    """Count a section's people. Raises `OutboxUnavailable`."""
     with database.read() as connection:
         both = select(func.count(), func.count(consents.c.due_at)).where(consents.c.section == section)
         people, waiting = connection.execute(both).one()
-    return Kept(people, waiting)
+    return SectionSize(people, waiting)
 
 
 def drop(database: Database, section: str) -> Iterator[int]:

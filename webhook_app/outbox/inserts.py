@@ -20,12 +20,12 @@ _IGNORE = "ON CONFLICT (dedupe_key) DO NOTHING"
 #: Rows in one statement. SQLite takes 32,766 parameters at most, and keeps each form of a statement prepared.
 AT_ONCE = 100
 _TYPES = {bytes: "bytea", str: "text", int: "bigint"}
-#: In a row that PostgreSQL is to date: a moment that has not come. Two machines' clocks differ, and a newer change that
-#: the slower of them stores would count as the older one.
-WHEN_STORED = 2**61  # microseconds
+#: Placeholder for the time of storing, which PostgreSQL replaces by its own clock: a time that never comes. Two
+#: machines' clocks differ, and a newer change that the slower of them stores would count as the older one.
+TIME_OF_STORING = 2**61  # microseconds
 #: By the server's clock, for what says that it comes later. A version is a time and, in its last bit, the action.
 #: What has no time keeps none.
-_DATED = {
+_CAPPED_BY_SERVER_TIME = {
     name: f"CASE WHEN {name} > clock.now THEN clock.now ELSE {name} END"
     for name in ("received_at", "occurred_at", "settled_at")
 } | {"version": "least(version, clock.now * 2 + (version & 1))"}
@@ -97,9 +97,9 @@ def _insertion_into_postgresql(given: tuple[bool, ...], due_at: str) -> str:
     A column is an array, in binary form: one parameter instead of one for each row, and one way there and back.
     """
     columns = list(compress(NewRow._fields, given))
-    names, values = ", ".join(columns), ", ".join(_DATED.get(name, name) for name in columns)
+    names, values = ", ".join(columns), ", ".join(_CAPPED_BY_SERVER_TIME.get(name, name) for name in columns)
     arrays = ", ".join(f"%b::{_TYPES[events.c[name].type.python_type]}[]" for name in columns)
-    now = SERVER_TIME if due_at == SERVER_TIME else WHEN_STORED
+    now = SERVER_TIME if due_at == SERVER_TIME else TIME_OF_STORING
     insert = (
         f"INSERT INTO events ({names}) SELECT {values} FROM unnest({arrays}) AS given({names}),"  # noqa: S608
         f" (SELECT {now} AS now) AS clock {_IGNORE}"

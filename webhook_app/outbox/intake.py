@@ -12,7 +12,7 @@ from webhook_app.outbox import schema
 from webhook_app.outbox.database import LOCK_TIMEOUT, Database, OutboxUnavailable
 from webhook_app.outbox.group_commit import GroupCommit
 from webhook_app.outbox.hashing import Hasher, load_hasher
-from webhook_app.outbox.inserts import WHEN_STORED, insert_events
+from webhook_app.outbox.inserts import TIME_OF_STORING, insert_events
 from webhook_app.outbox.mentions import Mention, mentions_in, note
 from webhook_app.outbox.routing import Condition, rows_of
 from webhook_app.outbox.rows import NewRow
@@ -162,7 +162,7 @@ class Intake:
         if webhook.rows is not None:
             return
         said = webhook.read()
-        now = WHEN_STORED if self._due_at == SERVER_TIME else seconds_to_micros(self._clock())
+        now = TIME_OF_STORING if self._due_at == SERVER_TIME else seconds_to_micros(self._clock())
         webhook.rows, webhook.no_section = rows_of(
             webhook.provider, said.changes, said.quarantined, sections=self._sections, hasher=webhook.hasher, now=now
         )

@@ -133,7 +133,7 @@ class Maintenance:
         since = to_micros(before)
         with self._database.read() as connection:
             ended = func.coalesce(events.c.settled_at, events.c.received_at) < since
-            old = and_(events.c.raw.is_not(None), ended, self._is_finished(since))
+            old = and_(events.c.raw.is_not(None), ended, _is_finished(since))
             some = select(events.c.id).where(
                 events.c.id > self._pruned, events.c.id < first_since(connection, since), old
             )
@@ -144,7 +144,7 @@ class Maintenance:
                 self._forget(connection)
                 return 0
             # A replay may have taken one of them meanwhile: it must keep its address.
-            mine = and_(events.c.id.in_(ids), self._is_finished(since))
+            mine = and_(events.c.id.in_(ids), _is_finished(since))
             empty = update(events).where(mine).values(identity_value=None, visitor=None, raw=None)
             done = connection.execute(empty.returning(events.c.id)).scalars().all()
             connection.execute(update(attempts).where(attempts.c.event_id.in_(done)).values(body=None))
@@ -159,10 +159,6 @@ class Maintenance:
         connection.execute(delete(one_time_tokens).where(one_time_tokens.c.seen_at < stale))
         connection.execute(delete(workers).where(workers.c.seen_at < silent))
         forget_bodies(connection, self._time.micros() / 1_000_000)
-
-    def _is_finished(self, since: int) -> ColumnElement[bool]:
-        """Nothing is left to do about an event or its person, and Dynamic Yield was not told of it since."""
-        return and_(events.c.state != State.QUARANTINED, ~is_of_somebody_unfinished, ~told_since(since))
 
     def _nobody_sends(self) -> ColumnElement[bool]:
         return or_(consents.c.lease.is_(None), consents.c.due_at <= self._time.now)
@@ -188,6 +184,11 @@ class Maintenance:
                 ids = list(connection.execute(some.order_by(events.c.id)).scalars())
             if ids:
                 yield ids
+
+
+def _is_finished(since: int) -> ColumnElement[bool]:
+    """Nothing is left to do about an event or its person, and Dynamic Yield was not told of it since."""
+    return and_(events.c.state != State.QUARANTINED, ~is_of_somebody_unfinished, ~told_since(since))
 
 
 def _in_order(rows: Select[Any]) -> Select[Any]:

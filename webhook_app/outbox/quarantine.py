@@ -16,7 +16,7 @@ from webhook_app.outbox.tables import State, events, is_of_list, key_once_set_as
 from webhook_app.outbox.times import due_when_stored, seconds_to_micros
 
 #: Of what was read again: it concerns no section itself, but the changes that came of it do.
-READ = json.dumps([])
+READ_AGAIN = json.dumps([])
 #: What was not understood, and is still there; also where somebody has discarded it.
 CAN_READ_AGAIN = and_(
     or_(events.c.state == State.QUARANTINED, events.c.state == State.DISCARDED),
@@ -27,6 +27,13 @@ CAN_READ_AGAIN = and_(
 
 #: Numbers of new changes named in the note; a whole batch may have become readable.
 NAMED = 5
+
+
+def can_read_again(database: Database, number: int) -> bool:
+    """Whether an event can be read again. Raises `OutboxUnavailable`."""
+    with database.read() as connection:
+        mine = select(events.c.id).where(events.c.id == number, CAN_READ_AGAIN)
+        return connection.execute(mine).first() is not None
 
 
 class Quarantine:
@@ -64,7 +71,7 @@ class Quarantine:
         rows, _ = rows_of(provider, changes, quarantined, sections=self._sections, hasher=hasher, now=now)
         mine = and_(events.c.id == number, CAN_READ_AGAIN)
         new_key = key_once_set_aside(self._database.dialect)
-        aside_as = {"state": State.DISCARDED, "settled_at": now, "dedupe_key": new_key, "sections": READ}
+        aside_as = {"state": State.DISCARDED, "settled_at": now, "dedupe_key": new_key, "sections": READ_AGAIN}
         aside = update(events).where(mine).values(aside_as)
         with self._database.write() as connection:
             if not connection.execute(aside).rowcount:

@@ -252,7 +252,7 @@ def _taken(settlements: Iterable[Settlement]) -> Iterator[Taken]:
     """The opt-outs among them that Dynamic Yield has taken for the first time, and not late on purpose."""
     for one in settlements:
         claimed = one.claimed
-        if one.state is State.DELIVERED and claimed.version % 2 and claimed.is_news:
+        if one.state is State.DELIVERED and claimed.version % 2 and claimed.is_timed:
             yield Taken(
                 provider=claimed.provider,
                 occurred_at=claimed.version // 2,

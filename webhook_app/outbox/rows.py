@@ -75,7 +75,7 @@ class Claimed:
     is_late: bool = False
 
     @property
-    def is_news(self) -> bool:
+    def is_timed(self) -> bool:
         """Whether it says anything how long ago it came."""
         return not (self.is_told or self.is_late)
 

@@ -1,9 +1,9 @@
-"""What to write instead, for expressions that the parser refuses: habits from JSONPath, JavaScript, Python and SQL."""
+"""Suggested cures for expressions that the parser refuses: habits from JSONPath, JavaScript, Python and SQL."""
 
 import re
 
-#: What stands in quotes, of whatever kind: no operator is to be found in it.
-_QUOTED = re.compile(r"'[^']*'|\"[^\"]*\"|`[^`]*`")
+from webhook_app.providers.syntax import QUOTED
+
 _IS_KEY = re.compile(r"[^\W\d][\w -]*\Z")
 _PLAIN_KEY = re.compile(r"[A-Za-z_]\w*", re.ASCII)
 
@@ -31,7 +31,7 @@ _CURES = tuple(
 
 def cure(text: str) -> str:
     """What to write instead, or an empty text."""
-    masked = _QUOTED.sub(lambda found: found[0][0] + "_" * (len(found[0]) - 2) + found[0][-1], text)
+    masked = QUOTED.sub(lambda found: found[0][0] + "_" * (len(found[0]) - 2) + found[0][-1], text)
     for pattern, line in _CURES:
         if found := pattern.search(masked):
             parts = [text[slice(*found.span(number))].strip() for number in range(pattern.groups + 1)]

@@ -22,10 +22,10 @@ from webhook_app.providers.toml_fields import (
     Table,
     Word,
     condition,
-    doubts_of_pattern,
     one_of,
     path,
     sample,
+    time_format_hints,
     time_pattern,
     zone,
 )
@@ -128,7 +128,7 @@ class UrlVerificationTable(Table):
 
 def _check_asks(data: Mapping[str, Any], *keys: str) -> None:
     """Raises where a condition holds of whatever is none of its business: it would opt out who opened a mail."""
-    holding = [key for key in keys if isinstance(data.get(key), Condition) and data[key].holds_of_anything()]
+    holding = [key for key in keys if isinstance(data.get(key), Condition) and data[key].holds_of_unrelated_event()]
     if holding:
         line = "holds wherever what it looks at is absent; say what must stand there, like type == 'unsubscribed'"
         raise ValidationError({key: [line] for key in holding})
@@ -316,7 +316,7 @@ def _hints(loaded: Mapping[str, Any], own: Collection[str]) -> Iterator[str]:
             lines += asked.holds_by_absence()
         yield from (f"{key} {line}" for line in lines)
     if "time_format" in own:
-        yield from (f"time_format {line}" for line in doubts_of_pattern(loaded["time_format"]))
+        yield from (f"time_format {line}" for line in time_format_hints(loaded["time_format"]))
 
 
 def _compared_in_a_form(asked: Condition) -> Iterator[str]:

@@ -131,7 +131,7 @@ class DeclaredTranslator:
             return Action.OPT_IN
         self._check_is_known(event)
         self._check_has_been_asked(event)
-        self._check_is_not_meant(event)
+        self._check_near_match(event)
         return None
 
     def _check_has_been_asked(self, event: dict[str, Any]) -> None:
@@ -143,11 +143,11 @@ class DeclaredTranslator:
             looked_at = ", ".join(dict.fromkeys(".".join(steps) for steps in condition.looks_at))
             raise ValidationError(f"{name} looks at {looked_at}, none of which is there; {keys_of(event)}")
 
-    def _check_is_not_meant(self, event: dict[str, Any]) -> None:
+    def _check_near_match(self, event: dict[str, Any]) -> None:
         """Raises where a condition would hold, were what it compares not in another case or of another type."""
         if self.declaration.known is None:
             for condition in filter(None, (self.declaration.opt_out, self.declaration.opt_in)):
-                condition.check_is_not_meant(event)
+                condition.check_near_match(event)
 
     def _check_is_known(self, event: dict[str, Any]) -> None:
         """Raises `UnknownType`: it may be the ESP's new word for an opt-out, or an old one written otherwise."""

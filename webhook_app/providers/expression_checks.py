@@ -1,7 +1,6 @@
 """Checks of expressions at boot: what is wrong in one, or may not be meant as it is written."""
 
 import json
-import re
 from collections.abc import Iterator, Sequence
 from typing import Any
 
@@ -9,12 +8,12 @@ from jmespath.lexer import Lexer
 from jmespath.visitor import TreeInterpreter
 
 from webhook_app.providers.functions import OPTIONS, MoreFunctions
-from webhook_app.providers.syntax import NULL, fields_of, is_list_of_texts, is_text, steps_of
+from webhook_app.providers.syntax import NULL, QUOTED, children_of, fields_of, is_list_of_texts, is_text, steps_of
 
 
 def wrong_parts(node: Any) -> Iterator[str]:
     """What JMESPath itself would only notice at run time, or not at all."""
-    children = [child for child in node["children"] if isinstance(child, dict)]
+    children = children_of(node)
     if node["type"] == "function_expression":
         yield from _wrong_call(node["value"], len(children))
         yield from _wrong_search(node["value"], children)
@@ -77,9 +76,7 @@ def _wrong_comparison(comparator: str, side: Any, other: Any) -> Iterator[str]:
 
 def _asks_for_all(node: Any) -> bool:
     """Whether `@` stands in it."""
-    return node["type"] == "current" or any(
-        _asks_for_all(child) for child in node["children"] if isinstance(child, dict)
-    )
+    return node["type"] == "current" or any(map(_asks_for_all, children_of(node)))
 
 
 def _is_truth(node: Any) -> bool:
@@ -131,7 +128,8 @@ def _conjuncts(node: Any) -> Iterator[Any]:
             yield child
 
 
-def _holds_of_nothing(node: Any) -> bool:
+def holds_of_empty_event(node: Any) -> bool:
+    """Whether the expression is true of an event that has none of its fields."""
     try:
         return TreeInterpreter(OPTIONS).visit(node, {"": None}) is True
     except Exception:
@@ -145,7 +143,7 @@ def _asked(node: Any) -> frozenset[tuple[str, ...]]:
         return frozenset().union(*parts)
     if node["type"] == "or_expression":
         return frozenset.intersection(*parts)
-    return frozenset() if _holds_of_nothing(node) else fields_of(node)
+    return frozenset() if holds_of_empty_event(node) else fields_of(node)
 
 
 def held_by_absence(node: Any, asked: frozenset[tuple[str, ...]]) -> Iterator[str]:
@@ -155,7 +153,7 @@ def held_by_absence(node: Any, asked: frozenset[tuple[str, ...]]) -> Iterator[st
             asked |= _asked(node)
         for child in node["children"]:
             yield from held_by_absence(child, asked)
-    elif _holds_of_nothing(node) and (fields := sorted(fields_of(node) - asked)):
+    elif holds_of_empty_event(node) and (fields := sorted(fields_of(node) - asked)):
         name = ".".join(fields[0])
         yield (
             f"holds in part wherever {name} is absent; where that is not meant, say what must stand there, or "
@@ -165,7 +163,7 @@ def held_by_absence(node: Any, asked: frozenset[tuple[str, ...]]) -> Iterator[st
 
 def asks_for_null(node: Any) -> Iterator[str]:
     """`unsubscribed_at != null` holds of an empty text, too."""
-    children = [child for child in node["children"] if isinstance(child, dict)]
+    children = children_of(node)
     inner = children[0] if node["type"] == "not_expression" else node
     wanted = "eq" if inner is not node else "ne"
     if inner["type"] == "comparator" and inner["value"] == wanted and NULL in inner["children"]:
@@ -190,13 +188,9 @@ def unquoted_texts(text: str) -> Iterator[str]:
             yield f"compares with a field named {value}; for the value write {literal}"
 
 
-#: What stands in quotes; of the backticks, what stands in them.
-_QUOTED = re.compile(r"'(?:\\.|[^'\\])*'|\"(?:\\.|[^\"\\])*\"|`((?:\\.|[^`\\])*)`", re.DOTALL)
-
-
 def texts_in_backticks(text: str) -> Iterator[str]:
     """What is no JSON there, which JMESPath takes for a text."""
-    for found in _QUOTED.finditer(text):
+    for found in QUOTED.finditer(text):
         if found[1] is not None:
             try:
                 json.loads(found[1].replace("\\`", "`"))

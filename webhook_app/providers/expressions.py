@@ -1,4 +1,4 @@
-"""JMESPath as a declaration uses it: checked at boot as far as can be, and harmless at run time.
+"""JMESPath expressions of a declaration, as paths and conditions: compiled at boot, harmless at run time.
 
 https://jmespath.org/specification.html
 """
@@ -15,7 +15,7 @@ from marshmallow import ValidationError
 from webhook_app.providers import expression_checks as checks
 from webhook_app.providers.cures import cure
 from webhook_app.providers.functions import OPTIONS
-from webhook_app.providers.near_values import FieldComparison, comparisons_of, meanings
+from webhook_app.providers.near_values import FieldComparison, comparisons_of, corrected_events
 from webhook_app.providers.syntax import looked_at
 
 #: So much of an expression stands in the reason of what is quarantined.
@@ -112,12 +112,12 @@ class Condition(Path):
         """Whether any of the fields it looks at is there; where none is, its answer says nothing."""
         return not self.looks_at or any(_stands(steps, value) for steps in self.looks_at)
 
-    def holds_of_anything(self) -> bool:
-        """Whether it is true of an event that has nothing to do with it, as `type != 'subscribed'` is.
+    def holds_of_unrelated_event(self) -> bool:
+        """Whether it is true of an event that has none of its fields, as `type != 'subscribed'` is.
 
         Not where it says so plainly, by `true`.
         """
-        return not self.is_constant and self._may_hold({"": None})
+        return not self.is_constant and checks.holds_of_empty_event(self._compiled.parsed)
 
     def holds_by_absence(self) -> Iterator[str]:
         """Parts that hold because something is absent, and may change the consent of whoever's event lacks it."""
@@ -130,13 +130,13 @@ class Condition(Path):
             if right := checks.JSON_WORDS.get(word.lower()):
                 yield f"compares with the text '{word}'; for JSON's {right} write `{right}`"
 
-    def check_is_not_meant(self, event: dict[str, Any]) -> None:
-        """Raises `ValidationError` where it only does not hold because of a value in another case or of another type.
+    def check_near_match(self, event: dict[str, Any]) -> None:
+        """Raises `ValidationError` where it would hold but for the case or the type of a value.
 
         For an event of which it does not hold.
         """
-        for changed, meant in meanings(self.comparisons, event):
-            if self._may_hold(meant):
+        for changed, variant in corrected_events(self.comparisons, event):
+            if self._may_hold(variant):
                 raise changed.mistake(event)
 
     def _may_hold(self, value: Any) -> bool:

@@ -8,10 +8,10 @@ from typing import Any
 
 from marshmallow import ValidationError
 
-from webhook_app.providers.syntax import is_list_of_texts, steps_of
+from webhook_app.providers.syntax import children_of, is_list_of_texts, steps_of
 
-#: So many ways to read an event's values as those of a condition are tried; there are two or three.
-MAX_MEANINGS = 50
+#: So many combinations of near values are tried; there are two or three.
+MAX_COMBINATIONS = 50
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,13 +28,13 @@ class FieldComparison:
         return (
             self.comparator in ("eq", "ne")
             and isinstance(found, str | int | float)
-            and _written(found) == _written(self.literal)
+            and _normalized(found) == _normalized(self.literal)
         )
 
     def differs(self, event: Any) -> bool:
-        return _quoted(self._found(event)) != _quoted(self.literal)
+        return _as_literal(self._found(event)) != _as_literal(self.literal)
 
-    def meant(self, event: dict[str, Any]) -> dict[str, Any]:
+    def corrected(self, event: dict[str, Any]) -> dict[str, Any]:
         """The event with the value as it stands in the condition."""
         *parents, last = self.field
         inner = copy = dict(event)
@@ -46,8 +46,8 @@ class FieldComparison:
     def mistake(self, event: Any) -> ValidationError:
         found, name = self._found(event), ".".join(self.field)
         both_texts = isinstance(found, str) and isinstance(self.literal, str)
-        right = f"lower({name}) == '{_written(found)}'" if both_texts else f"{name} == {_quoted(found)}"
-        return ValidationError(f"is {_told(found)}, compared with {_told(self.literal)}; write {right}", name)
+        right = f"lower({name}) == '{_normalized(found)}'" if both_texts else f"{name} == {_as_literal(found)}"
+        return ValidationError(f"is {_described(found)}, compared with {_described(self.literal)}; write {right}", name)
 
     def _found(self, event: Any) -> Any:
         for step in self.field:
@@ -55,23 +55,23 @@ class FieldComparison:
         return event
 
 
-def _written(value: str | float) -> str:
+def _normalized(value: str | float) -> str:
     """The same for what an ESP and a condition write differently and mean alike."""
     text = value.strip().lower() if isinstance(value, str) else json.dumps(value) if abs(value) < 2**64 else ""
     return {"true": "1", "false": "0"}.get(text, text.removesuffix(".0"))
 
 
-def _told(value: str | float) -> str:
+def _described(value: str | float) -> str:
     return f"the text '{value}'" if isinstance(value, str) else json.dumps(value)
 
 
-def _quoted(value: str | float) -> str:
+def _as_literal(value: str | float) -> str:
     return f"'{value}'" if isinstance(value, str) else f"`{json.dumps(value)}`"
 
 
 def comparisons_of(node: Any) -> Iterator[FieldComparison]:
-    """Those of a field with a value; `contains(['a', 'b'], type)` is two."""
-    children = [child for child in node["children"] if isinstance(child, dict)]
+    """The comparisons of a field with a value in a condition; `contains(['a', 'b'], type)` is two."""
+    children = children_of(node)
     if node["type"] in ("and_expression", "or_expression", "not_expression"):
         for child in children:
             yield from comparisons_of(child)
@@ -88,16 +88,18 @@ def comparisons_of(node: Any) -> Iterator[FieldComparison]:
             yield FieldComparison(steps, "eq", literal["value"])
 
 
-def meanings(comparisons: Sequence[FieldComparison], event: dict[str, Any]) -> Iterator[tuple[FieldComparison, Any]]:
-    """The event with near values as the condition writes them, each with the first that was changed."""
+def corrected_events(
+    comparisons: Sequence[FieldComparison], event: dict[str, Any]
+) -> Iterator[tuple[FieldComparison, Any]]:
+    """Variants of the event with near values replaced by the condition's own, each with the first that was changed."""
     near: dict[tuple[str, ...], dict[str, FieldComparison]] = {}
     # What stands there as it is asked for comes first: it is changed only where nothing else helps.
     for one in sorted(filter(lambda one: one.is_near(event), comparisons), key=lambda one: one.differs(event)):
-        near.setdefault(one.field, {})[_quoted(one.literal)] = one
-    for chosen in islice(product(*(choices.values() for choices in near.values())), MAX_MEANINGS):
+        near.setdefault(one.field, {})[_as_literal(one.literal)] = one
+    for chosen in islice(product(*(choices.values() for choices in near.values())), MAX_COMBINATIONS):
         changed = [one for one in chosen if one.differs(event)]
-        meant = event
+        variant = event
         for one in changed:
-            meant = one.meant(meant)
+            variant = one.corrected(variant)
         if changed:
-            yield changed[0], meant
+            yield changed[0], variant

@@ -1,11 +1,19 @@
-"""The syntax tree of an expression: which fields it names, and what stands in it."""
+"""The syntax tree of a JMESPath expression: walking it, and the fields that it names."""
 
+import re
 from collections.abc import Iterator
 from typing import Any
 
+#: What stands in quotes, of whatever kind; group 1 is what stands in backticks.
+QUOTED = re.compile(r"'(?:\\.|[^'\\])*'|\"(?:\\.|[^\"\\])*\"|`((?:\\.|[^`\\])*)`", re.DOTALL)
 #: Nodes that look into what their first child gives.
 INTO = ("subexpression", "index_expression", "projection", "value_projection", "filter_projection")
 NULL: dict[str, Any] = {"type": "literal", "value": None, "children": []}
+
+
+def children_of(node: Any) -> list[Any]:
+    """The child nodes; a slice has numbers among its children."""
+    return [child for child in node["children"] if isinstance(child, dict)]
 
 
 def steps_of(node: Any) -> tuple[str, ...] | None:
@@ -23,7 +31,7 @@ def fields_of(node: Any) -> frozenset[tuple[str, ...]]:
     """Every field whose value an expression asks for."""
     if (steps := steps_of(node)) is not None:
         return frozenset([steps])
-    children = [child for child in node["children"] if isinstance(child, dict)]
+    children = children_of(node)
     if node["type"] in INTO:
         children = children[:1]
     return frozenset().union(*map(fields_of, children))
@@ -31,7 +39,7 @@ def fields_of(node: Any) -> frozenset[tuple[str, ...]]:
 
 def looked_at(node: Any) -> Iterator[tuple[str, ...] | None]:
     """The fields whose values a condition looks at; None where it asks whether something is there at all."""
-    children = [child for child in node["children"] if isinstance(child, dict)]
+    children = children_of(node)
     asks_by_null = node["type"] == "comparator" and NULL in children
     if asks_by_null or (node["type"] == "function_expression" and node["value"] == "given"):
         yield None

@@ -245,7 +245,7 @@ def _time_pattern(text: str) -> str:
     return text
 
 
-def doubts_of_pattern(text: str) -> Iterator[str]:
+def time_format_hints(text: str) -> Iterator[str]:
     """Why a time pattern may not do what is meant. It is no mistake: what it does not fit is read as any other time."""
     unread = [f"%{letter}" for letter in re.findall("%(.)", text.replace("%%", "")) if letter in _UNREAD]
     try:

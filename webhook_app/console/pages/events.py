@@ -10,8 +10,7 @@ from webhook_app.console import access, export, filters
 from webhook_app.console.shown import Shown
 from webhook_app.outbox import queries
 from webhook_app.outbox.maintenance import DISCARDABLE, REPLAYABLE
-from webhook_app.outbox.quarantine import CAN_READ_AGAIN
-from webhook_app.outbox.queries import Filter
+from webhook_app.outbox.quarantine import can_read_again
 
 
 def add(console: Flask, shown: Shown) -> None:
@@ -55,7 +54,7 @@ def add(console: Flask, shown: Shown) -> None:
             why_none=why_none,
             base=shown.destinations[0],
             can_replay=event.state in REPLAYABLE and event.identity_value is not None,
-            can_read_again=queries.count(shown.database, Filter(person=f"#{number}"), CAN_READ_AGAIN) > 0,
+            can_read_again=can_read_again(shown.database, number),
             can_discard=event.state in DISCARDABLE and not event.in_flight,
         )
 

@@ -146,7 +146,7 @@ class PostgreSQL:
             self._forget_listener()
             raise
 
-    def why_unusable(self) -> str | None:
+    def setup_problem(self) -> str | None:
         """What can be seen of it without asking it was checked when it was opened."""
         return None
 

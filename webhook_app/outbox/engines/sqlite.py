@@ -126,7 +126,7 @@ class SQLite:
             os.close(self._lock_file)
             self._lock_file = None
 
-    def why_unusable(self) -> str | None:
+    def setup_problem(self) -> str | None:
         """Why its path can never work, with the cure. None where it can: a lock or a full disk ends by itself."""
         folder = self.path.parent
         try:
