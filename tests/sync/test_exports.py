@@ -278,6 +278,8 @@ def test_whoever_left_email_and_another_channel_has_left_email(
 PEOPLE_SAID = [
     *("Please take me off this list", "Too much spam, boring content", "You are spam, I blocked you"),
     *("opt out, I hate calls", "no longer on mobile", "Removed from the list", "SPAM: user blocked sender"),
+    *("500 mails a week are too many", "It always lands in my spam filter", "Unsubscribed because I said no"),
+    *("You push too many offers", "Spam complaints: 2"),
     *("Opt out of this list, you bore me", "unsubscribed from the list because of spam", "I reject your spam message"),
     *("Opt out. Calls are a nuisance", "I unsubscribed, the line is busy", "spam, blocked"),
 ]
@@ -384,9 +386,11 @@ def test_who_stands_in_the_other_column_alone_takes_another_import(run: Run, app
     output = run(path, "--yes").output
     assert 'say --only "Opt-out: Sale=true"; --all-rows takes everybody. Opt-out: News may say it of others' in output
     assert 'import the file again for these. To take those who did, say --only "Opt-out: News=true"' in output
-    assert run(path, "--yes", "--only", "Opt-out: Sale=true").exit_code == 0
+    # Neither is about all email: whoever left one list has to be meant.
+    assert "has people who did not opt out" in run(path, "--yes", "--only", "Opt-out: Sale=true").output
+    assert run(path, "--yes", "--only", "Opt-out: Sale=true", "--all-rows").exit_code == 0
     assert [row.identity_value for row in stored(app)] == ["a@b.de"]
-    assert run(path, "--yes", "--only", "Opt-out: News=true").exit_code == 0
+    assert run(path, "--yes", "--only", "Opt-out: News=true", "--all-rows").exit_code == 0
     assert [row.identity_value for row in stored(app)] == ["a@b.de", "b@b.de"]
 
 
@@ -398,6 +402,8 @@ def test_who_stands_in_the_other_column_alone_takes_another_import(run: Run, app
         ("Email Opt Out,Opt-out: Sale", "Opt-out: Sale"),
         ("Is unsubscribed,Unsubscribed (Sale)", "Unsubscribed (Sale)=true"),
         ("HasOptedOutOfEmail,Unsubscribed: Sale", "Unsubscribed: Sale=true"),
+        ("Email_Opt_Out__c,Newsletter_Opt_Out__c", "Newsletter_Opt_Out__c=true"),
+        ("Unsubscribed?,Opted out of: Newsletter", "Opted out of: Newsletter=true"),
     ],
 )
 def test_whoever_left_one_list_and_not_all_email_is_subscribed(
@@ -415,6 +421,27 @@ def test_whoever_left_one_list_and_not_all_email_is_subscribed(
     assert run(path, "--yes", "--only", only).exit_code == 1
     assert run(path, "--yes", "--only", f"{everything}=true").exit_code == 0
     assert [row.identity_value for row in stored(app)] == ["out-1@b.de"]
+
+
+@pytest.mark.parametrize(
+    "header",
+    ["Newsletter Opt Out,DoNotCall", "Newsletter Opt Out,Do Not Sell", "Do not allow Emails,Do not allow Bulk Emails"],
+)
+def test_a_column_about_no_email_or_one_kind_of_it_proves_no_opt_out(
+    header: str, run: Run, app: Flask, tmp_path: Path
+) -> None:
+    path = tmp_path / "list.csv"
+    no, yes = ("Allow", "Do Not Allow") if "allow" in header else ("0", "1")
+    path.write_text(f"Email,{header}\nin@b.de,{no},{yes}\nout@b.de,{yes},{yes}\n")
+    assert "has people who did not opt out" in run(path, "--yes").output
+    assert stored(app) == []
+
+
+def test_a_time_that_is_not_meant_makes_no_list_of_contacts(run: Run, app: Flask, tmp_path: Path) -> None:
+    path = tmp_path / "list.csv"
+    path.write_text("email,date,source,segment,device\nout@b.de,2025-01-01,web,a,phone\n")
+    assert run(path, "--yes", "--no-time").exit_code == 0
+    assert [row.identity_value for row in stored(app)] == ["out@b.de"]
 
 
 @pytest.mark.parametrize("only", [(), ("--only", "Action=Unsubscribed")])
@@ -478,7 +505,7 @@ def test_a_column_whose_title_is_there_twice_is_named_by_its_place(run: Run, app
     assert 'say --only "#2=true"' in run(path, "--yes").output
     result = run(path, "--yes", "--only", "Opt-out: Sale=true")
     assert '2 columns are called Opt-out: Sale: name one by its place, "#2=true" or "#3=true"' in result.output
-    assert run(path, "--yes", "--only", "#2=true").exit_code == 0
+    assert run(path, "--yes", "--only", "#2=true", "--all-rows").exit_code == 0
     assert [row.identity_value for row in stored(app)] == ["a@b.de", "out@b.de"]
     path.write_text("email,left at,left at\na@b.de,2025-01-01,2025-01-02\n")
     assert 'Say --time "#2"' in run(path, "--yes").output

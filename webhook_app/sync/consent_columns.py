@@ -57,12 +57,14 @@ _NOT_ASKED = re.compile(
 )
 #: Other channels than email, by a word that means nothing else; and by one that does so only as what somebody has left:
 #: `Opted out of calls`, `Opt-out: phone`. `Unsubscribed by phone call` says how.
-_CHANNELS = r"(sms\w*|mms|push|whats ?app|viber|fax|direct mail|text messag\w*)"
+_CHANNELS = (
+    r"(sms\w*|mms|push(?! (too|so|me|us|it|your|many|more)\b)|whats ?app|viber|fax|(direct|postal) mail|text messag\w*)"
+)
 _CHANNELS_PERHAPS = r"(phone|telephone|telefon|mobile|text|voice|calls?|postal|post|line)"
 _LEFT = r"\b(un ?sub\w*|opt(ed)? ?outs?|abgemeldet|abmeld\w*)"
 _NAMES_CHANNEL = re.compile(
     rf"\b{_CHANNELS}\b"
-    rf"|{_LEFT} (from|of|for|von|für)( (the|all|any|our|your|marketing|sales|phone|mobile|voice))*"
+    rf"|{_LEFT} (from|of|for|von|für|all|any)( (the|all|any|our|your|marketing|sales|phone|mobile|voice))*"
     rf" {_CHANNELS_PERHAPS}\b(?! (app|link|page|site))"
     rf"|{_LEFT} {_CHANNELS_PERHAPS}(?=$|,| (and|or|und|&|\+) )|^{_CHANNELS_PERHAPS} {_LEFT}$"
 )
@@ -71,19 +73,35 @@ _NAMES_LIST = re.compile(
     rf"{_LEFT} (from|of) ((the|this|that|a|one) )?(single )?list\b(?!.*\b(i|you|your|me|my|we|it|is|was|because"
     r"|since|as|too|please|never|not|no|so|but|due|thanks?|boring|spam)\b)[^,;!?]{0,60}$"
 )
-#: `all sms` are not all channels.
+#: `all sms`, and `all phone calls`, are not all channels.
 _NAMES_EMAIL = re.compile(
-    r"(?<!not )(?<!direct )\b((e ?)?mails?|channels|everything|both"
-    rf"|(all|any|alle[nrs]?)(?! (\w+ ){{0,2}}{_CHANNELS}))\b"
+    r"(?<!not )(?<!direct )(?<!postal )\b((e ?)?mails?|channels|everything|both"
+    rf"|(all|any|alle[nrs]?)(?! (\w+ ){{0,2}}({_CHANNELS}|{_CHANNELS_PERHAPS})))\b"
+)
+#: Where both are named, which of them was left is told by what stands next to it: `Unsubscribed from SMS, keeps email`.
+_LEFT_EMAIL = re.compile(
+    rf"{_LEFT} ((from|of|for) )?((the|all|any|our|your|marketing) )*(all|any|(e ?)?mails?|channels|everything|both)\b"
+)
+#: Words of a value that names what was left and nothing else: `email and SMS opt-out`.
+_NAMES_ONLY = re.compile(
+    r"un|sub\w*|unsub\w*|opt|opted|optout|outs?|abgemeldet|abmeld\w*|from|of|for|the|all|any|our|your|marketing|and|or"
+    rf"|und|oder|both|e|e?mails?|channels|everything|whats|app|direct|messages?|{_CHANNELS}|{_CHANNELS_PERHAPS}"
 )
 _SAYS_NOT = re.compile(r"([\w ]+=)?((is )?(not|non) (a )?(spam|abuse|complaint)|no (spam )?(complaints?|abuse))")
 _WORD = re.compile(r"\w+")
+_I = frozenset({"i", "me", "my", "because"})
 #: `5.1.1`, with or without a text behind it; `5.4.2025` is a date.
 _BOUNCE_CODE = re.compile(r"[45] \d{1,3} \d{1,3}\b.*")
 #: What a mail server or a filter said of a message: `550 5.7.1 rejected as spam` is no complaint of its recipient.
 #: A code alone may be the number of a list; codes of three numbers behind it are always a server's.
-_SMTP_REPLY = re.compile(r"[245]\d\d (?=.*[^\W\d_]{2}).*|.*\b[45]\d\d [45] \d{1,3} \d{1,3}\b.*|.*\bsmtp\b.*")
-_FILTER = re.compile(r"spam ?(haus|cop|assassin|trap|filter|score)|surbl|uribl|barracuda|\b(spf|dkim|dmarc)\b")
+_SMTP_REPLY = re.compile(
+    r"[245]\d\d .*\b(spam|abuse|mailbox|message|user|recipient|address|rejected|blocked|refused|relay|host|server"
+    r"|sender)\b.*"
+    r"|[245]\d\d [45] \d{1,3} \d{1,3}\b.*|.*\b[45]\d\d [45] \d{1,3} \d{1,3}\b.*|.*\bsmtp\b.*"
+)
+_FILTER = re.compile(
+    r"(?!.*\b(i|my|me)\b).*(spam ?(haus|cop|assassin|trap|filter|score)|surbl|uribl|barracuda|\b(spf|dkim|dmarc)\b)"
+)
 #: Of a server or a filter where it speaks of spam, too, and not of somebody who complained of it.
 _FILTERED = re.compile(
     r"(?!.*\b(i|me|user)\b)(?=.*(reject|block|filter|classified|detect|refused|denied|identified|suspected|looks like"
@@ -96,8 +114,8 @@ _NOT_ASKED_NOTE = "bounces and the like are no opt-outs"
 #: Names of columns in which a yes or a no says it, and of those in which a word may.
 _CONSENT = re.compile(
     r"\bopt(ed)? ?(in|out)|optin|optout|consent|subscri|\bunsub|accepts|black ?list|block ?list|suppress|permission"
-    r"|do not (e ?mail|contact|send)|newsletter|einwilligung|abmeld|abgemeldet|anmeld|angemeldet|widerruf|abonn|inscri"
-    r"|iscri|suscri|\bbaja\b|uitgeschreven|afgemeld|aangemeld|ingeschreven|toestemming|wypis|zapis|zgod|prenumer|tilmeld"
+    r"|do not (allow|e ?mail|contact|send)|newsletter|einwilligung|abmeld|abgemeldet|anmeld|angemeldet|widerruf|abonn"
+    r"|inscri|iscri|suscri|\bbaja\b|uitgeschreven|afgemeld|aangemeld|ingeschreven|toestemming|wypis|zapis|zgod|prenumer|tilmeld"
 )
 _STATUS = re.compile(r"(?<!lead )(?<!order )(?<!contact )(?<!payment )(?<!account )(?<!customer )\bstatus\b")
 #: Names of columns in which a yes is an opt-out.
@@ -105,11 +123,11 @@ _NEGATIVE = re.compile(
     r"unsub|opt(ed)? ?out|optout|black ?list|block ?list|suppress|do not|abmeld|abgemeldet|widerruf|d[ée]sabonn"
     r"|d[ée]sinscri|disiscri|\bbaja\b|uitgeschreven|afgemeld|wypis|avprenumer|frameld"
 )
-#: Of these, columns about all email there is: a no in one is somebody who is still there, whatever another column says.
+#: Of these, columns about all email there is: beside a yes in one, a no in one about a list says nothing.
 _OF_EVERYTHING = re.compile(
     r".*\b(all|everything|global(ly)?)\b.*"
-    r"|((is|has|was|been|user|contact|customer|from|of|e ?mails?|mails?|send|status|flag"
-    rf"|({_NEGATIVE.pattern})\w*)( |$))+"
+    r"|((is|has|was|been|user|contact|customer|from|of|e ?mails?|mails?|send|status|flag|marketing|any|yes|no|y|n"
+    rf"|des|du|de|vom|von|({_NEGATIVE.pattern})\w*)( |$))+"
 )
 #: Columns that tell that somebody came back: whether before or after they left, two times may say, and a file may not.
 _CAME_BACK = re.compile(r"\bre ?(subscri|opt|activat|join)|wieder ?angemeldet")
@@ -124,7 +142,9 @@ _TELLS_BY_BEING_THERE = re.compile(
 )
 #: Columns about an unsubscribe, or about something else of that name, that say of nobody whether it happened.
 _ABOUT_IT = re.compile(r"\b(id|key|number|hash|url|link|source|method|count|ip|type|campaign|reason|title|name|rate)\b")
-_OTHER_CHANNEL = re.compile(r"\b(sms|push|whats ?app|phone|mobile|text|voice|postal|viber|line|fax)\b")
+_OTHER_CHANNEL = re.compile(
+    r"\b(sms|push|whats ?app|phone|mobile|text|voice|postal|viber|line|fax|sell|mail merge)\b|\b(do not ?)?calls?\b"
+)
 
 #: Columns that lists of contacts have, and lists of opt-outs do not.
 _CONTACTS = re.compile(
@@ -165,17 +185,22 @@ def _tells_by_being_there(value: str) -> bool:
 
 def _is_of_a_server(text: str) -> bool:
     """Whether a mail server or a filter says it, of a message and not of a person."""
-    if _SMTP_REPLY.fullmatch(text) or _FILTER.search(text):
+    if _SMTP_REPLY.fullmatch(text) or _FILTER.match(text):
         return True
     is_spam = "spam" in text or "abus" in text
     return is_spam and bool(_FILTERED.match(text)) and not _COMPLAINED.search(text)
 
 
+def _names_only_what_was_left(text: str) -> bool:
+    return all(map(_NAMES_ONLY.fullmatch, _WORD.findall(text)))
+
+
 def _is_about_something_else(text: str) -> bool:
     """Whether it speaks of an opt-out that there was not, or of one from something else than all email."""
     words = _WORD.findall(text)
-    # `Unsubscribed: no`, `opted out: 0`; but `unsubscribed from campaign 2` is no such thing.
-    is_no = words and words[-1] in _FALSE and (len(words) <= 3 or not words[-1].isdecimal())
+    # `Unsubscribed: no`, `opted out: 0`; but `unsubscribed from campaign 2`, `complaints: 2`, and a sentence are not.
+    is_said = len(words) > 3 and (words[-1].isdecimal() or not _I.isdisjoint(words))
+    is_no = words and words[-1] in _FALSE - {"2"} and not is_said
     if is_no and _OUT.fullmatch(text):
         return True
     if _SAYS_NOT.fullmatch(text):
@@ -217,7 +242,10 @@ class Column:
     @property
     def is_of_everything(self) -> bool:
         """Whether it is about unsubscribes from all email, and not from one list or kind."""
-        return self.is_negative and _OF_EVERYTHING.fullmatch(self.name) is not None
+        return (
+            self.is_negative
+            and _OF_EVERYTHING.fullmatch(" ".join(_WORD.findall(self.name)).removesuffix(" c")) is not None
+        )
 
     @property
     def to_type(self) -> str:
@@ -245,6 +273,8 @@ class Column:
             return Said.NOT_ASKED
         if (not self.is_time and _is_of_a_server(text)) or _is_about_something_else(text):
             return Said.NOT_ASKED
+        if _NAMES_CHANNEL.search(text) and not (_LEFT_EMAIL.search(text) or _names_only_what_was_left(text)):
+            return Said.UNKNOWN
         for pattern, said in ((_NOT_ASKED, Said.NOT_ASKED), (_OUT, Said.OUT), (_IN, Said.IN)):
             if pattern.fullmatch(text):
                 return said
@@ -369,11 +399,10 @@ def check_columns(columns: Iterable[Column], only: Sequence[Only], *, used: Iter
     choosing = [column for column in columns if column.place in chosen and _is_telling(column, chosen[column.place])]
     proving = [column for column in about if set(column.said) == {Said.OUT}]
     is_proven = bool(choosing or proving)
-    if is_known and proving:
+    if is_known and is_proven:
         # It is a list of opt-outs, and says when each was: what somebody typed as their reason takes nobody out of it.
         about = [column for column in about if not column.is_free_text]
-    # A time, a reason or what somebody did tells that they left, and not that they are still away: a "no" counts.
-    is_said = any(one.is_negative and not (one.is_time or one.is_reason) for one in (*proving, *choosing))
+    is_said = any(one.is_of_everything and not one.is_time for one in (*proving, *choosing))
     doubtful = [column for column in about if _is_doubtful(column, is_proven=is_proven, is_said=is_said)]
     if doubtful:
         best = max(doubtful, key=_tells_how_much)
@@ -395,7 +424,7 @@ def _tells_how_much(column: Column) -> tuple[bool, bool, bool, int]:
 def _is_doubtful(column: Column, *, is_proven: bool, is_said: bool) -> bool:
     """Whether somebody in it has not opted out; or may not have, where no other column proves it.
 
-    A "no" in a column about one list says only that it was not this one, where another column says who left.
+    A "no" in a column about one list says only that it was not this one, where one about everything says who left.
     """
     said, is_excused = column.said, is_said and column.is_negative and not column.is_of_everything
     if (Said.IN in said and not is_excused) or Said.NOT_ASKED in said:
@@ -433,7 +462,7 @@ def _chosen(column: Column, only: Only) -> list[str]:
 def _check_others(columns: Sequence[Column], *, is_filtered: bool) -> None:
     others = [column for column in columns if not _HARMLESS.fullmatch(column.name)]
     telling = [column for column in others if column.is_about_contacts or column.may_be_yes_and_no]
-    if telling or len(others) > MOST_OTHERS:
+    if telling or sum(not column.is_time for column in others) > MOST_OTHERS:
         shown = ", ".join(column.title for column in (telling or others)[:3])
         raise NotOptOuts(
             f"looks like a list of contacts ({shown}), and no column says who of them has opted out: export the list "
