@@ -306,6 +306,22 @@ def test_what_a_killed_worker_may_have_sent_is_made_up_for_once_the_opposite_was
     assert queue.claim(1) == []
 
 
+def test_what_was_answered_before_the_opposite_was_told_is_not_made_up_for(
+    intake: Intake, queue: Queue, clock: Clock
+) -> None:
+    add(intake, change(ago=20))
+    (first,) = queue.claim(1)
+    add(intake, change(ago=10, action=Action.OPT_IN))
+    queue.settle([ending(first)])
+    (second,) = queue.claim(1)
+    add(intake, change(ago=5))
+    queue.release([second])
+    (last,) = queue.claim(1)
+    queue.settle([ending(last)])
+    clock.go(10 * REPEAT_AFTER)
+    assert queue.claim(1) == []
+
+
 def test_what_a_killed_worker_may_have_sent_is_made_up_for_when_it_is_discarded(
     database: Database, intake: Intake, queue: Queue, clock: Clock
 ) -> None:

@@ -25,7 +25,17 @@ from webhook_app.outbox.handover import take_over
 from webhook_app.outbox.promptness import Taken
 from webhook_app.outbox.rows import EVENT_COLUMNS, PERSON_COLUMNS, Claimed, Sent, claimed_of_rows
 from webhook_app.outbox.settling import Settling
-from webhook_app.outbox.tables import DEFAULT_SECTION, State, attempts, consents, events, workers
+from webhook_app.outbox.tables import (
+    DEFAULT_SECTION,
+    DOUBT_OF_OVERTAKEN,
+    DOUBTS,
+    LATE,
+    State,
+    attempts,
+    consents,
+    events,
+    workers,
+)
 from webhook_app.outbox.times import Time, seconds_to_micros, to_micros
 
 LEASE = 20.0  # seconds for which a claimed person belongs to their worker, unless it is renewed
@@ -87,10 +97,12 @@ class Queue:
             .with_for_update(skip_locked=True)
             .cte("due")
         )
+        # A lease that has run out: its worker may have been killed after it had sent what a newer change overtook.
+        in_doubt = consents.c.in_doubt.op("&")(DOUBTS | LATE).op("|")(consents.c.in_doubt.op("/")(DOUBT_OF_OVERTAKEN))
         self._claim = (
             update(consents)
             .where(_key_in(select(due)))
-            .values(lease=bindparam("token"), due_at=now + bindparam("lease_for"))
+            .values(lease=bindparam("token"), due_at=now + bindparam("lease_for"), in_doubt=in_doubt)
             .returning(*(consents.c[name] for name in PERSON_COLUMNS))
         )
         self._call_back = (
@@ -109,7 +121,11 @@ class Queue:
             .values(due_at=now + bindparam("lease_for"))
             .returning(consents.c.identity_hash)
         )
-        self._release = update(consents).where(_key_in(_held())).values(due_at=now, lease=None)
+        self._release = (
+            update(consents)
+            .where(_key_in(_held()))
+            .values(due_at=now, lease=None, in_doubt=consents.c.in_doubt.op("&")(DOUBTS | LATE))
+        )
         self._settling = Settling(database.dialect, now)
 
     def claim(self, limit: int, *, section: str = DEFAULT_SECTION, lease: float = LEASE) -> list[Claimed]:

@@ -7,7 +7,16 @@ from typing import Any
 
 from sqlalchemy import ColumnElement, Connection, and_, bindparam, delete, func, select, text, update
 
-from webhook_app.outbox.tables import DEFAULT_SECTION, LATE, SET_ASIDE, consents, counts, events
+from webhook_app.outbox.tables import (
+    DEFAULT_SECTION,
+    DOUBT_OF_OVERTAKEN,
+    DOUBTS,
+    OVERTAKEN,
+    SET_ASIDE,
+    consents,
+    counts,
+    events,
+)
 
 _ALONE = f"'{DEFAULT_SECTION}' AS section", ""
 _EACH = {
@@ -24,8 +33,7 @@ _COUNTS = f"state NOT IN ({', '.join(repr(state.value) for state in SET_ASIDE)})
 def wanting(dialect: str, source: str, where: str = "true", *, due_at: str, sections: bool = True) -> str:
     """The statement that puts changes of `source`, a table with the columns of `events`, into the register.
 
-    The newest change of a person wins, whatever the order in which they come. What somebody is being told meanwhile is
-    in doubt: its worker may be killed, and nobody learns whether it was sent. Without `sections`, every change is for
+    The newest change of a person wins, whatever the order in which they come. Without `sections`, every change is for
     the default section alone.
     """
     section, named = _EACH[dialect] if sections else _ALONE
@@ -41,8 +49,8 @@ def wanting(dialect: str, source: str, where: str = "true", *, due_at: str, sect
         ON CONFLICT (identity_hash, section) DO UPDATE SET
             version = excluded.version, action = excluded.action, event_id = excluded.event_id,
             tries = 0, retrying_since = NULL, dead_at = NULL, error = NULL,
-            in_doubt = (consents.in_doubt & {LATE - 1}) | CASE WHEN consents.lease IS NULL THEN 0
-                ELSE 1 + (consents.version & 1) END,
+            in_doubt = (consents.in_doubt & {DOUBTS | OVERTAKEN}) | CASE WHEN consents.lease IS NULL THEN 0
+                ELSE {DOUBT_OF_OVERTAKEN} * (1 + (consents.version & 1)) END,
             due_at = CASE WHEN consents.lease IS NULL THEN excluded.due_at ELSE consents.due_at END
         WHERE excluded.version > consents.version
     """  # noqa: S608 (our own names only)
@@ -71,7 +79,8 @@ def want_another(connection: Connection, row: Mapping[str, Any], now: ColumnElem
     if other and (told is None or other.version >= told):
         wanted = {"version": other.version, "action": other.action, "event_id": other.id}
         # What was set aside may have been sent, and its answer or its worker lost.
-        in_doubt = row["in_doubt"] | (1 + row["version"] % 2 if row["lease"] else 0)
+        in_doubt = row["in_doubt"] | row["in_doubt"] // DOUBT_OF_OVERTAKEN
+        in_doubt |= 1 + row["version"] % 2 if row["lease"] else 0
         undone = in_doubt & (1 if other.version % 2 else 2)
         is_due = told is None or other.version > told or undone
     else:

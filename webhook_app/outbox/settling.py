@@ -25,7 +25,7 @@ from sqlalchemy.dialects import sqlite
 from sqlalchemy.dialects.postgresql import ARRAY, psycopg
 
 from webhook_app.consent import Action
-from webhook_app.outbox.tables import LATE, attempts, consents
+from webhook_app.outbox.tables import DOUBTS, LATE, attempts, consents
 from webhook_app.outbox.times import seconds_to_micros
 
 #: When a lost request of the opposite action might still undo what was told, it is told again after so long.
@@ -208,7 +208,7 @@ class Settling:
                 told_trace=given["trace"],
                 due_at=case((moved_on, now), (opposite_in_doubt, now + seconds_to_micros(REPEAT_AFTER))),
                 # What was late on purpose is told.
-                in_doubt=consents.c.in_doubt.op("&")(case((moved_on, LATE - 1), else_=1 + version % 2)),
+                in_doubt=consents.c.in_doubt.op("&")(case((moved_on, DOUBTS), else_=1 + version % 2)),
                 retrying_since=None,
                 dead_at=None,
                 error=None,
@@ -229,7 +229,7 @@ class Settling:
             .values(
                 lease=None,
                 due_at=case((moved_on, now), else_=now + given["due_in"]),
-                in_doubt=consents.c.in_doubt.op("|")(given["doubt"]),
+                in_doubt=consents.c.in_doubt.op("&")(DOUBTS | LATE).op("|")(given["doubt"]),
                 tries=consents.c.tries + case((moved_on, 0), else_=given["burnt"]),
                 retrying_since=case((begins_anew, None), else_=first_failure),
                 dead_at=case((moved_on, None), else_=now + given["dead_in"]),

@@ -55,8 +55,14 @@ ON_LIST = "on {}'s list {}: "
 #: The section where no others are configured.
 DEFAULT_SECTION = "default"
 
-#: In `in_doubt`: what is wanted was known long before this section was to be told. How long it waited says nothing.
+#: In `in_doubt`: requests whose answer got lost, and which may still take effect; 1 an opt-in, 2 an opt-out.
+DOUBTS = 3
+#: What is wanted was known long before this section was to be told. How long it waited says nothing.
 LATE = 4
+#: What was being told when a newer change came, as `DOUBTS` times `DOUBT_OF_OVERTAKEN`: in doubt only once its lease
+#: has run out, for then its worker may have been killed.
+OVERTAKEN = 24
+DOUBT_OF_OVERTAKEN = 8
 
 metadata = MetaData()
 
@@ -149,7 +155,7 @@ consents = Table(
     Column("dead_at", BigInteger),
     #: Why it was given up, or why the last try failed.
     Column("error", Text),
-    #: Requests whose answer got lost, and which may still take effect: 1 an opt-in, 2 an opt-out, 3 both. And `LATE`.
+    #: Bits: `DOUBTS`, `LATE` and `OVERTAKEN`.
     Column("in_doubt", SmallInteger, nullable=False, server_default=text("0")),
     # Claiming costs the same however many people there are.
     _index_where("consents_due", "section", "due_at", where="due_at IS NOT NULL"),
