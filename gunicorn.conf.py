@@ -61,7 +61,9 @@ Path(_path).unlink()
 
 def post_worker_init(worker: Any) -> None:
     """Alerts must be told also while no `flask forward` lives to tell them."""
-    if not worker.wsgi.extensions["settings"].alert_urls:
+    settings = worker.wsgi.extensions.get("settings")
+    # None: the benchmarks serve other apps in the same way.
+    if not (settings and settings.alert_urls):
         return
     # Only now: a web process has no use for what the commands share.
     from webhook_app.cli.alerting import alerting, is_first
