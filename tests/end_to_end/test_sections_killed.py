@@ -22,7 +22,8 @@ from webhook_app.outbox import Database, Intake, State
 CHANGES, PEOPLE = (20_000, 5_000) if os.environ.get("SOAK") else (3_000, 800)
 WORKERS = 4
 KILL_EVERY = 2.0  # seconds
-MOOD = 3.0  # seconds for which the one section refuses, or takes
+#: Seconds for which the one section refuses, or takes. The breaker tries every 30 s in the end: not always in one mood.
+MOOD = 4.3
 SECTIONS = """
 [uk]
 api_key = "UK_DY_KEY"
