@@ -13,7 +13,8 @@ from tests.console.conftest import Server
 from tests.console.person import PASSWORD
 from webhook_app.outbox import Queue, Settlement, State
 
-pytestmark = pytest.mark.slow
+#: Beside other tests pages came without their script now and then.
+pytestmark = [pytest.mark.slow, pytest.mark.alone]
 
 Post = Callable[..., None]
 

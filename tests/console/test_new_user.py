@@ -14,7 +14,8 @@ from playwright.sync_api import Browser, Locator, Page, expect
 
 from tests.processes import checkout, environment, free_port, running, wait_for_http, wait_until
 
-pytestmark = pytest.mark.slow
+#: Beside other tests pages came without their script now and then.
+pytestmark = [pytest.mark.slow, pytest.mark.alone]
 
 PATIENCE = 20_000  # milliseconds; the overview looks every five seconds, statistics are written as often
 
