@@ -8,7 +8,7 @@ import re
 import unicodedata
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any
 from urllib.parse import urlsplit
 
 from cryptography.hazmat.primitives.asymmetric.ec import EllipticCurvePublicKey
@@ -208,15 +208,18 @@ class Checked(fields.String):
             raise ValidationError(str(error)) from None
 
 
+#: Of a span that a person writes: `90s`, `30m`, `6h`, `1d`.
+SECONDS = {"s": 1, "m": 60, "h": 3600, "d": 86400}
+
+
 class Duration(fields.Field[float]):
     """`90s`, `30m`, `6h`, `1d`, or seconds; at least a minute."""
 
-    _SECONDS: ClassVar = {"": 1, "s": 1, "m": 60, "h": 3600, "d": 86400}
     _LEAST, _MOST = 60.0, 31 * 86400.0
 
     def _deserialize(self, value: str, attr: str | None, data: Any, **kwargs: Any) -> float:
         found = re.fullmatch(r"(\d{1,9})\s*([smhd]?)", value.strip(), re.ASCII | re.IGNORECASE)
-        seconds = float(found[1]) * self._SECONDS[found[2].lower()] if found else 0.0
+        seconds = float(found[1]) * SECONDS[found[2].lower() or "s"] if found else 0.0
         if not self._LEAST <= seconds <= self._MOST:
             raise ValidationError("must be a time from 60s to 31d, like 30m, 6h or 1d")
         return seconds

@@ -11,7 +11,6 @@ from flask import current_app
 from webhook_app.cli import shared
 from webhook_app.ops import alerts
 from webhook_app.ops.status import findings
-from webhook_app.providers.registry import open_names
 
 log = structlog.get_logger()
 
@@ -26,8 +25,7 @@ def alerting(
     send = partial(alerts.send, settings.alert_urls, settings.egress, withheld=shared.secret_variables())
     if check_urls:
         _check_urls(send)
-    open_esps = open_names(current_app.extensions["providers"].values())
-    sections = current_app.extensions["sections"]
+    open_esps, sections = shared.open_esps(), current_app.extensions["sections"]
     return alerts.watching(
         alerts.Alerts(database),
         lambda: findings(database, open_esps=open_esps, sections=sections),

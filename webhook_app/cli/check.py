@@ -13,6 +13,7 @@ from webhook_app.cli.shared import (
     as_json,
     database,
     maintenance,
+    open_esps,
     print_json,
     report_database_errors,
     secret_variables,
@@ -26,7 +27,6 @@ from webhook_app.outbox import OutboxUnavailable
 from webhook_app.outbox.counters import Count, Counted, counted
 from webhook_app.outbox.journal import Journal
 from webhook_app.providers import Provider
-from webhook_app.providers.registry import open_names
 
 
 @click.command
@@ -82,7 +82,7 @@ def check(live: bool, alert: bool) -> None:
     results = [LiveCheck(subject="settings", works=True, said="read without a mistake"), *_near_misses(), _providers()]
     results += _provider_hints()
     sections: dict[str, Section] = current_app.extensions["sections"]
-    found = findings(database(), open_esps=_open_esps(), sections=sections)
+    found = findings(database(), open_esps=open_esps(), sections=sections)
     results += [_checked(finding) for finding in found] or [
         LiveCheck(subject="service", works=True, said="the database is in order, a worker is alive")
     ]
@@ -142,13 +142,9 @@ def _provider_hints() -> list[LiveCheck]:
 
 
 def _providers() -> LiveCheck:
-    open_ones = _open_esps()
+    open_ones = open_esps()
     said = f"open: {', '.join(open_ones)}" if open_ones else "none is open"
     return LiveCheck(subject="providers", works=None if not open_ones else True, said=said)
-
-
-def _open_esps() -> list[str]:
-    return open_names(current_app.extensions["providers"].values())
 
 
 def _journal() -> list[LiveCheck]:

@@ -8,7 +8,7 @@ from collections.abc import Callable
 from contextlib import suppress
 from datetime import UTC, datetime, timedelta
 from functools import wraps
-from typing import Any, ClassVar, ParamSpec, TypeVar
+from typing import Any, ParamSpec, TypeVar
 
 import click
 import orjson
@@ -22,8 +22,9 @@ from webhook_app.outbox.queries import Attempt, Filter, search
 from webhook_app.outbox.recent import recent
 from webhook_app.providers import Provider
 from webhook_app.providers.fields import Timestamp
+from webhook_app.providers.registry import open_names
 from webhook_app.providers.registry import variables as variables_of_providers
-from webhook_app.settings import Settings, variables
+from webhook_app.settings import SECONDS, Settings, variables
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -52,6 +53,11 @@ def find_provider(name: str) -> Provider:
     if name not in known:
         raise click.ClickException(f"there is no provider {name}; there are: {', '.join(sorted(known))}")
     return known[name]
+
+
+def open_esps() -> list[str]:
+    """The names of the ESPs that have a secret."""
+    return open_names(current_app.extensions["providers"].values())
 
 
 def check_name_of_provider(name: str) -> None:
@@ -109,13 +115,12 @@ class PointInTime(click.ParamType[datetime]):
 
     #: Further back than any setting's `Duration`.
     _SPAN = re.compile(r"(\d{1,7})\s*([smhd])", re.ASCII | re.IGNORECASE)
-    _SECONDS: ClassVar = {"s": 1, "m": 60, "h": 3600, "d": 86400}
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> datetime:
         text = str(value).strip()
         try:
             if found := self._SPAN.fullmatch(text):
-                return datetime.now(UTC) - timedelta(seconds=int(found[1]) * self._SECONDS[found[2].lower()])
+                return datetime.now(UTC) - timedelta(seconds=int(found[1]) * SECONDS[found[2].lower()])
             if "-" in text or len(text) == len("20260131"):  # other digits alone are Unix time
                 with suppress(ValueError):
                     # Any year: nothing is older than the first one that an event's own time may have.

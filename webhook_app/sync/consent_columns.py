@@ -199,8 +199,8 @@ def _is_about_something_else(text: str) -> bool:
     """Whether it speaks of an opt-out that there was not, or of one from something else than all email."""
     words = _WORD.findall(text)
     # `Unsubscribed: no`, `opted out: 0`; but `unsubscribed from campaign 2`, `complaints: 2`, and a sentence are not.
-    is_said = len(words) > 3 and (words[-1].isdecimal() or not _I.isdisjoint(words))
-    is_no = words and words[-1] in _FALSE - {"2"} and not is_said
+    is_sentence = len(words) > 3 and (words[-1].isdecimal() or not _I.isdisjoint(words))
+    is_no = words and words[-1] in _FALSE - {"2"} and not is_sentence
     if is_no and _OUT.fullmatch(text):
         return True
     if _SAYS_NOT.fullmatch(text):

@@ -7,11 +7,13 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+#: The column with the time as of which a rejected row counts, as `plain` writes its title.
+AS_OF = "rejected as of"
 #: The columns that an import adds to the rows it rejects, and how `plain` writes them.
 REJECTED = {
     "rejected line": "rejected_line",
     "rejected because": "rejected_because",
-    "rejected as of": "rejected_as_of",
+    AS_OF: "rejected_as_of",
 }
 
 _CAMEL = re.compile(r"(?<=[a-z0-9])(?=[A-Z])")

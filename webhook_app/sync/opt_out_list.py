@@ -16,7 +16,7 @@ from webhook_app.providers.fields import Address, Id, Text
 from webhook_app.sync import times
 from webhook_app.sync.consent_columns import Column, Only, places_called, shown, typed
 from webhook_app.sync.csv_file import CannotImport, CsvFile, NotCsv, Row, rows
-from webhook_app.sync.known_exports import Export, plain, recognise
+from webhook_app.sync.known_exports import AS_OF, REJECTED, Export, plain, recognise
 from webhook_app.sync.times import PastTime
 
 #: What no column says: the file is a list of opt-outs.
@@ -117,7 +117,7 @@ def layout_of(first: Row, names: Mapping[str, str], identity: str, *, no_time: b
             "the file has both email and external_id: say which of them Dynamic Yield knows, "
             "with --identity email or --identity external_id"
         )
-    as_of = next((place for place, cell in enumerate(cells) if plain(cell) == "rejected as of"), None)
+    as_of = next((place for place, cell in enumerate(cells) if plain(cell) == AS_OF), None)
     return Layout(
         places=places,
         header=tuple(cells),
@@ -330,8 +330,8 @@ class ListReader:
             return self.as_of
         cell = "" if row.problem else _cell(row, self.layout.as_of)
         if not cell:
-            raise ValidationError("is empty", "rejected_as_of")
-        return self._time(cell, PastTime(), "rejected_as_of")
+            raise ValidationError("is empty", REJECTED[AS_OF])
+        return self._time(cell, PastTime(), REJECTED[AS_OF])
 
     def _change(self, row: Row, time: PastTime) -> ConsentChange:
         places, identity = self.layout.places, self.layout.identity
