@@ -19,7 +19,8 @@ from webhook_app.cli import shared
 from webhook_app.outbox import Database, OutboxUnavailable, schema
 from webhook_app.outbox.imports import Import, Imports
 from webhook_app.outbox.lookup import is_backlog_over, is_being_worked_off
-from webhook_app.sync.consent_columns import NotOptOuts, Said, about_consent, check_columns, parse_only, values_of
+from webhook_app.sync.consent_columns import about_consent
+from webhook_app.sync.consent_values import Said
 from webhook_app.sync.csv_file import CannotImport, NotCsv, look_through, rows
 from webhook_app.sync.importing import Check, check_list, store
 from webhook_app.sync.opt_out_list import (
@@ -33,6 +34,7 @@ from webhook_app.sync.opt_out_list import (
     settle_time,
     survey,
 )
+from webhook_app.sync.row_choice import NotOptOuts, check_columns, parse_only, values_of
 from webhook_app.sync.times import PastTime, has_zone, is_pattern
 
 #: How many changes may wait to be sent before an import pauses: a fresh opt-out waits behind them.

@@ -14,9 +14,10 @@ from marshmallow import EXCLUDE, Schema, ValidationError
 from webhook_app.consent import Action, ConsentChange, Identity, IdentityKind
 from webhook_app.providers.fields import Address, Id, Text
 from webhook_app.sync import times
-from webhook_app.sync.consent_columns import Column, Only, places_called, shown, typed
+from webhook_app.sync.consent_columns import Column
 from webhook_app.sync.csv_file import CannotImport, CsvFile, NotCsv, Row, rows
 from webhook_app.sync.known_exports import AS_OF, REJECTED, Export, plain, recognise
+from webhook_app.sync.row_choice import Only, places_called, shown, typed
 from webhook_app.sync.times import PastTime
 
 #: What no column says: the file is a list of opt-outs.
