@@ -9,7 +9,7 @@ from alembic.runtime.migration import MigrationContext
 from alembic.script import ScriptDirectory
 
 from webhook_app.outbox import Database, open_database, schema
-from webhook_app.outbox.tables import metadata
+from webhook_app.outbox.indexes import described
 
 
 def test_the_migrations_make_the_tables_that_the_code_describes(database: Database) -> None:
@@ -19,7 +19,7 @@ def test_the_migrations_make_the_tables_that_the_code_describes(database: Databa
         context = MigrationContext.configure(
             connection, opts={"include_object": lambda item, *_: item.name not in only_for_sqlite}
         )
-        assert compare_metadata(context, metadata) == []
+        assert compare_metadata(context, described) == []
 
 
 def test_upgrading_twice_changes_nothing(database: Database) -> None:

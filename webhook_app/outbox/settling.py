@@ -4,6 +4,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 from sqlalchemy import (
+    ARRAY,
     BigInteger,
     ColumnElement,
     Connection,
@@ -16,13 +17,12 @@ from sqlalchemy import (
     column,
     func,
     insert,
+    make_url,
     or_,
     select,
     text,
     update,
 )
-from sqlalchemy.dialects import sqlite
-from sqlalchemy.dialects.postgresql import ARRAY, psycopg
 
 from webhook_app.consent import Action
 from webhook_app.outbox.tables import DOUBTS, LATE, attempts, consents
@@ -91,8 +91,8 @@ _LOCKED = (
     .columns(column("version", BigInteger()))
     .cte("locked")
 )
-_DIALECTS: Mapping[str, Any] = {"sqlite": sqlite.dialect(paramstyle="named"), "postgresql": psycopg.dialect()}  # type: ignore[no-untyped-call]
-
+#: Engine → its driver, and how that writes parameters.
+_DRIVERS: Mapping[str, Any] = {"sqlite": ("sqlite://", "named"), "postgresql": ("postgresql+psycopg://", "pyformat")}
 
 #: What lies between the first and the last ones. Not by `ORDER BY … LIMIT`: PostgreSQL might look for an event's rows
 #: in the order of all.
@@ -112,7 +112,10 @@ class Settling:
     """
 
     def __init__(self, dialect: str, now: ColumnElement[int]) -> None:
-        self._dialect = dialect
+        url, paramstyle = _DRIVERS[dialect]
+        # By way of the URL: SQLAlchemy then loads this engine's dialect, and not the other's.
+        driver: type[Any] = make_url(url).get_dialect()
+        self._dialect = driver(paramstyle=paramstyle)
         self._now = now
         self._at_once = dialect == "postgresql"
         self._deliver = self._with_record(self._delivering(), _DELIVERED)
@@ -165,7 +168,7 @@ class Settling:
     def _batch(self, statement: Any, names: Iterable[str]) -> Batch:
         """Runs a statement for many rows, which must name all of these; returns how many rows it has changed."""
         # As text: SQLAlchemy would put the parameters of each row together anew, which costs more than the row.
-        compiled = statement.compile(dialect=_DIALECTS[self._dialect])
+        compiled = statement.compile(dialect=self._dialect)
         # Bytes in binary form: as text each of them would be escaped, twice.
         as_text = str(compiled).replace(")s::BYTEA", ")b::BYTEA")
 

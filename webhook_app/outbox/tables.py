@@ -1,4 +1,4 @@
-"""The tables, as SQLAlchemy describes them. The migrations make these tables; a test keeps the two alike.
+"""The tables, as SQLAlchemy describes them; `indexes` beside them. The migrations make both; a test keeps them alike.
 
 Times are whole microseconds since 1970 in UTC: one form for both engines, ordered, never ambiguous.
 """
@@ -10,7 +10,6 @@ from sqlalchemy import (
     Boolean,
     Column,
     ColumnElement,
-    Index,
     Integer,
     LargeBinary,
     MetaData,
@@ -47,8 +46,6 @@ class State(StrEnum):
 #: What the log itself knows. In every other state an event counts, and the register says what becomes of it.
 SET_ASIDE = (State.QUARANTINED, State.DISCARDED, State.TEST)
 
-_SET_ASIDE = "state IN ('quarantined', 'discarded', 'test')"
-
 #: How the reason begins for which an entry of an ESP's own list is quarantined.
 ON_LIST = "on {}'s list {}: "
 
@@ -68,10 +65,6 @@ metadata = MetaData()
 
 #: SQLite counts rows by itself only for a primary key of the type INTEGER.
 _Id = BigInteger().with_variant(Integer, "sqlite")
-
-
-def _index_where(name: str, *columns: str, where: str, unique: bool = False) -> Index:
-    return Index(name, *columns, unique=unique, sqlite_where=text(where), postgresql_where=text(where))
 
 
 #: The log: what ESPs said, as it came and as it was read. It knows no delivery.
@@ -115,17 +108,6 @@ events = Table(
     Column("lease", Text),
     Column("attempts", Integer, nullable=False, server_default=text("0")),
     Column("retrying_since", BigInteger),
-    _index_where("events_waiting", "due_at", "id", where="due_at IS NOT NULL"),
-    _index_where("events_leased", "due_at", where="lease IS NOT NULL"),
-    _index_where("events_in_flight", "identity_hash", where="lease IS NOT NULL", unique=True),
-    # Nothing is stored twice, whoever races: insert-or-ignore leans on this.
-    Index("events_dedupe_key", "dedupe_key", unique=True),
-    # What is known of a person.
-    Index("events_of_person", "identity_hash", "version"),
-    # The quarantine, and what somebody has decided about.
-    _index_where("events_set_aside", "state", "id", where=_SET_ASIDE),
-    # What retention still has to empty.
-    _index_where("events_not_emptied", "id", where="raw IS NOT NULL"),
 )
 
 #: The register: what Dynamic Yield must know of a person, a row for each person and section.
@@ -157,12 +139,7 @@ consents = Table(
     Column("error", Text),
     #: Bits: `DOUBTS`, `LATE` and `OVERTAKEN`.
     Column("in_doubt", SmallInteger, nullable=False, server_default=text("0")),
-    # Claiming costs the same however many people there are.
-    _index_where("consents_due", "section", "due_at", where="due_at IS NOT NULL"),
-    # What waits, oldest first.
-    _index_where("consents_waiting", "event_id", where="due_at IS NOT NULL"),
-    _index_where("consents_dead", "event_id", where="dead_at IS NOT NULL"),
-    sqlite_with_rowid=False,
+    # On SQLite WITHOUT ROWID.
 )
 
 #: Each request that was made. A row of the log or the register may go, what was sent stays.
@@ -190,7 +167,6 @@ attempts = Table(
     Column("method", Text),
     Column("url", Text),
     Column("body", LargeBinary),
-    Index("attempts_event", "event_id"),
 )
 
 #: Tokens that a scheme signs instead of the body: each is good for one body only.
@@ -288,8 +264,6 @@ journal = Table(
     #: The hash of the entry before.
     Column("previous", LargeBinary, nullable=False),
     Column("hash", LargeBinary, nullable=False),
-    # A chain and not a tree: of two who add at once, one adds nothing and tries again.
-    Index("journal_previous", "previous", unique=True),
 )
 
 #: Files that were imported, or are being imported; see `imports`.
@@ -359,7 +333,7 @@ mentions = Table(
     #: Keyed hash of an address-like text.
     Column("identity_hash", LargeBinary, primary_key=True),
     Column("event_id", BigInteger, primary_key=True),
-    sqlite_with_rowid=False,
+    # On SQLite WITHOUT ROWID.
 )
 
 #: The last webhooks of each ESP; see `recent`.
@@ -380,7 +354,6 @@ recent_webhooks = Table(
     #: The beginning of the body, where it was authentic; emptied after a week.
     Column("body", LargeBinary),
     Column("body_size", Integer),
-    Index("recent_webhooks_provider", "provider", "id"),
 )
 
 

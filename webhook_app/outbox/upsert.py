@@ -6,7 +6,6 @@ Never look and then insert: a rival with the same row may come in between.
 from typing import Any
 
 from sqlalchemy import Table
-from sqlalchemy.dialects import postgresql, sqlite
 
 #: Of either engine: both know the same methods.
 Insert = Any
@@ -14,7 +13,14 @@ Insert = Any
 
 def insert_into(dialect: str, table: Table) -> Insert:
     """An insert that takes `on_conflict_do_update`."""
-    return sqlite.insert(table) if dialect == "sqlite" else postgresql.insert(table)
+    # Only now: a process needs one of the two, and each takes its time to load.
+    if dialect == "sqlite":
+        from sqlalchemy.dialects import sqlite
+
+        return sqlite.insert(table)
+    from sqlalchemy.dialects import postgresql
+
+    return postgresql.insert(table)
 
 
 def insert_or_ignore(dialect: str, table: Table, key: str) -> Insert:
