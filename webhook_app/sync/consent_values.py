@@ -116,6 +116,11 @@ _FILTERED = re.compile(
     r"|(rejected|refused|denied) spam content|spam (was )?(detect|reject|filter))"
 )
 _COMPLAINED = re.compile(r"complain|report|flagged|marked")
+_OPT_OUT_OR_COMPLAINT = r"(spam|complain|abus|un ?subscri|opt(ed)? ?out)\w*"
+_DENIAL = re.compile(
+    rf".*\b(not|never|no|none|without|nicht|nie|kein\w*)( \w+){{0,2}} {_OPT_OUT_OR_COMPLAINT}"
+    rf"|.*\b{_OPT_OUT_OR_COMPLAINT} \(?(never|none|not (yet|set)|pending|cancell?ed|reverted|undone|expired)\)?$"
+)
 _FIRST_PERSON = frozenset({"i", "me", "my", "because"})
 
 
@@ -133,7 +138,15 @@ def _is_opt_out_and_a_no(text: str) -> bool:
     words = _WORD.findall(text)
     is_sentence = len(words) > 3 and (words[-1].isdecimal() or not _FIRST_PERSON.isdisjoint(words))
     is_no = bool(words) and words[-1] in NO - {"2"} and not is_sentence
-    return is_no and any(rule.fits(text) for rule in _OPTED_OUT)
+    return is_no and _has_words_of_opt_out(text)
+
+
+def _is_opt_out_and_denied(text: str) -> bool:
+    return bool(_DENIAL.match(text)) and _has_words_of_opt_out(text)
+
+
+def _has_words_of_opt_out(text: str) -> bool:
+    return any(rule.fits(text) for rule in _OPTED_OUT)
 
 
 def _is_of_something_else_than_email(text: str) -> bool:
@@ -148,8 +161,8 @@ def _is_of_email_and_a_channel_in_doubt(text: str) -> bool:
 
 # ---------------------------------------------------------------- the rules
 
-#: What is said of a message and not by a person, or not of all email.
-_NO_WORD_OF_A_PERSON = (
+#: What has the words of an opt-out and is none: said of a message and not by a person, or not of all email.
+_NO_OPT_OUT = (
     Rule(
         Said.NOT_ASKED,
         "the status code of a bounce (RFC 3463), with or without a text behind it",
@@ -176,14 +189,12 @@ _NO_WORD_OF_A_PERSON = (
             r"|\b(spf|dkim|dmarc)\b)"
         ).match,
         ("Blocked by SpamCop", "hit a spam trap"),
-        holds_of_times=False,
     ),
     Rule(
         Said.NOT_ASKED,
         "a filter, by what it did to a message that it took for spam; nobody complained of it",
         _is_about_spam_and_of_a_filter,
         ("Message classified as spam", "Spam detected"),
-        holds_of_times=False,
     ),
     Rule(
         Said.NOT_ASKED,
@@ -238,6 +249,14 @@ _DID_NOT_ASK = (
         "an address that an ESP sends nothing to, because it is nobody's own",
         _whole(r"role( account| based| address)?|spam ?trap.*|disposable.*"),
         ("Role account", "disposable"),
+    ),
+)
+_DENIED = (
+    Rule(
+        Said.UNKNOWN,
+        "an opt-out or a complaint that was denied, called off or is yet to come, in words that no other rule reads",
+        _is_opt_out_and_denied,
+        ("Not marked as spam", "never complained", "Opt-out: never", "Unsubscribe (cancelled)"),
     ),
 )
 _OPTED_OUT = (
@@ -308,4 +327,4 @@ _SUBSCRIBED = (
 )
 
 #: The first that fits counts.
-RULES = (*_NO_WORD_OF_A_PERSON, *_DID_NOT_ASK, *_OPTED_OUT, *_SUBSCRIBED)
+RULES = (*_NO_OPT_OUT, *_DID_NOT_ASK, *_DENIED, *_OPTED_OUT, *_SUBSCRIBED)
