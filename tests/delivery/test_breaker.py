@@ -6,6 +6,7 @@ import pytest
 
 from webhook_app.delivery import Answer, Outcome
 from webhook_app.delivery.breaker import BLAME_LIMIT, PROBE_EVERY, REMEMBERED, BreakerState, CircuitBreaker, Pause
+from webhook_app.outbox.pauses import PauseCause
 
 TAKEN = Answer(outcome=Outcome.DELIVERED, status=204)
 #: Without a word: a pause is a state, not a text.
@@ -134,7 +135,7 @@ def test_what_is_tried_and_handed_back_makes_room_for_another(section: Section) 
 def test_a_pause_needs_no_words_and_is_told_with_those_it_has(section: Section) -> None:
     section.answer(1, WRONG_KEY)
     section.answer(2, WRONG_KEY)
-    assert section.pause == Pause(reason="", until=section.now + 1)
+    assert section.pause == Pause(reason="", cause=PauseCause.MISCONFIGURED, until=section.now + 1)
     section.answer(3, FORBIDDEN)
     assert section.pause
     assert section.pause.reason == "forbidden"
@@ -245,7 +246,7 @@ def test_a_day_of_a_wrong_key_fills_no_memory(section: Section) -> None:
 def test_dynamic_yield_is_left_alone_for_as_long_as_it_asks(section: Section) -> None:
     assert section.answer(1, ASKED) is Outcome.RETRY
     reason = "Dynamic Yield asked to be left alone: slow down"
-    assert section.pause == Pause(reason=reason, until=section.now + 60, is_brief=True)
+    assert section.pause == Pause(reason=reason, cause=PauseCause.ASKED_TO_WAIT, until=section.now + 60, is_brief=True)
     # What was under way with it changes nothing.
     section.answer(2, TAKEN)
     section.answer(3, FAILED)

@@ -17,6 +17,7 @@ from webhook_app.consent import Action, ConsentChange, Identity, IdentityKind
 from webhook_app.ops.status import findings, silent_for
 from webhook_app.outbox import Database, Intake, Queue, schema
 from webhook_app.outbox.counters import Count, Counters
+from webhook_app.outbox.pauses import PauseCause, ReportedPause
 from webhook_app.outbox.tables import attempts, events
 
 MakeApp = Callable[..., Flask]
@@ -77,7 +78,7 @@ def test_with_a_worker_and_nothing_waiting_it_works(app: Flask) -> None:
 
 def test_a_pause_is_told_without_dynamic_yields_words(app: Flask) -> None:
     reason = "refused by jane@example.com at 10.1.2.3:443"
-    Queue(app.extensions["database"]).report("a worker", pauses={"default": (reason, 2e9)})
+    Queue(app.extensions["database"]).report("a worker", pauses=[ReportedPause("default", reason)])
     assert ask(app, "/readyz")[0] == 200
     status, said = ask(app, "/status")
     assert (status, slugs(app)) == (503, ["paused"])
@@ -88,16 +89,16 @@ def test_a_pause_is_told_without_dynamic_yields_words(app: Flask) -> None:
 
 
 @pytest.mark.parametrize(
-    ("why", "look_at"),
+    ("causes", "look_at"),
     [
-        (["unauthorized"], ["EVENTS_API_KEY"]),
-        (["Dynamic Yield asked to be left alone: slow down"], ["REQUESTS_PER_SECOND"]),
-        (["Dynamic Yield asked to be left alone: slow down", "forbidden"], ["EVENTS_API_KEY", "REQUESTS_PER_SECOND"]),
+        ([PauseCause.MISCONFIGURED], ["EVENTS_API_KEY"]),
+        ([PauseCause.ASKED_TO_WAIT], ["REQUESTS_PER_SECOND"]),
+        ([PauseCause.ASKED_TO_WAIT, PauseCause.MISCONFIGURED], ["EVENTS_API_KEY", "REQUESTS_PER_SECOND"]),
     ],
 )
-def test_a_pause_is_told_with_its_own_mend(app: Flask, why: list[str], look_at: list[str]) -> None:
-    for number, reason in enumerate(why):
-        Queue(app.extensions["database"]).report(f"worker {number}", pauses={"default": (reason, 2e9)})
+def test_a_pause_is_told_with_its_own_mend(app: Flask, causes: list[PauseCause], look_at: list[str]) -> None:
+    for number, cause in enumerate(causes):
+        Queue(app.extensions["database"]).report(f"worker {number}", pauses=[ReportedPause("default", "why", cause)])
     (said,) = ask(app, "/status")[1]["reasons"]
     assert [name for name in ("EVENTS_API_KEY", "REQUESTS_PER_SECOND") if name in said] == look_at
 
@@ -142,7 +143,7 @@ def test_a_section_that_fails_is_named_however_much_another_one_delivers(app: Fl
 
 
 def test_a_pause_names_its_section_and_another_one_may_still_fail(app: Flask) -> None:
-    Queue(app.extensions["database"]).report("a worker", pauses={"uk": ("HTTP 401", 2e9)})
+    Queue(app.extensions["database"]).report("a worker", pauses=[ReportedPause("uk", "HTTP 401")])
     attempt(app, store(app, "jane@example.com"), *["retry"] * 5, section="app")
     _, said = ask(app, "/status")
     assert slugs(app) == ["paused", "failing"]

@@ -24,13 +24,14 @@ from webhook_app.delivery.breaker import PROBE_EVERY
 from webhook_app.delivery.retrying import BACKOFF_CAP
 from webhook_app.outbox import Database, Intake, Queue, State, open_database, schema
 from webhook_app.outbox.maintenance import Maintenance
+from webhook_app.outbox.pauses import PauseCause, ReportedPause
 from webhook_app.outbox.people import erase_person
 from webhook_app.outbox.queue import LEASE, LONGEST_WAIT
 from webhook_app.outbox.routing import Condition
 from webhook_app.outbox.rows import Sent
 from webhook_app.outbox.settling import KEPT_ATTEMPTS, REPEAT_AFTER
 from webhook_app.outbox.status import status
-from webhook_app.outbox.tables import attempts, consents, events
+from webhook_app.outbox.tables import attempts, consents, events, workers
 
 # ---------------------------------------------------------------- the newest wins
 
@@ -616,16 +617,27 @@ def test_four_processes_share_the_work_and_send_nothing_twice(
 
 
 def test_a_worker_reports_and_signs_off(database: Database, queue: Queue, clock: Clock) -> None:
-    def reported() -> tuple[int, tuple[tuple[str, str], ...]]:
+    def reported() -> tuple[int, tuple[ReportedPause, ...]]:
         now = status(database, clock)
         return now.workers_alive, now.paused
 
     queue.report("a")
-    queue.report("b", pauses={"default": ("wrong key", clock.now + 30), "uk": ("no answer", clock.now + 30)})
-    assert reported() == (2, (("default", "wrong key"), ("uk", "no answer")))
+    pauses = ReportedPause("default", "wrong key"), ReportedPause("uk", "slow down", PauseCause.ASKED_TO_WAIT)
+    queue.report("b", pauses=pauses)
+    assert reported() == (2, pauses)
     queue.report("b")
     queue.sign_off("a")
     assert reported() == (1, ())
+
+
+def test_a_worker_of_an_earlier_version_can_be_read_while_it_is_replaced(
+    database: Database, queue: Queue, clock: Clock
+) -> None:
+    """It wrote until when where the cause stands now."""
+    queue.report("a")
+    with database.write() as connection:
+        connection.execute(update(workers).values(pauses=json.dumps({"uk": ["wrong key", 1_764_000_000_000_000]})))
+    assert status(database, clock).paused == (ReportedPause("uk", "wrong key", PauseCause.MISCONFIGURED),)
 
 
 def test_nothing_to_settle_touches_no_database(queue: Queue, database: Database) -> None:

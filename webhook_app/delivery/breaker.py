@@ -8,7 +8,7 @@ import math
 from enum import StrEnum
 
 from webhook_app.delivery import Answer, Outcome
-from webhook_app.outbox.queue import ASKED_TO_WAIT
+from webhook_app.outbox.pauses import PauseCause
 
 PROBE_EVERY = 30.0  # seconds between two tries while the set-up is wrong
 #: So long a single refusal is no pause yet: another change may be taken at once.
@@ -33,6 +33,7 @@ class BreakerState(StrEnum):
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
 class Pause:
     reason: str
+    cause: PauseCause
     until: float
     #: It ends by itself before anybody would have looked at it.
     is_brief: bool = False
@@ -91,8 +92,11 @@ class CircuitBreaker:
             is_paused = self._refusals > 1 or now - self._in_doubt_since >= DOUBT
         else:
             is_paused = now < self._until
+        if not is_paused:
+            return None
+        cause = PauseCause.MISCONFIGURED if self._is_misconfigured else PauseCause.ASKED_TO_WAIT
         is_brief = self._is_brief and not self._is_misconfigured
-        return Pause(reason=self._reason, until=self._until, is_brief=is_brief) if is_paused else None
+        return Pause(reason=self._reason, cause=cause, until=self._until, is_brief=is_brief)
 
     def judge(self, change: int, answer: Answer, *, began: float, now: float) -> Answer:
         """What the answer to an attempt means for this change, after what it means for the section."""
@@ -140,7 +144,7 @@ class CircuitBreaker:
             until = now + answer.retry_after
             until = until if self.state is BreakerState.CLOSED else max(until, self._until)
             self._is_brief = self._is_brief and until - now <= BRIEF
-            reason = f"{ASKED_TO_WAIT}: {answer.message}"
+            reason = f"Dynamic Yield asked to be left alone: {answer.message}"
             self._open(reason, until, misconfigured=self._is_misconfigured)
         elif self._probe == change:
             if self._is_misconfigured:

@@ -17,6 +17,7 @@ from webhook_app.delivery.retrying import decide
 from webhook_app.delivery.sections import Section
 from webhook_app.delivery.sender import ATTEMPT_DEADLINE, Job, Send, Sender
 from webhook_app.outbox import OutboxUnavailable, Queue, Settlement
+from webhook_app.outbox.pauses import ReportedPause
 
 LEASE = 20.0  # seconds
 RENEW_EVERY = 2.0  # seconds
@@ -58,7 +59,6 @@ class Worker:
         #: Does a little housekeeping; says whether there is more.
         self._tidy = tidy
         self._rng = rng or random.Random()  # noqa: S311 (jitter is no secret)
-        self._clock = clock
         self._stopping = threading.Event()
         self._done: SimpleQueue[Job] = SimpleQueue()
         self._ended: list[Job] = []
@@ -201,10 +201,8 @@ class Worker:
         reasons = {name: pause.reason for name, pause in pauses.items()}
         if not self._is_due("report", REPORT_EVERY) and reasons == self._paused:
             return
-        since_1970 = self._clock() - time.monotonic()
-        self._queue.report(
-            self.name, pauses={name: (one.reason, since_1970 + one.until) for name, one in pauses.items()}
-        )
+        reported = [ReportedPause(name, pause.reason, pause.cause) for name, pause in pauses.items()]
+        self._queue.report(self.name, pauses=reported)
         for name in reasons.keys() - self._paused.keys():
             seconds = round(max(0.0, pauses[name].until - time.monotonic()))
             log.error("destination_paused", worker=self.name, section=name, reason=reasons[name], seconds=seconds)

@@ -230,7 +230,7 @@ class _Collector(Collector):
         yield changes
         yield _gauge(OLDEST, max(waited.total_seconds(), 0) if waited else 0)
         paused = GaugeMetricFamily(PREFIX + PAUSED.name, PAUSED.meaning, labels=PAUSED.labels)
-        pausing = {section for section, _ in current.paused}
+        pausing = {pause.section for pause in current.paused}
         for section in sorted({*self._sections, *pausing}):
             paused.add_metric([section], section in pausing)
         yield paused

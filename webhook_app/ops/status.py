@@ -13,8 +13,8 @@ from itertools import pairwise
 
 from webhook_app.outbox import Database, OutboxUnavailable, State, schema
 from webhook_app.outbox.counters import Count, of_providers_since
+from webhook_app.outbox.pauses import PauseCause, ReportedPause
 from webhook_app.outbox.queries import count_by_state
-from webhook_app.outbox.queue import ASKED_TO_WAIT
 from webhook_app.outbox.reconciliations import Reconciliations
 from webhook_app.outbox.status import Status, status
 from webhook_app.outbox.tables import DEFAULT_SECTION
@@ -132,8 +132,8 @@ def _where_key_stands(sections: Collection[str]) -> str:
     return "EVENTS_API_KEY and EVENTS_API_REGION" if DEFAULT_SECTION in sections else "its table in SECTIONS_FILE"
 
 
-def _mend_of_pauses(paused: Collection[tuple[str, str]]) -> str:
-    wrong = [section for section, why in paused if not why.startswith(ASKED_TO_WAIT)]
+def _mend_of_pauses(paused: Collection[ReportedPause]) -> str:
+    wrong = [pause.section for pause in paused if pause.cause is PauseCause.MISCONFIGURED]
     mends = []
     if wrong:
         mends.append(f"the console and `flask check` have the reason; look at {_where_key_stands(wrong)}")
@@ -153,17 +153,20 @@ def _of_delivery(current: Status, now: float) -> Iterator[Finding]:
             mend="start `flask forward` (on Heroku: `heroku ps:scale worker=1`)",
         )
     if current.paused:
-        sections = dict.fromkeys(section for section, _ in current.paused)
+        sections = dict.fromkeys(pause.section for pause in current.paused)
         yield Finding(
             slug="paused",
             severity=Severity.CRITICAL,
             sentence=f"the destination is paused{_in_sections(sections)} because of Dynamic Yield's answers",
             mend=_mend_of_pauses(current.paused),
-            detail="; ".join(why if one == DEFAULT_SECTION else f"section {one}: {why}" for one, why in current.paused),
+            detail="; ".join(
+                pause.reason if pause.section == DEFAULT_SECTION else f"section {pause.section}: {pause.reason}"
+                for pause in current.paused
+            ),
         )
     if not current.is_waiting:
         return  # all that was taken has been delivered or given up: failures of before are over
-    paused = {section for section, _ in current.paused}
+    paused = {pause.section for pause in current.paused}
     failing = {
         section: f"{lately.count(False)} of the last {len(lately)} attempts did not end in a delivery"
         for section, lately in sorted(current.lately.items())

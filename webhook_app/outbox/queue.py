@@ -2,7 +2,7 @@
 
 import json
 import uuid
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -22,6 +22,7 @@ from sqlalchemy import (
 from webhook_app.outbox import promptness
 from webhook_app.outbox.database import Database
 from webhook_app.outbox.handover import take_over
+from webhook_app.outbox.pauses import ReportedPause, written
 from webhook_app.outbox.promptness import Taken
 from webhook_app.outbox.rows import EVENT_COLUMNS, PERSON_COLUMNS, Claimed, Sent, claimed_of_rows
 from webhook_app.outbox.settling import Settling
@@ -67,13 +68,6 @@ class Settlement:
     lost: bool = False
     #: The request as it left; None where none did.
     sent: Sent | None = None
-
-
-#: How the reason of a pause begins that Dynamic Yield itself has asked for.
-ASKED_TO_WAIT = "Dynamic Yield asked to be left alone"
-
-#: Section → why nothing is sent there, and until when in seconds since 1970.
-Pauses = Mapping[str, tuple[str, float]]
 
 
 class Queue:
@@ -215,11 +209,10 @@ class Queue:
             self._settling.stray(connection, row)
         return False
 
-    def report(self, worker: str, *, pauses: Pauses | None = None) -> None:
+    def report(self, worker: str, *, pauses: Iterable[ReportedPause] = ()) -> None:
         """Say that a worker is alive, and where it sends nothing and why. A worker not heard of is dead."""
         now = self._time.now
-        written = {section: (reason, self._time.until(until)) for section, (reason, until) in (pauses or {}).items()}
-        state = {"seen_at": now, "pauses": json.dumps(written) if written else None}
+        state = {"seen_at": now, "pauses": written(pauses)}
         with self._database.write() as connection:
             known = connection.execute(update(workers).where(workers.c.id == worker).values(state)).rowcount
             if not known:

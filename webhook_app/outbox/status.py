@@ -1,13 +1,14 @@
 """The outbox at a glance: what waits, since when, and who works."""
 
-import json
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
 
 from sqlalchemy import Connection, and_, func, select
 
+from webhook_app.outbox import pauses
 from webhook_app.outbox.database import Database
+from webhook_app.outbox.pauses import ReportedPause
 from webhook_app.outbox.states import is_configured
 from webhook_app.outbox.tables import DEFAULT_SECTION, LATE, State, attempts, consents, events, workers
 from webhook_app.outbox.times import Time, maybe_from_micros, seconds_to_micros
@@ -29,8 +30,8 @@ class Status:
     #: Whether any waits for a section that is configured.
     is_waiting: bool
     workers_alive: int
-    #: Where workers send nothing, and why: sections and reasons, each pair once.
-    paused: tuple[tuple[str, str], ...]
+    #: Where workers send nothing, and why; of several workers that say the same, once.
+    paused: tuple[ReportedPause, ...]
     #: Section → whether each of its attempts of lately ended in a delivery, the last `LAST_ATTEMPTS` at most.
     lately: Mapping[str, list[bool]]
     #: Section that is not configured → how many people wait for it. Nobody tells them.
@@ -80,7 +81,7 @@ def status(
     with database.read() as connection:
         received_at = connection.execute(oldest).scalar()
         is_waiting = received_at is not None or connection.execute(waiting).first() is not None
-        reported = [json.loads(pauses or "{}") for pauses in connection.execute(alive).scalars()]
+        reported = [pauses.read(text) for text in connection.execute(alive).scalars()]
         for row in connection.execute(newest):
             of_section = lately.setdefault(row.section, [])
             if row.is_recent and len(of_section) < LAST_ATTEMPTS:
@@ -90,7 +91,7 @@ def status(
         oldest_waiting=maybe_from_micros(received_at),
         is_waiting=is_waiting,
         workers_alive=len(reported),
-        paused=tuple(sorted({(section, why) for one in reported for section, (why, _) in one.items()})),
+        paused=tuple(sorted({pause for of_worker in reported for pause in of_worker})),
         lately=lately,
         unconfigured=unconfigured,
     )
