@@ -16,7 +16,7 @@ from webhook_app.outbox.quarantine import CAN_READ_AGAIN, Quarantine
 from webhook_app.outbox.queries import Event, Filter
 from webhook_app.outbox.routing import Condition
 from webhook_app.providers import Provider, Reading, read
-from webhook_app.providers.kept import kept
+from webhook_app.providers.kept import is_row_or_entry, kept
 
 
 class Verb(StrEnum):
@@ -90,7 +90,9 @@ class Redelivery:
         life = queries.show(self._database, number)
         if life is None or life.raw is None:
             return False
-        if _is_of_a_list(life.raw):
+        if is_row_or_entry(life.raw):
+            # Its provider would make nothing of it, and an opt-out that counts would be lost. It stays with its reason:
+            # the next import of the file reads its row, the next comparison its entry.
             return False
         quarantine = Quarantine(self._database, sections=self._sections)
         provider = self._providers.get(life.event.provider)
@@ -107,24 +109,6 @@ class Redelivery:
             for change, raw in reading.changes
         ]
         return quarantine.release(number, provider.name, changes=changes, quarantined=reading.quarantined)
-
-
-#: What `sync` keeps of a row of a file, and of an entry of an ESP's list.
-_ROW = frozenset({"file", "line"})
-_CELLS = frozenset({"email", "external_id", "time", "reason"})
-_ENTRY = frozenset({"list", "entry"})
-
-
-def _is_of_a_list(raw: bytes) -> bool:
-    """Whether no webhook brought it. Its provider would make nothing of it, and an opt-out that counts would be lost.
-
-    It stays with its reason: the next import of the file reads its row, the next comparison its entry.
-    """
-    try:
-        found = json.loads(raw)
-    except (ValueError, RecursionError):
-        return False
-    return isinstance(found, dict) and (found.keys() == _ENTRY or _ROW <= found.keys() <= _ROW | _CELLS)
 
 
 def _read(provider: Provider, stored: bytes, *, forward_opt_ins: bool) -> Reading:

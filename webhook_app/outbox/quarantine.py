@@ -12,7 +12,7 @@ from webhook_app.outbox.database import Database
 from webhook_app.outbox.hashing import load_hasher
 from webhook_app.outbox.inserts import insert_events
 from webhook_app.outbox.routing import Condition, rows_of
-from webhook_app.outbox.tables import State, events, is_of_list, key_once_set_aside
+from webhook_app.outbox.tables import State, events, is_entry_of_list, key_once_set_aside
 from webhook_app.outbox.times import due_when_stored, seconds_to_micros
 
 #: Of what was read again: it concerns no section itself, but the changes that came of it do.
@@ -89,6 +89,6 @@ class Quarantine:
 
     def keep(self, number: int, reason: str) -> None:
         """It is still not understood; the reason may be another, but of an entry of a list, which is no webhook."""
-        mine = (events.c.id == number) & (events.c.state == State.QUARANTINED) & ~is_of_list()
+        mine = (events.c.id == number) & (events.c.state == State.QUARANTINED) & ~is_entry_of_list()
         with self._database.write() as connection:
             connection.execute(update(events).where(mine).values(error=reason))

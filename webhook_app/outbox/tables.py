@@ -370,7 +370,7 @@ def counts() -> ColumnElement[bool]:
     return ~set_aside()
 
 
-def is_of_list() -> ColumnElement[bool]:
+def is_entry_of_list() -> ColumnElement[bool]:
     """Whether a quarantined event is an entry of an ESP's own list: the reason says so."""
     return func.coalesce(events.c.error, "").like(ON_LIST.format("%", "%") + "%")
 
@@ -384,5 +384,5 @@ def key_once_set_aside(dialect: str) -> ColumnElement[bytes]:
     """
     mine: ColumnElement[bytes] = events.c.dedupe_key
     nobodys = func.randomblob(20) if dialect == "sqlite" else func.uuid_send(func.gen_random_uuid())
-    is_of_webhook = and_(events.c.state == State.QUARANTINED, ~is_of_list())
+    is_of_webhook = and_(events.c.state == State.QUARANTINED, ~is_entry_of_list())
     return case((is_of_webhook, nobodys), else_=mine)

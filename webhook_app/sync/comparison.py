@@ -4,7 +4,6 @@ Suppressions made by hand fire no webhook, and ESPs give up on a webhook after h
 know of both. They say when somebody was put on them: that is when the opt-out happened, so nothing newer is undone.
 """
 
-import json
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -21,6 +20,7 @@ from webhook_app.outbox.routing import Condition, ConditionFailed, concerned
 from webhook_app.outbox.tables import ON_LIST
 from webhook_app.providers import explain
 from webhook_app.providers.fields import Address, Text
+from webhook_app.providers.kept import keep_entry
 from webhook_app.sync.sources import Source, SuppressionList
 from webhook_app.sync.times import PastTime
 
@@ -71,7 +71,7 @@ class Comparison:
         quarantined: list[tuple[str, bytes]] = []
         checked = 0
         for raw in page:
-            kept = json.dumps({"list": one.path, "entry": raw}).encode()
+            kept = keep_entry(one.path, raw)
             try:
                 change = _change(one, raw)
             except ValidationError as error:

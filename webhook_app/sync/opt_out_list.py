@@ -1,7 +1,6 @@
 """A list of opt-outs in a CSV file: which column is what, and the change that each row means."""
 
 import itertools
-import json
 import re
 from collections import Counter
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
@@ -13,6 +12,7 @@ from marshmallow import EXCLUDE, Schema, ValidationError
 
 from webhook_app.consent import Action, ConsentChange, Identity, IdentityKind
 from webhook_app.providers.fields import Address, Id, Text
+from webhook_app.providers.kept import keep_row
 from webhook_app.sync import times
 from webhook_app.sync.consent_columns import Column
 from webhook_app.sync.csv_file import CannotImport, CsvFile, NotCsv, Row, rows
@@ -315,9 +315,8 @@ class ListReader:
         return PastTime(pattern=self.time_format, zone=self.time_zone)
 
     def raw(self, row: Row) -> bytes:
-        """What is kept of a row: the cells that were used, and where they stood."""
         used = {name: row.cells[place] for name, place in self.layout.places.items() if place < len(row.cells)}
-        return json.dumps({"file": self.file.path.name, "line": row.line, **used}).encode()
+        return keep_row(self.file.path.name, row.line, used)
 
     def has_time(self, row: Row) -> bool:
         return any(_cell(row, place) for place in (self.layout.places.get("time"), self.layout.as_of))
