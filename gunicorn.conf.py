@@ -13,7 +13,12 @@ from typing import Any
 import structlog
 
 from webhook_app.outbox import OutboxUnavailable, open_database, schema
-from webhook_app.settings import Settings
+from webhook_app.settings import ConfigurationError, Settings
+
+try:
+    _settings = Settings.from_environment()
+except ConfigurationError as error:
+    sys.exit(f"Cannot start, please mend:\n{error}")
 
 wsgi_app = "webhook_app:create_app()"
 worker_class = "webhook_app.web_worker.Worker"  # gthread with a slowloris guard
@@ -34,15 +39,12 @@ forwarded_allow_ips = ""
 secure_scheme_headers: dict[str, str] = {}
 forwarder_headers = ""
 header_map = "drop"
-#: Blank counts as absent; gunicorn itself would take it for the name of a socket.
-_port = os.environ.get("PORT", "").strip()
-if _port and not (_port.isascii() and _port.isdecimal() and 0 < int(_port) < 65536):
-    sys.exit("Cannot start: PORT must be a whole number from 1 to 65535, without quotation marks")
-if "PORT" in os.environ and not _port:
-    bind = "127.0.0.1:8000"
-elif _port and socket.has_dualstack_ipv6():
+if not os.environ.get("PORT", "").strip():
+    # Also where it is blank: gunicorn itself would take that for the name of a socket.
+    bind = f"127.0.0.1:{_settings.port}"
+elif socket.has_dualstack_ipv6():
     # IPv6 and IPv4 on one socket; gunicorn's own default is IPv4 alone.
-    bind = f"[::]:{_port}"
+    bind = f"[::]:{_settings.port}"
 # It would open a socket in the home directory that nobody asked for.
 control_socket_disable = True
 
@@ -79,7 +81,7 @@ def worker_exit(server: object, worker: object) -> None:
 
 def on_starting(server: object) -> None:
     """Prepare what the workers share. SQLite needs no set-up: make and migrate it while no worker can race for it."""
-    url = Settings.from_environment().database_url
+    url = _settings.database_url
     if not url.startswith("sqlite"):
         return
     database = open_database(url)

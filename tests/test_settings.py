@@ -162,7 +162,9 @@ def test_a_port_that_is_none_ends_gunicorn_with_a_line_that_names_it(port: str, 
         check=False,
     )
     assert (done.returncode, done.stdout) == (1, "")
-    assert done.stderr == "Cannot start: PORT must be a whole number from 1 to 65535, without quotation marks\n"
+    line = "PORT must be a whole number from 1 to 65535"
+    hint = ", without quotation marks" * (not port.isdecimal())
+    assert done.stderr == f"Cannot start, please mend:\n{line}{hint}\n"
 
 
 @pytest.mark.parametrize("port", ["", " "])

@@ -232,9 +232,10 @@ def _setting(field: fields.Field[Any], default: Any, meaning: str, *, secret: bo
 
 
 def _whole(*, least: int, most: int) -> fields.Integer:
-    error = "must be a whole number from {min} to {max}"
+    error = f"must be a whole number from {least} to {most}"
     return fields.Integer(
-        validate=validate.Range(least, most, error=error), error_messages={"invalid": error.format(min=least, max=most)}
+        validate=validate.Range(least, most, error=error),
+        error_messages={"invalid": f"{error}, without quotation marks"},
     )
 
 
