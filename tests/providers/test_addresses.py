@@ -48,6 +48,9 @@ READ = {
     "jane..doe@example.com": "jane..doe@example.com",
     "jane@[192.0.2.1]": "jane@[192.0.2.1]",
     "jane@localhost": "jane@localhost",
+    "jane@mail_1.example.com": "jane@mail_1.example.com",
+    "100%jane@example.com": "100%jane@example.com",
+    "o'neil'@example.com": "o'neil'@example.com",
 }
 
 REFUSED = [
@@ -90,6 +93,22 @@ REFUSED = [
     "j**e@example.com",
     "j*@e*.com",
     "j•••@example.com",
+    # An address within a URL, percent-encoded once too often, or once too little decoded.
+    "jane%2Bnews@example.com",
+    "jane%2bnews@example.com",
+    "j%C3%BCrgen@example.com",
+    "jane@example.com%20",
+    "jane@example.com?subject=unsubscribe",
+    "jane@example.com&list=3",
+    "jane@example.com/",
+    "jane@example.com#",
+    # Half of a quotation, and what spreadsheets write before a text.
+    "'jane@example.com",
+    "jane@example.com'",
+    "jane@example.com`",
+    "jane@{domain}",
+    "jane@example.com!",
+    "jane@example.com*",
     "a" * 320 + "@example.com",
     "jane@" + "a" * 320,
 ]
@@ -111,6 +130,7 @@ def test_what_cannot_be_an_address_is_refused_without_being_repeated(written: st
         "is not an email address",
         "is empty",
         "is masked",
+        "is percent-encoded",
         "names more than one address",
     )
 

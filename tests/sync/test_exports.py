@@ -131,6 +131,9 @@ def test_whoever_types_what_the_message_says_imports_exactly_those_who_opted_out
         ("Email Address,First Name,Tags\na@b.de,Jane,vip\n", "looks like a list of contacts (First Name, Tags)"),
         ("created,email,reason\n1760000000,a@b.de,Mail domain is unknown\n", "The column reason says:"),
         ("email,Sign-up source,Lifecycle Stage\na@b.de,web,lead\n", "looks like a list of contacts"),
+        # As Kit exports subscribers; a state in the United States says nothing.
+        ("email,state\na@b.de,cancelled\nc@d.de,active\n", "The column state says: cancelled 1, active 1."),
+        ("email,Marketing\na@b.de,subscribed\nc@d.de,left\n", "The column Marketing says: subscribed 1, left 1."),
         # A word in the column that is no yes may be another language's no.
         ("email,Unsubscribed\na@b.de,não\nc@d.de,sim\n", '--only "Unsubscribed=sim"'),
         ("email,Unsubscribed\na@b.de,Not unsubscribed\nc@d.de,Unsubscribed\n", '--only "Unsubscribed=Unsubscribed"'),
@@ -802,3 +805,12 @@ def test_a_column_alone_is_no_choice_where_it_also_says_no(column: str, run: Run
     path.write_text(f"email,{column}\nout-1@b.de,2025-01-01\nout-2@b.de,2025-01-02\nin-1@b.de,no\n")
     assert run(path, "--yes", "--no-time", "--only", column).exit_code == 1
     assert stored(app) == []
+
+
+def test_a_state_of_a_country_says_nothing_of_consent(run: Run, app: Flask, tmp_path: Path) -> None:
+    path = tmp_path / "list.csv"
+    path.write_text("email,state\nout-1@b.de,New York\nout-2@b.de,CA\n")
+    assert run(path, "--yes").exit_code == 0
+    path.write_text("email,state\nout-3@b.de,cancelled\nin-1@b.de,active\n")
+    assert run(path, "--yes", "--only", "state=cancelled").exit_code == 0
+    assert [row.identity_value for row in stored(app)] == ["out-1@b.de", "out-2@b.de", "out-3@b.de"]

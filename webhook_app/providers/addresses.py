@@ -12,7 +12,7 @@ from urllib.parse import unquote
 MAX_ADDRESS_LENGTH = 320
 
 #: What nearly every address looks like: nothing about it needs a closer look.
-_PLAIN = re.compile(r"[A-Za-z0-9._%+-]+@[A-Za-z0-9-]+(?:\.[A-Za-z0-9-]+)*")
+_PLAIN = re.compile(r"[A-Za-z0-9._+-]+@[A-Za-z0-9-]+(?:\.[A-Za-z0-9-]+)*")
 _MAILTO = re.compile(r"mailto:([^?]*)(?:\?.*)?", re.IGNORECASE | re.DOTALL)
 #: `Jane Doe <jane@example.com>`, with or without the name.
 _IN_BRACKETS = re.compile(r"[^<>]*<([^<>]*)>", re.DOTALL)
@@ -21,9 +21,13 @@ _MORE_BEFORE = re.compile(r"@[^\s\"]*\s*[,;]")
 #: `jane@example.com (Jane Doe)`
 _WITH_COMMENT = re.compile(r"(.*?)\s*\([^()]*\)", re.DOTALL)
 _IN_QUOTES = re.compile(r"""(["'])(.*)\1""", re.DOTALL)
-#: Either a quoted text or a text in which nothing but letters, digits and RFC 5322's signs stands.
-_LOCAL = re.compile(r'"[^"\\]+"|[^\s@"(),:;<>\[\]\\]+')
-_DOMAIN = re.compile(r"\[[0-9A-Fa-f:.IPv]+\]|[^\s@\"(),:;<>\[\]\\.]+(?:\.[^\s@\"(),:;<>\[\]\\.]+)*")
+#: Either a quoted text or a text in which nothing but letters, digits and RFC 5322's signs stands. An apostrophe at its
+#: beginning is that of a quotation, or of a spreadsheet that takes the cell for text.
+_LOCAL = re.compile(r'"[^"\\]+"|(?!\')[^\s@"(),:;<>\[\]\\]+')
+#: Letters of any script, digits, hyphens. Any other sign is from what stood behind the address: a URL, a quotation.
+_DOMAIN = re.compile(r"\[[0-9A-Fa-f:.IPv]+\]|[^\s!-,/:-@\[-^`{-~.]+(?:\.[^\s!-,/:-@\[-^`{-~.]+)*")
+#: `jane%2Bnews` for `jane+news`: a URL's form of an address, and nobody's.
+_PERCENT_ENCODED = re.compile(r"%[0-9A-Fa-f]{2}")
 #: Invisible characters that Unicode does not count as format characters: joiners, fillers, variation selectors.
 _INVISIBLE = frozenset("\u034f\u115f\u1160\u17b4\u17b5\u3164\uffa0") | {chr(code) for code in range(0xFE00, 0xFE10)}
 #: Categories of what no address holds: controls, lone surrogates, private use, unassigned, separators.
@@ -50,6 +54,8 @@ def read_address(text: str) -> str:
         raise ValueError("is not an email address")
     if _MASKED.search(address):
         raise ValueError("is masked")
+    if _PERCENT_ENCODED.search(local):
+        raise ValueError("is percent-encoded")
     if _REPLACEMENT in address or any(unicodedata.category(character) in _IMPOSSIBLE for character in address):
         raise ValueError("is not an email address")
     return address

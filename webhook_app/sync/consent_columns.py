@@ -10,7 +10,16 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
 
-from webhook_app.sync.consent_values import LONGEST_SAID, NO, YES, Said, is_blank, is_time_or_numbers, said_of
+from webhook_app.sync.consent_values import (
+    LONGEST_SAID,
+    NO,
+    YES,
+    Said,
+    is_blank,
+    is_subscribed,
+    is_time_or_numbers,
+    said_of,
+)
 from webhook_app.sync.known_exports import plain
 
 #: More different values than this are no categories.
@@ -28,6 +37,8 @@ class Role(StrEnum):
     STATUS = "status"
     #: A yes in it is an opt-out.
     OPT_OUT = "opt-out"
+    #: So may a word in it, or it is a part of a country.
+    STATE = "state"
     #: Somebody came back: whether before or after they left, two times may say, and a file may not.
     CAME_BACK = "came back"
     #: A yes in it is no opt-out for sure, and a no may be anything.
@@ -102,6 +113,13 @@ NAMES = (
         "of an address, and of nothing else that has one",
         r"(?<!lead )(?<!order )(?<!contact )(?<!payment )(?<!account )(?<!customer )\bstatus\b",
         ("Status", "Email Status"),
+    ),
+    Name(
+        Role.STATE,
+        "of a subscriber, as Kit calls it",
+        r"((contact|email|subscri\w+) )?(state|zustand)",
+        ("state", "Subscriber State"),
+        whole=True,
     ),
     Name(
         Role.CAME_BACK,
@@ -299,6 +317,11 @@ class Column:
             return self.is_negative or (self.has_categories and not self.is_about_contacts)
         if Role.HARMLESS in self.roles or not self.has_categories:
             return False
+        if any(map(is_subscribed, self.values)):
+            # Whatever the column is called, and whatever else stands in it.
+            return True
+        if Role.STATE in self.roles:
+            return any(self.says(value) is not Said.UNKNOWN for value in self.values)
         # Numbers and single letters may be anything.
         return all(
             self.says(value) is not Said.UNKNOWN or (len(value) > 1 and plain(value) in YES | NO)

@@ -75,6 +75,11 @@ def said_of(value: str, *, is_time: bool) -> Said | None:
     return next((rule.says for rule in RULES if (rule.holds_of_times or not is_time) and rule.fits(text)), None)
 
 
+def is_subscribed(value: str) -> bool:
+    """Whether it says that somebody gets mail, and can mean nothing else."""
+    return bool(_IS_SUBSCRIBED.fits(plain(value)))
+
+
 # ---------------------------------------------------------------- parts of the rules
 
 _WORD = re.compile(r"\w+")
@@ -304,6 +309,12 @@ _OPTED_OUT = (
         ("abgemeldet", "Désabonné"),
     ),
 )
+_IS_SUBSCRIBED = Rule(
+    Said.IN,
+    "subscribed, in whatever way",
+    _whole(r"(re ?)?subscribed|(single |double )?opt(ed)? ?in.*"),
+    ("subscribed", "Re-subscribed", "double opt-in"),
+)
 _SUBSCRIBED = (
     Rule(
         Said.IN,
@@ -311,12 +322,7 @@ _SUBSCRIBED = (
         _whole(r"(not|never|nicht|non) (un ?subscri.*|opt(ed)? ?out|suppressed|(black|block) ?listed|abgemeldet)"),
         ("not unsubscribed", "Never opted out", "nicht abgemeldet"),
     ),
-    Rule(
-        Said.IN,
-        "subscribed, in whatever way",
-        _whole(r"(re ?)?subscribed|(single |double )?opt(ed)? ?in.*"),
-        ("subscribed", "Re-subscribed", "double opt-in"),
-    ),
+    _IS_SUBSCRIBED,
     Rule(
         Said.IN,
         "a consent, or a contact that gets mail",
