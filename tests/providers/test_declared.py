@@ -282,6 +282,30 @@ def test_an_event_of_which_no_condition_can_be_asked_is_quarantined(
             {"type": "unsub", "user": {"ok": "false"}},
             "user.ok: is the text",
         ),
+        # One value in a list of one, as a form that repeats a field has it, too.
+        ("type == 'unsub'", {"type": ["unsub"]}, "type: is a list, compared with the text 'unsub'; write contains("),
+        ("subscribed == `false`", {"subscribed": ["false"]}, "write contains(subscribed, 'false')"),
+        ("type == 'unsub' && list == 'a'", {"type": ["open", "Unsub"], "list": "a"}, "write contains(type, 'Unsub')"),
+        # A yes and a no, in the words that programs have for it.
+        (
+            "subscribed == `false`",
+            {"subscribed": "no"},
+            "is the text 'no', compared with false; write subscribed == 'no'",
+        ),
+        ("subscribed == `false`", {"subscribed": "Off"}, "write subscribed == 'Off'"),
+        ("unsubscribed == 'yes'", {"unsubscribed": True}, "is true, compared with the text 'yes'"),
+        ("unsubscribed == 'yes'", {"unsubscribed": "Y"}, "write unsubscribed == 'Y'"),
+        ("unsubscribed == `1`", {"unsubscribed": "true"}, "is the text 'true', compared with 1"),
+        # Where it is no plain comparison: in a filter, a part of a text, a list.
+        (
+            "length(lists[?name == 'news' && status == 'unsubscribed'] || `[]`) > `0`",
+            {"lists": [{"name": "news", "status": "Unsubscribed"}]},
+            "would hold, were case not looked at",
+        ),
+        ("given(lists[?subscribed == `false`])", {"lists": [{"subscribed": "False"}]}, "would hold, were case not"),
+        ("starts_with(type, 'unsub')", {"type": "UNSUBSCRIBED"}, "would hold, were case not looked at"),
+        ("contains(type, 'Opt-Out')", {"type": "opt-out of email"}, "would hold, were case not looked at"),
+        ("contains(tags, 'unsub')", {"tags": ["Unsub"]}, "would hold, were case not looked at"),
     ],
 )
 def test_the_right_value_in_another_case_or_of_another_type_is_quarantined(
@@ -298,7 +322,10 @@ def test_the_right_value_in_another_case_or_of_another_type_is_quarantined(
         ("subscribed == `false`", {"subscribed": True}),
         ("subscribed == `false`", {"subscribed": None}),
         ("subscribed == `false`", {"subscribed": 10**30}),
-        ("subscribed == `false`", {"subscribed": ["false"]}),
+        ("subscribed == `false`", {"subscribed": ["true"]}),
+        ("subscribed == `false`", {"subscribed": []}),
+        ("consent == 'no'", {"consent": "on"}),
+        ("tags[?name == 'unsub'] | length(@) > `0`", {"tags": [{"name": "open"}]}),
         ("status == '2'", {"status": 22}),
         ("status != `2` && status == '3'", {"status": "2"}),
         ("type == 'unsub' && list == 'main'", {"type": "unsub", "list": "other"}),
@@ -319,6 +346,13 @@ def test_what_only_resembles_the_right_value_is_ignored(
 ) -> None:
     read_ = say(declare(CONDITIONS + f'"""{condition}"""\n'), event)
     assert (read_.changes, read_.ignored, read_.quarantined) == ([], 1, [])
+
+
+def test_an_event_that_is_nested_deeper_than_any_is_no_error(declare: Declare) -> None:
+    acme = declare(CONDITIONS + "\"type == 'unsub'\"\n")
+    deep = '{"type": "open", "a": ' + "[" * 900 + "]" * 900 + "}"
+    read_ = read(acme, WebhookRequest(body=deep.encode()), forward_opt_ins=True)
+    assert read_.ignored + len(read_.quarantined) == 1
 
 
 def test_the_fields_that_are_looked_for_and_those_that_are_there_are_named(declare: Declare) -> None:

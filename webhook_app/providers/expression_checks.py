@@ -128,12 +128,17 @@ def _conjuncts(node: Any) -> Iterator[Any]:
             yield child
 
 
+def holds(node: Any, event: Any) -> bool:
+    """Whether the expression is true of an event. False where it does not fit, as contains(null, 'x') does not."""
+    try:
+        return TreeInterpreter(OPTIONS).visit(node, event) is True
+    except Exception:
+        return False
+
+
 def holds_of_empty_event(node: Any) -> bool:
     """Whether the expression is true of an event that has none of its fields."""
-    try:
-        return TreeInterpreter(OPTIONS).visit(node, {"": None}) is True
-    except Exception:
-        return False  # as contains(null, 'x'): an event without the field is quarantined
+    return holds(node, {"": None})
 
 
 def _asked(node: Any) -> frozenset[tuple[str, ...]]:

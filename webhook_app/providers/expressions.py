@@ -15,7 +15,13 @@ from marshmallow import ValidationError
 from webhook_app.providers import expression_checks as checks
 from webhook_app.providers.cures import cure
 from webhook_app.providers.functions import OPTIONS
-from webhook_app.providers.near_values import FieldComparison, comparisons_of, corrected_events
+from webhook_app.providers.near_values import (
+    FieldComparison,
+    comparisons_of,
+    corrected_events,
+    literals_without_case,
+    without_case,
+)
 from webhook_app.providers.syntax import looked_at
 
 #: So much of an expression stands in the reason of what is quarantined.
@@ -98,6 +104,7 @@ class Condition(Path):
     #: The fields it looks at, step by step. Empty where it also asks whether something is there at all.
     looks_at: tuple[tuple[str, ...], ...] = field(init=False, repr=False, compare=False)
     comparisons: tuple[FieldComparison, ...] = field(init=False, repr=False, compare=False)
+    _without_case: Any = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
         # Named: a dataclass with slots is another class than the one that `super()` was written in.
@@ -107,6 +114,7 @@ class Condition(Path):
         found = list(looked_at(self._compiled.parsed))
         object.__setattr__(self, "looks_at", () if None in found else tuple(found))
         object.__setattr__(self, "comparisons", tuple(comparisons_of(self._compiled.parsed)))
+        object.__setattr__(self, "_without_case", literals_without_case(self._compiled.parsed))
 
     def can_be_asked(self, value: Any) -> bool:
         """Whether any of the fields it looks at is there; where none is, its answer says nothing."""
@@ -138,12 +146,21 @@ class Condition(Path):
         for changed, variant in corrected_events(self.comparisons, event):
             if self._may_hold(variant):
                 raise changed.mistake(event)
+        if self._may_hold_without_case(event):
+            line = "would hold, were case not looked at; compare lower case, like lower(type) == 'unsubscribed'"
+            raise ValidationError(line, _named(self.text))
 
     def _may_hold(self, value: Any) -> bool:
         try:
             return self.holds(value)
         except ValidationError:
             return False
+
+    def _may_hold_without_case(self, event: Any) -> bool:
+        try:
+            return checks.holds(self._without_case, without_case(event))
+        except RecursionError:
+            return False  # nested deeper than the event of any ESP
 
     def holds(self, value: Any) -> bool:
         result = self.find(value)

@@ -1,4 +1,4 @@
-"""Near values: the right value in another case or of another type, which a condition would pass over in silence."""
+"""Near values: the right value in another case, of another type or in a list, passed over by a condition."""
 
 import json
 from collections.abc import Iterator, Sequence
@@ -23,16 +23,12 @@ class FieldComparison:
     literal: str | float
 
     def is_near(self, event: Any) -> bool:
-        """Whether the field holds the value, if need be in another case or of another type."""
-        found = self._found(event)
-        return (
-            self.comparator in ("eq", "ne")
-            and isinstance(found, str | int | float)
-            and _normalized(found) == _normalized(self.literal)
-        )
+        """Whether the field holds the value, if need be in another case, of another type or in a list."""
+        return self.comparator in ("eq", "ne") and self._nearest(event) is not None
 
     def differs(self, event: Any) -> bool:
-        return _as_literal(self._found(event)) != _as_literal(self.literal)
+        found = self._found(event)
+        return isinstance(found, list) or _as_literal(found) != _as_literal(self.literal)
 
     def corrected(self, event: dict[str, Any]) -> dict[str, Any]:
         """The event with the value as it stands in the condition."""
@@ -44,10 +40,24 @@ class FieldComparison:
         return copy
 
     def mistake(self, event: Any) -> ValidationError:
-        found, name = self._found(event), ".".join(self.field)
+        found, name = self._nearest(event), ".".join(self.field)
+        assert found is not None  # noqa: S101 - it is near; for mypy
+        if isinstance(self._found(event), list):
+            right = f"contains({name}, {_as_literal(found)})"
+            return ValidationError(f"is a list, compared with {_described(self.literal)}; write {right}", name)
         both_texts = isinstance(found, str) and isinstance(self.literal, str)
-        right = f"lower({name}) == '{_normalized(found)}'" if both_texts else f"{name} == {_as_literal(found)}"
+        differs_by_case = both_texts and _lowered(found) == _lowered(self.literal)
+        right = f"lower({name}) == '{_lowered(found)}'" if differs_by_case else f"{name} == {_as_literal(found)}"
         return ValidationError(f"is {_described(found)}, compared with {_described(self.literal)}; write {right}", name)
+
+    def _nearest(self, event: Any) -> str | float | None:
+        """What the field holds, or one of the list that it holds, where it is near."""
+        found = self._found(event)
+        wanted = _normalized(self.literal)
+        for value in found if isinstance(found, list) else (found,):
+            if isinstance(value, str | int | float) and _normalized(value) == wanted:
+                return value
+        return None
 
     def _found(self, event: Any) -> Any:
         for step in self.field:
@@ -55,10 +65,44 @@ class FieldComparison:
         return event
 
 
+#: How programs write a yes and a no.
+_YES_AND_NO = {
+    **dict.fromkeys(("true", "yes", "y", "on"), "1"),
+    **dict.fromkeys(("false", "no", "n", "off"), "0"),
+}
+
+
 def _normalized(value: str | float) -> str:
     """The same for what an ESP and a condition write differently and mean alike."""
-    text = value.strip().lower() if isinstance(value, str) else json.dumps(value) if abs(value) < 2**64 else ""
-    return {"true": "1", "false": "0"}.get(text, text.removesuffix(".0"))
+    text = _lowered(value)
+    return _YES_AND_NO.get(text, text.removesuffix(".0"))
+
+
+def _lowered(value: str | float) -> str:
+    if isinstance(value, str):
+        return value.strip().lower()
+    return json.dumps(value) if abs(value) < 2**64 else ""
+
+
+def without_case(value: Any) -> Any:
+    """An event, or a literal of a condition, with its texts in lower case; `true` and `false` as a text are JSON's.
+
+    Names of fields stay as they are.
+    """
+    if isinstance(value, str):
+        text = value.strip().lower()
+        return text == "true" if text in ("true", "false") else text
+    if isinstance(value, list):
+        return [without_case(inner) for inner in value]
+    return {name: without_case(inner) for name, inner in value.items()} if isinstance(value, dict) else value
+
+
+def literals_without_case(node: Any) -> Any:
+    """The same for every value that stands in a condition."""
+    if node["type"] == "literal":
+        return {**node, "value": without_case(node["value"])}
+    children = [literals_without_case(child) if isinstance(child, dict) else child for child in node["children"]]
+    return {**node, "children": children}
 
 
 def _described(value: str | float) -> str:
