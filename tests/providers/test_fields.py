@@ -2,12 +2,13 @@
 
 from datetime import UTC, datetime
 from typing import Any
+from zoneinfo import ZoneInfo
 
 import pytest
 from marshmallow import ValidationError
 
 from webhook_app.providers.fields import Timestamp, VisitorId
-from webhook_app.sync.times import PastTime
+from webhook_app.sync.times import PastTime, has_zone
 
 
 @pytest.mark.parametrize(
@@ -47,6 +48,36 @@ def test_a_time_whose_zone_is_a_word_or_stands_apart_and_a_mails_date_are_read(w
 @pytest.mark.parametrize(
     "written",
     [
+        1767608130,
+        1767608130000,
+        1767608130000000,
+        1767608130000000000,
+        "1767608130000000",
+        "1.76760813E15",
+        "2026-01-05T11:15:30+01:00[Europe/Berlin]",
+        "2026-01-05T10:15:30.000Z[UTC]",
+        20260105101530,
+        "20260105101530",
+        "20260105T101530Z",
+    ],
+)
+def test_a_time_is_read_in_whatever_unit_and_as_java_and_databases_write_it(
+    field: type[Timestamp], written: Any
+) -> None:
+    assert field().deserialize(written) == datetime(2026, 1, 5, 10, 15, 30, tzinfo=UTC)
+
+
+def test_a_date_and_a_time_in_digits_alone_are_in_the_zone_that_is_said() -> None:
+    """As milliseconds it would be in the year 2612, and so now: an old opt-in would win over a newer opt-out."""
+    assert Timestamp(zone=ZoneInfo("Europe/Berlin")).deserialize("20260105111530").hour == 10
+    assert Timestamp(zone=None).deserialize(20260105111530).tzinfo is None
+    assert not has_zone("20260105111530")
+
+
+@pytest.mark.parametrize("field", [Timestamp, PastTime])
+@pytest.mark.parametrize(
+    "written",
+    [
         "05 Jan 2026 10:15:30 PM",
         "5 Jan 2026 10:15 PM",
         "05 Jan 2026 10:15:30 CET",
@@ -54,6 +85,7 @@ def test_a_time_whose_zone_is_a_word_or_stands_apart_and_a_mails_date_are_read(w
         "2026-01-05 10:15:30 PM",
         "05.01.2026 10:15",
         "UTC",
+        "2026-01-05T10:15:30[Europe/Berlin]",
     ],
 )
 def test_a_time_is_not_read_without_what_stands_behind_it(field: type[Timestamp], written: str) -> None:

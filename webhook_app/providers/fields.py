@@ -34,12 +34,18 @@ _MAIL_DATE = re.compile(
     r"(?: (?:[+-]\d{4}|GMT|UTC?|[ECMP][SD]T))?(?: \([^()]*\))?",
     re.IGNORECASE,
 )
+#: `2026-01-05T10:15:30+01:00[Europe/Berlin]`, as Java writes it: the offset says all.
+_ZONE_NAMED_TOO = re.compile(r"(.{10,40}(?:Z|[+-]\d\d:?\d\d))\[[\w/+-]{1,40}\]", re.IGNORECASE)
+#: `20260105101530`, which as milliseconds would be in the year 2612.
+_WITHOUT_SIGNS = re.compile(r"20\d\d(?:0[1-9]|1[0-2])(?:0[1-9]|[12]\d|3[01])(?:[01]\d|2[0-3])[0-5]\d[0-5]\d", re.ASCII)
 #: ISO 8601 without a time: `2026-01-05`, `2026-W02-1`. `20260105` never comes here: digits alone are Unix time.
 _DATE = re.compile(r"\d{4}(?:-?\d\d-?\d\d|-?W\d\d(?:-?\d)?)", re.ASCII)
 #: What in a pattern says the hour.
 _CLOCK = re.compile("%[HIcX]")
 #: Unix times above this are milliseconds, not seconds: in seconds it is the year 5138.
 _MILLISECONDS_FROM = 1e11
+#: In the same way: microseconds, and nanoseconds.
+_SMALLER_FROM = ((1e17, 1e9), (1e14, 1e6), (_MILLISECONDS_FROM, 1e3))
 
 
 def is_given(value: Any) -> bool:
@@ -166,7 +172,7 @@ def _compared(value: Any) -> str:
 
 
 class Timestamp(Strict[datetime]):
-    """When it happened: Unix seconds or milliseconds, as a number or a string, ISO 8601, or a date as mail has it.
+    """When it happened: a Unix time, as a number or a string, ISO 8601, or a date as mail has it.
 
     `pattern` is another way a text may be written, as `strptime` reads it; `zone` is that of a time without one.
     Aware, unless the zone is None: then a time without one stays so, and with `vague_dates` a date without a time.
@@ -198,13 +204,15 @@ class Timestamp(Strict[datetime]):
                     return self._aware(read, is_date=not _CLOCK.search(self.pattern))
             # Nearly every text is ISO 8601, and finding that out by an exception is dear.
             try:
-                value = None if text[4:5] == "-" else float(text)
+                value = None if text[4:5] == "-" or is_without_signs(text) else float(text)
             except ValueError:
                 value = None
             if value is None:
                 return self._aware(partial(_from_text, text), is_date=_DATE.fullmatch(text) is not None)
         if isinstance(value, bool) or not isinstance(value, int | float):
             raise ValidationError("is not a time")
+        if 2e13 <= value < 2.1e13 and is_without_signs(text := str(value)):
+            return self._aware(partial(_from_text, text), is_date=False)
         return _from_unix(value)
 
     def _aware(self, read: Callable[[], datetime], *, is_date: bool) -> datetime:
@@ -217,10 +225,17 @@ class Timestamp(Strict[datetime]):
             raise ValidationError("is not a time") from None
 
 
+def is_without_signs(text: str) -> bool:
+    """Whether it is a date with its time, in digits alone."""
+    return len(text) == 14 and _WITHOUT_SIGNS.fullmatch(text) is not None
+
+
 def _from_text(text: str) -> datetime:
     try:
-        return datetime.fromisoformat(text)
+        return datetime.fromisoformat(f"{text[:8]}T{text[8:]}" if is_without_signs(text) else text)
     except ValueError:
+        if found := _ZONE_NAMED_TOO.fullmatch(text):
+            return datetime.fromisoformat(found[1])
         if _MAIL_DATE.fullmatch(text):
             return parsedate_to_datetime(text)
         if found := _ZONE_APART.fullmatch(text):
@@ -230,8 +245,8 @@ def _from_text(text: str) -> datetime:
 
 def _from_unix(number: float) -> datetime:
     try:
-        seconds = number / 1000 if abs(number) >= _MILLISECONDS_FROM else number
-        if not math.isfinite(seconds):
+        seconds = number / next((parts for least, parts in _SMALLER_FROM if abs(number) >= least), 1)
+        if not math.isfinite(seconds) or abs(seconds) >= _MILLISECONDS_FROM:
             raise ValueError
         return _EPOCH + timedelta(seconds=seconds)
     except (ValueError, OverflowError):

@@ -8,7 +8,7 @@ from typing import Any
 
 from marshmallow import ValidationError
 
-from webhook_app.providers.fields import Timestamp
+from webhook_app.providers.fields import Timestamp, is_without_signs
 
 #: Numbers below this are no Unix times but dates without separators (20260105) or Excel's days (45662).
 FIRST_UNIX_TIME = 1_000_000_000
@@ -106,7 +106,9 @@ def formats(texts: Iterable[str]) -> Iterator[str]:
 
 def has_zone(text: str) -> bool:
     """Whether a time says where it was that time: Unix times do."""
-    return _is_number(text) or bool(re.search(r"(Z|UTC|GMT|[+-]\d\d:?\d\d)$", text, re.IGNORECASE))
+    return (_is_number(text) and not is_without_signs(text)) or bool(
+        re.search(r"(Z|UTC|GMT|[+-]\d\d:?\d\d)$", text, re.IGNORECASE)
+    )
 
 
 def is_pattern(pattern: str) -> bool:
