@@ -39,7 +39,7 @@ def post(app: Flask, sendgrid_signer: SendGridSigner) -> Post:
 
 
 def redelivery(app: Flask, **providers: Provider) -> Redelivery:
-    return Redelivery(app.extensions["database"], app.extensions["providers"] | providers, forward_opt_ins=False)
+    return Redelivery(app.extensions["database"], {**app.extensions["providers"], **providers}, forward_opt_ins=False)
 
 
 def mended(app: Flask) -> Provider:

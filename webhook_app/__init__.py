@@ -2,30 +2,25 @@
 
 import os
 import sys
-import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 
 import click
-import structlog
-from flask import Flask, Response, redirect
-from flask.cli import run_command
+from flask import Flask, redirect
 from flask.typing import ResponseReturnValue
 from werkzeug.middleware.dispatcher import DispatcherMiddleware
 
-from webhook_app import cli, receiver, web
+from webhook_app import cli
 from webhook_app.delivery.sections import build_sections, conditions
-from webhook_app.ops import description, health, logs, metrics
-from webhook_app.outbox import Database, Intake, open_database
+from webhook_app.ops import logs
+from webhook_app.outbox import Database, open_database
 from webhook_app.outbox.counters import FLUSH_EVERY, Counters
 from webhook_app.outbox.recent import RecentWebhooks
-from webhook_app.providers.registry import build_providers, open_names
+from webhook_app.providers.registry import build_providers
 from webhook_app.providers.registry import variables as provider_variables
-from webhook_app.settings import PLATFORMS, ConfigurationError, Settings, near_misses, platform
-
-log = structlog.get_logger()
+from webhook_app.settings import ConfigurationError, Settings, near_misses, platform
 
 
 def create_app() -> Flask:
@@ -40,13 +35,16 @@ def create_app() -> Flask:
             sys.exit(f"Cannot start: {problem}")
         _join_make_run()
     try:
-        app = build_app(os.environ, with_console=not typed or typed.command is run_command)
+        # Of a command of ours the group is asked; `flask run`, `routes` and `shell` ask for the application themselves.
+        app = build_app(os.environ, serves=not typed or not isinstance(typed.command, click.Group))
     except ConfigurationError as error:
         sys.exit(f"Cannot start, please mend:\n{error}")
     # Not in `build_app`: tests write statistics down when they want them.
     app.extensions["counters"].every = FLUSH_EVERY
     if not typed:
-        _log_open_providers(app)
+        from webhook_app import serving
+
+        serving.log_set_up(app)
     return app
 
 
@@ -63,10 +61,10 @@ def _join_make_run() -> None:
         os.environ |= running.environment(os.environ)
 
 
-def build_app(environ: Mapping[str, str], *, with_console: bool = True) -> Flask:
+def build_app(environ: Mapping[str, str], *, serves: bool = True) -> Flask:
     """Read the settings and wire the rooms. Raises `ConfigurationError`.
 
-    The worker and a command serve no pages, and start sooner without the console.
+    The worker and a command serve no requests, and start sooner without what is needed for that.
     """
     settings = Settings.from_environment(environ)
     problems: list[str] = []
@@ -80,24 +78,23 @@ def build_app(environ: Mapping[str, str], *, with_console: bool = True) -> Flask
         raise ConfigurationError(problems)
 
     app = Flask(__name__, static_folder=None)
-    web.configure(app)
     app.extensions["settings"] = settings
     app.extensions["database"] = database
     app.extensions["providers"] = providers
     app.extensions["sections"] = sections
-    app.extensions["conditions"] = routed = conditions(sections)
-    app.extensions["near_misses"] = near_misses(environ, provider_variables(providers.values()))
+    app.extensions["conditions"] = conditions(sections)
+    # To be called: it compares every variable with all of ours.
+    app.extensions["near_misses"] = partial(near_misses, environ, provider_variables(providers.entries.values()))
     recent = RecentWebhooks(database)
-    app.extensions["counters"] = counters = Counters(database, also=recent.flush)
-    app.register_blueprint(receiver.blueprint(providers, Intake(database, sections=routed), settings))
-    open_esps = open_names(providers.values())
-    app.register_blueprint(health.blueprint(database, open_esps, sections=sections))
-    app.register_blueprint(metrics.blueprint(database, open_esps, sections=sections))
-    app.register_blueprint(description.blueprint())
-    if with_console and (settings.console_password or settings.console_users):
-        _mount_console(app)
+    app.extensions["counters"] = Counters(database, also=recent.flush)
+    if serves:
+        # Only now, and before the fork.
+        from webhook_app import serving
+
+        serving.add(app, recent)
+        if settings.console_password or settings.console_users:
+            _mount_console(app)
     cli.register(app)
-    app.after_request(partial(_record, counters, recent))
     return app
 
 
@@ -132,53 +129,3 @@ def _open_database(settings: Settings) -> Database:
         return open_database(settings.database_url)
     except ValueError as error:
         raise ConfigurationError([f"DATABASE_URL {error}"]) from None
-
-
-def _log_open_providers(app: Flask) -> None:
-    providers = app.extensions["providers"].values()
-    if (known := platform(os.environ)) and app.extensions["settings"].database_url.startswith("sqlite"):
-        log.warning("sqlite_on_a_platform", platform=PLATFORMS[known][0], hint="is its file on a disk that lasts?")
-    for given, ours in app.extensions["near_misses"].items():
-        log.warning("unknown_setting", given=given, did_you_mean=ours)
-    for provider in providers:
-        for hint in provider.hints:
-            log.warning("provider_hint", provider=provider.name, hint=hint)
-    log.info(
-        "providers",
-        open=open_names(providers),
-        closed={provider.name: f"set {provider.opened_by}" for provider in providers if not provider.scheme},
-    )
-
-
-def _record(counters: Counters, recent: RecentWebhooks, response: Response) -> Response:
-    """One log line for each request; of a webhook its metrics, and its place among the recent ones."""
-    request = web.current()
-    seconds = time.perf_counter() - request.began
-    response.headers["X-Request-ID"] = request.id
-    rule = request.url_rule
-    webhook = request.webhook
-    log.info(
-        "request",
-        request_id=request.id,
-        method=request.method,
-        # The route's pattern, not the path: the path may hold a secret.
-        route=rule and rule.rule,
-        status=response.status_code,
-        **(webhook.log_fields() if webhook else {}),
-        duration_ms=round(seconds * 1000, 1),
-    )
-    if webhook and request.method == "POST":
-        metrics.count_webhook(counters, webhook, seconds)
-    if webhook:
-        recent.add(
-            webhook.provider,
-            method=request.method,
-            status=webhook.status,
-            counts=webhook.counts,
-            reason=webhook.reason,
-            note=webhook.note,
-            caller=request.remote_addr or "",
-            body=webhook.body,
-        )
-        counters.start()
-    return response

@@ -4,7 +4,6 @@ import ipaddress
 import re
 import ssl
 from dataclasses import dataclass, field
-from http.cookiejar import DefaultCookiePolicy
 from pathlib import Path
 from typing import TYPE_CHECKING
 from urllib.parse import unquote, urlsplit
@@ -36,6 +35,8 @@ class Egress:
 
     def session(self) -> "requests.Session":
         # Only now: whoever reads the settings need not send anything.
+        from http.cookiejar import DefaultCookiePolicy
+
         import requests
 
         session = requests.Session()
@@ -43,7 +44,7 @@ class Egress:
         session.trust_env = False
         session.proxies = self.proxies
         session.verify = self.verify
-        session.cookies.set_policy(_NO_COOKIES)
+        session.cookies.set_policy(DefaultCookiePolicy(allowed_domains=()))
         return session
 
 
@@ -51,8 +52,6 @@ class Egress:
 DIRECT = Egress()
 
 _HOST = re.compile(r"[a-z0-9_]([a-z0-9_-]*[a-z0-9_])?(\.[a-z0-9_]([a-z0-9_-]*[a-z0-9_])?)*\.?", re.ASCII)
-
-_NO_COOKIES = DefaultCookiePolicy(allowed_domains=())
 
 
 def check_proxy(text: str) -> str:

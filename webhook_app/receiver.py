@@ -10,6 +10,7 @@ from webhook_app import web
 from webhook_app.auth import AuthenticationError, CannotVerify, WebhookRequest
 from webhook_app.outbox import Intake, OutboxUnavailable, TokenReused
 from webhook_app.providers import Provider, read
+from webhook_app.providers.registry import Closed, Providers
 from webhook_app.settings import Settings
 from webhook_app.webhook_result import WebhookResult
 
@@ -31,10 +32,10 @@ class RequestRefused(Exception):
         self.status, self.error, self.reason, self.headers = status, error, reason, headers or {}
 
 
-def blueprint(providers: Mapping[str, Provider], intake: Intake, settings: Settings) -> Blueprint:
+def blueprint(providers: Providers, intake: Intake, settings: Settings) -> Blueprint:
     webhooks = Blueprint("webhooks", __name__, url_prefix="/webhooks")
     for name in providers:
-        view = partial(_view, providers, name, intake, settings)
+        view = partial(_view, providers.entries, name, intake, settings)
         # The last: a secret in base64 may hold slashes, encoded in the URL or not.
         for rule in (f"/{name}", f"/{name}/<url_secret>", f"/{name}/<path:url_secret>"):
             webhooks.add_url_rule(
@@ -44,7 +45,11 @@ def blueprint(providers: Mapping[str, Provider], intake: Intake, settings: Setti
 
 
 def _view(
-    providers: Mapping[str, Provider], name: str, intake: Intake, settings: Settings, url_secret: str | None = None
+    providers: Mapping[str, Provider | Closed],
+    name: str,
+    intake: Intake,
+    settings: Settings,
+    url_secret: str | None = None,
 ) -> ResponseReturnValue:
     request = web.current()
     try:
@@ -56,11 +61,11 @@ def _view(
 
 
 def receive(
-    request: Request, url_secret: str | None, provider: Provider, intake: Intake, settings: Settings
+    request: Request, url_secret: str | None, provider: Provider | Closed, intake: Intake, settings: Settings
 ) -> WebhookResult:
     """What is to become of one request. Raises what `_refusal` knows how to answer."""
     result = partial(WebhookResult, provider=provider.name)
-    if provider.scheme is None:
+    if isinstance(provider, Closed) or provider.scheme is None:
         raise RequestRefused(404, "not found", "closed")
     if request.method != "POST":
         return _answer_probe(provider, request.method)

@@ -8,14 +8,15 @@ import re
 import unicodedata
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
-from cryptography.hazmat.primitives.asymmetric.ec import EllipticCurvePublicKey
 from marshmallow import EXCLUDE, Schema, ValidationError, fields, validate
 
-from webhook_app.auth.sendgrid import parse_key
 from webhook_app.egress import Egress, check_ca_file, check_proxy, is_host
+
+if TYPE_CHECKING:
+    from cryptography.hazmat.primitives.asymmetric.ec import EllipticCurvePublicKey
 
 MAILGUN_BASES = {"us": "https://api.mailgun.net", "eu": "https://api.eu.mailgun.net"}
 EVENTS_API_BASES = {"us": "https://dy-api.com", "eu": "https://dy-api.eu"}
@@ -53,8 +54,11 @@ class ConfigurationError(Exception):
         self.problems = problems
 
 
-class VerificationKey(fields.Field[EllipticCurvePublicKey]):
-    def _deserialize(self, value: Any, attr: str | None, data: Any, **kwargs: Any) -> EllipticCurvePublicKey:
+class VerificationKey(fields.Field["EllipticCurvePublicKey"]):
+    def _deserialize(self, value: Any, attr: str | None, data: Any, **kwargs: Any) -> "EllipticCurvePublicKey":
+        # Only now: cryptography takes long to load, and whoever has another ESP needs none.
+        from webhook_app.auth.sendgrid import parse_key
+
         try:
             return parse_key(value)
         except ValueError as error:
@@ -378,7 +382,7 @@ class Settings:
         shown="the usual ones",
     )
     forward_opt_ins: bool = _setting(_flag(), False, "forward resubscribes too; otherwise they are counted as ignored")
-    sendgrid_verification_keys: tuple[EllipticCurvePublicKey, ...] = _setting(
+    sendgrid_verification_keys: tuple["EllipticCurvePublicKey", ...] = _setting(
         CommaSeparated(VerificationKey()),
         (),
         "public keys as SendGrid shows them, comma separated (several during a rotation); opens `/webhooks/sendgrid`",

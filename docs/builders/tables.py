@@ -31,7 +31,7 @@ def providers_table() -> str:
     providers = build_providers(Settings(), {})
     rows = [
         (provider.title, f"`/webhooks/{provider.name}`", _code(provider.opened_by))
-        for provider in sorted(providers.values(), key=lambda provider: provider.title.casefold())
+        for provider in sorted(providers.entries.values(), key=lambda provider: provider.title.casefold())
         if not provider.declared_in or provider.declared_in.startswith("catalog/")
     ]
     return _table(("ESP", "URL", "opened by"), rows)

@@ -313,6 +313,23 @@ def test_the_web_process_loads_no_command_and_nothing_of_development(tmp_path: P
     assert {name for name in loaded if name.startswith(("cli.", "dev.", "console.", "sync."))} == set()
 
 
+def test_a_command_loads_nothing_that_it_does_not_need(tmp_path: Path) -> None:
+    """A person waits for each of these, at every command."""
+    env = environment(DATABASE_URL=f"sqlite:///{tmp_path}/x.db", EMARSYS_TOKENS="t" * 32)
+    assert subprocess.run([find("flask"), "db", "upgrade"], cwd=ROOT, env=env, check=False).returncode == 0
+    program = "import atexit, sys, flask.cli; atexit.register(lambda: print(*sys.modules)); flask.cli.main()"
+    command = [sys.executable, "-c", program, "events", "list"]
+    done = subprocess.run(command, cwd=ROOT, env=env, capture_output=True, text=True, check=False)
+    loaded = set(done.stdout.split())
+    assert done.returncode == 0, done.stderr
+    assert {"webhook_app.cli.events", "webhook_app.providers.emarsys"} <= loaded
+    assert loaded & {"alembic", "apprise", "markdown", "prometheus_client", "psycopg", "requests"} == set()
+    assert loaded & {"cryptography", "jmespath", "jwt", "sqlalchemy.dialects.postgresql"} == set()
+    assert loaded & {"webhook_app.receiver", "webhook_app.web", "webhook_app.ops.metrics"} == set()
+    # No entry of the catalogue is compiled: none is open.
+    assert "webhook_app.providers.declaration" not in loaded
+
+
 def test_a_dotenv_of_a_folder_above_is_not_taken_for_ours(tmp_path: Path) -> None:
     """Our tables would be made in another application's database."""
     other = tmp_path / "other.db"

@@ -9,7 +9,7 @@ HASHING = "webhook_app/outbox/hashing.py"
 REGISTER = "webhook_app/outbox/register.py"
 ROWS = "webhook_app/outbox/rows.py"
 FORWARDER = "webhook_app/delivery/worker.py"
-APP = "webhook_app/__init__.py"
+SERVING = "webhook_app/serving.py"
 WEB = "webhook_app/web.py"
 
 PROMISE = "tests/test_promise.py"
@@ -183,7 +183,7 @@ def _answer_probe(""",
     Mutant(
         flaw="logs an address or a secret",
         does="logs the path of a request, which may hold the secret",
-        edits=(Edit(APP, "route=rule and rule.rule,", "route=request.path,"),),
+        edits=(Edit(SERVING, "route=rule and rule.rule,", "route=request.path,"),),
         caught_by=(f"{PROMISE}::test_no_log_line_of_a_webhook_or_an_attempt_holds_an_address_or_a_secret",),
     ),
     Mutant(

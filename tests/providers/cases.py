@@ -6,7 +6,7 @@ A new provider comes in by its folder in `tests/payloads`; one that is declared 
 import base64
 import json
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from functools import cache
@@ -171,7 +171,7 @@ def payloads(provider: str) -> dict[str, Payload]:
 
 
 @cache
-def _build(environ: tuple[tuple[str, str], ...]) -> dict[str, Provider]:
+def _build(environ: tuple[tuple[str, str], ...]) -> Mapping[str, Provider]:
     given = dict(environ)
     return registry.build_providers(Settings.from_environment(given), given, fetch=Amazon(around=time.time()))
 

@@ -5,7 +5,7 @@ import codecs
 import hmac
 import json
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -22,6 +22,7 @@ from webhook_app.consent import Action, IdentityKind, PushChannel, Visitor
 from webhook_app.providers import Provider, Reading, read, registry
 from webhook_app.providers.auth_config import TABLES
 from webhook_app.providers.declaration import Mistakes, ProviderTable, compile_declaration
+from webhook_app.providers.opening import entry_with_changes
 from webhook_app.settings import ConfigurationError, Settings
 
 Declare = Callable[..., Provider]
@@ -35,8 +36,8 @@ opt_out = "type == 'unsubscribed'"
 
 
 @pytest.fixture
-def build(tmp_path: Path) -> Callable[..., dict[str, Provider]]:
-    def build(toml: str, **environ: str) -> dict[str, Provider]:
+def build(tmp_path: Path) -> Callable[..., Mapping[str, Provider]]:
+    def build(toml: str, **environ: str) -> Mapping[str, Provider]:
         file = tmp_path / "providers.toml"
         file.write_text(toml)
         given = {"PROVIDERS_FILE": str(file), "ACME_TOKENS": "a-token-of-acme-0"} | environ
@@ -46,12 +47,12 @@ def build(tmp_path: Path) -> Callable[..., dict[str, Provider]]:
 
 
 @pytest.fixture
-def declare(build: Callable[..., dict[str, Provider]]) -> Declare:
+def declare(build: Callable[..., Mapping[str, Provider]]) -> Declare:
     return lambda toml, **environ: build(toml, **environ)["acme"]
 
 
 @pytest.fixture
-def mistakes(build: Callable[..., dict[str, Provider]]) -> Callable[..., list[str]]:
+def mistakes(build: Callable[..., Mapping[str, Provider]]) -> Callable[..., list[str]]:
     def mistakes(toml: str, **environ: str) -> list[str]:
         with pytest.raises(ConfigurationError) as refused:
             build(toml, **environ)
@@ -610,7 +611,9 @@ class TestExternalIds:
 
 
 class TestCatalogueAndOwnFile:
-    def test_like_takes_the_catalogues_entry_with_a_difference(self, build: Callable[..., dict[str, Provider]]) -> None:
+    def test_like_takes_the_catalogues_entry_with_a_difference(
+        self, build: Callable[..., Mapping[str, Provider]]
+    ) -> None:
         toml = "[sydney]\nlike = 'campaign_monitor'\ntime_zone = 'Australia/Sydney'\n"
         toml += "auth = { scheme = 'url_secret', secrets = 'SYDNEY' }\n"
         provider = build(toml, SYDNEY="a-secret-of-sydney")["sydney"]
@@ -621,7 +624,7 @@ class TestCatalogueAndOwnFile:
         assert (provider.declared_in, provider.opened_by) == ("providers.toml", "SYDNEY")
 
     def test_a_table_of_the_same_name_takes_the_place_of_the_catalogues(
-        self, build: Callable[..., dict[str, Provider]]
+        self, build: Callable[..., Mapping[str, Provider]]
     ) -> None:
         assert build("")["mailgun"].declared_in == "catalog/mailgun.toml"
         own = build(LEAST.replace("acme", "mailgun") + 'email = "who"\n')["mailgun"]
@@ -651,9 +654,9 @@ class TestCatalogueAndOwnFile:
     def test_like_may_replace_a_reason_of_the_entry_and_keeps_the_other_ids_of_a_visitor(self) -> None:
         catalog = {"base": {"quarantine": {"a": "x", "b": "y"}, "visitor": {"dyid": "p", "dy": "q"}}}
         table = {"like": "base", "quarantine": {"a": "z"}, "visitor": {"dy": "r"}}
-        merged = registry.entry_with_changes(catalog["base"], table)
+        merged = entry_with_changes(catalog["base"], table)
         assert merged == {"quarantine": {"a": "z", "b": "y"}, "visitor": {"dyid": "p", "dy": "r"}}
-        assert registry.entry_with_changes(catalog["base"], {"quarantine": {}, "visitor": {}}) == {
+        assert entry_with_changes(catalog["base"], {"quarantine": {}, "visitor": {}}) == {
             "quarantine": {},
             "visitor": {},
         }
@@ -697,6 +700,19 @@ class TestCatalogueAndOwnFile:
             "opt_out compares optin with `0`, but everything in a form is a text; for that write '0'",
         )
         assert len(say(acme, {"optin": 0, "who": "a@b.de"}).changes) == 1
+
+    def test_what_is_said_of_a_closed_entry_is_what_it_says_once_it_is_compiled(self) -> None:
+        """It is compiled when somebody asks for it, by its webhooks from before, or by `flask try`."""
+        providers = registry.build_providers(Settings(), {})
+        closed = {name: entry for name, entry in providers.entries.items() if isinstance(entry, registry.Closed)}
+        assert len(closed) == len(list(registry.CATALOG.glob("*.toml")))
+        for name, entry in closed.items():
+            said = (entry.name, entry.title, entry.opened_by, entry.declared_in, entry.scheme)
+            compiled = providers[name]
+            assert said == (name, compiled.title, compiled.opened_by, compiled.declared_in, compiled.scheme)
+            assert providers.entries[name] is compiled is providers[name]
+            # A start writes the hints of open ones into the log, and need not compile a closed one for that.
+            assert compiled.hints == ()
 
     def test_without_any_secret_everything_is_closed(self) -> None:
         providers = registry.build_providers(Settings(), {})

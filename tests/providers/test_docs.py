@@ -4,7 +4,7 @@ import json
 import re
 import shlex
 import tomllib
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -30,7 +30,7 @@ def blocks(page: str, language: str) -> list[str]:
     return ["\n".join(line.removeprefix(indent) for line in block.splitlines()) for indent, block in found]
 
 
-def build(tmp_path: Path, toml: str, **environ: str) -> dict[str, Provider]:
+def build(tmp_path: Path, toml: str, **environ: str) -> Mapping[str, Provider]:
     file = tmp_path / "providers.toml"
     file.write_text(toml)
     given = environ | {"PROVIDERS_FILE": str(file)}

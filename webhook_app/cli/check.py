@@ -9,6 +9,7 @@ import click
 from flask import current_app
 from flask.cli import with_appcontext
 
+from webhook_app.cli import shared
 from webhook_app.cli.shared import (
     as_json,
     database,
@@ -26,7 +27,6 @@ from webhook_app.ops.status import Finding, Severity, findings
 from webhook_app.outbox import OutboxUnavailable
 from webhook_app.outbox.counters import Count, Counted, counted
 from webhook_app.outbox.journal import Journal
-from webhook_app.providers import Provider
 
 
 @click.command
@@ -35,9 +35,7 @@ from webhook_app.providers import Provider
 def providers(as_json: bool) -> None:
     """List every ESP with its URL, open or closed and why."""
     base = settings().public_url or f"http://localhost:{settings().port}"
-    known: list[Provider] = sorted(
-        current_app.extensions["providers"].values(), key=lambda provider: (provider.scheme is None, provider.name)
-    )
+    known = sorted(shared.providers().entries.values(), key=lambda provider: (provider.scheme is None, provider.name))
     unknown_types = _unknown_types()
     for provider in known:
         unknown = unknown_types.get(provider.name, [])
@@ -129,14 +127,14 @@ def _test_alert() -> LiveCheck:
 def _near_misses() -> list[LiveCheck]:
     return [
         LiveCheck(subject="settings", works=None, said=f"{given} is unknown: did you mean {ours}?")
-        for given, ours in current_app.extensions["near_misses"].items()
+        for given, ours in current_app.extensions["near_misses"]().items()
     ]
 
 
 def _provider_hints() -> list[LiveCheck]:
     return [
         LiveCheck(subject=provider.name, works=None, said=hint)
-        for provider in current_app.extensions["providers"].values()
+        for provider in shared.providers().values()
         for hint in provider.hints
     ]
 

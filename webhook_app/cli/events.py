@@ -147,7 +147,7 @@ def discard(numbers: tuple[int, ...], yes: bool, as_json: bool, **which: Any) ->
 def _run(verb: Verb, numbers: tuple[int, ...], which: Filter, *, yes: bool, as_json: bool) -> None:
     redelivery = Redelivery(
         database(),
-        current_app.extensions["providers"],
+        shared.providers(),
         forward_opt_ins=settings().forward_opt_ins,
         sections=current_app.extensions["conditions"],
     )

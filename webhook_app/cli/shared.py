@@ -22,7 +22,7 @@ from webhook_app.outbox.queries import Attempt, Filter, search
 from webhook_app.outbox.recent import recent
 from webhook_app.providers import Provider
 from webhook_app.providers.fields import Timestamp
-from webhook_app.providers.registry import open_names
+from webhook_app.providers.registry import Providers, open_names
 from webhook_app.providers.registry import variables as variables_of_providers
 from webhook_app.settings import SECONDS, Settings, variables
 
@@ -40,16 +40,21 @@ def database() -> Database:
     return found
 
 
+def providers() -> Providers:
+    found: Providers = current_app.extensions["providers"]
+    return found
+
+
 def secret_variables() -> set[str]:
     """The environment variables that hold, or may hold, secrets: our settings, and those of providers and sections."""
     keys = {section.api_key for section in current_app.extensions["sections"].values() if section.api_key}
     of_sections = {name for name, value in os.environ.items() if value.strip() in keys}
-    return {*variables(), *variables_of_providers(current_app.extensions["providers"].values()), *of_sections}
+    return {*variables(), *variables_of_providers(providers().entries.values()), *of_sections}
 
 
 def find_provider(name: str) -> Provider:
     """The provider of this name; where there is none, the command ends with the names there are."""
-    known: dict[str, Provider] = current_app.extensions["providers"]
+    known = providers()
     if name not in known:
         raise click.ClickException(f"there is no provider {name}; there are: {', '.join(sorted(known))}")
     return known[name]
@@ -57,12 +62,12 @@ def find_provider(name: str) -> Provider:
 
 def open_esps() -> list[str]:
     """The names of the ESPs that have a secret."""
-    return open_names(current_app.extensions["providers"].values())
+    return open_names(providers().entries.values())
 
 
 def check_name_of_provider(name: str) -> None:
     """Of what came in: a provider that is declared no more is known by that. Raises `OutboxUnavailable`."""
-    if name in current_app.extensions["providers"]:
+    if name in providers():
         return
     if not recent(database(), name, limit=1) and not search(database(), Filter(provider=name), limit=1).events:
         find_provider(name)

@@ -20,7 +20,7 @@ from webhook_app.console.shown import Shown
 from webhook_app.delivery.sections import Section, conditions
 from webhook_app.outbox import Database, OutboxUnavailable, State
 from webhook_app.outbox.settling import KEPT_ATTEMPTS
-from webhook_app.providers import Provider
+from webhook_app.providers.registry import Providers
 from webhook_app.settings import Settings
 
 if TYPE_CHECKING:
@@ -71,7 +71,7 @@ def create_console(
     *,
     settings: Settings,
     database: Database,
-    providers: Mapping[str, Provider],
+    providers: Providers,
     sections: Mapping[str, Section],
 ) -> "WSGIApplication":
     """The console as a WSGI application to mount at `PREFIX`."""

@@ -13,7 +13,7 @@ from webhook_app.outbox.queries import count_by_state
 from webhook_app.outbox.reconciliations import Reconciliation, Reconciliations
 from webhook_app.outbox.status import status
 from webhook_app.providers import Provider
-from webhook_app.providers.registry import open_names
+from webhook_app.providers.registry import Closed, open_names
 
 #: What the chart can show: its name, how far back, and the width of a step.
 RANGES: Mapping[str, tuple[str, timedelta, timedelta]] = {
@@ -100,14 +100,14 @@ class Overview:
 
 def look(
     database: Database,
-    providers: Mapping[str, Provider],
+    providers: Iterable[Provider | Closed],
     *,
     sections: Collection[str],
     range_name: str,
     now: datetime,
 ) -> Overview:
     """Raises `OutboxUnavailable`."""
-    open_esps = open_names(providers.values())
+    open_esps = open_names(providers)
     verdict = findings(database, open_esps=open_esps, sections=sections, clock=now.timestamp)
     current = status(database, sections=sections)
     reconciliations = Reconciliations(database).all()

@@ -12,6 +12,7 @@ from webhook_app.outbox.journal import Journal
 from webhook_app.outbox.queries import Life
 from webhook_app.outbox.routing import Condition
 from webhook_app.providers import Provider
+from webhook_app.providers.registry import Closed, Providers
 from webhook_app.redelivery import Redelivery
 from webhook_app.settings import Settings
 
@@ -22,7 +23,7 @@ LOOPBACK = ("localhost", "127.0.0.1", "::1")
 class Shown:
     settings: Settings
     database: Database
-    providers: Mapping[str, Provider]
+    providers: Providers
     form: WireForm
     #: The base URLs of all sections of Dynamic Yield.
     destinations: tuple[str, ...]
@@ -53,8 +54,8 @@ class Shown:
         """Where changes go while they go to this machine instead of Dynamic Yield; else empty."""
         return next((base for base in self.destinations if urlsplit(base).hostname in LOOPBACK), "")
 
-    def sorted_providers(self) -> list[Provider]:
-        return sorted(self.providers.values(), key=lambda provider: provider.title.casefold())
+    def sorted_providers(self) -> list[Provider | Closed]:
+        return sorted(self.providers.entries.values(), key=lambda provider: provider.title.casefold())
 
     def call(self, life: Life) -> tuple[Call | None, str]:
         """The request that was or would be sent, or why there is none."""

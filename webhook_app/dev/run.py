@@ -16,6 +16,7 @@ from webhook_app.dev import marker
 from webhook_app.dev.environment import DEV_ENV, environment, make_up
 from webhook_app.dev.programs import POLL, Programs
 from webhook_app.providers import Provider, registry
+from webhook_app.providers.registry import Closed
 from webhook_app.settings import ConfigurationError, Settings, is_loopback, near_misses, variables
 
 SANDBOX_PORT = 8010
@@ -43,9 +44,9 @@ def main() -> None:
     environ |= {"FLASK_SKIP_DOTENV": "1", "FLASK_APP": "webhook_app"}
     if sys.stdout.isatty() and "NO_COLOR" not in environ:
         environ["FORCE_COLOR"] = "1"
-    mistyped = near_misses(environ, registry.variables(providers.values()))
+    mistyped = near_misses(environ, registry.variables(providers.entries.values()))
     lines = [
-        *_esps_and_sections(settings, providers.values(), sections.values(), with_sandbox=bool(sandbox)),
+        *_esps_and_sections(settings, providers.entries.values(), sections.values(), with_sandbox=bool(sandbox)),
         ("console", f"http://localhost:{settings.port}/console/ (CONSOLE_PASSWORD in your environment or {DEV_ENV})"),
         ("try it", "flask simulate sendgrid, in a second terminal (after . .venv/bin/activate)"),
         *([("made up", f"{', '.join(made_up)}: for development only, kept in {DEV_ENV}")] if made_up else []),
@@ -94,7 +95,7 @@ def _run(environ: Mapping[str, str], port: int, sandbox: Mapping[str, str], bann
 
 
 def _esps_and_sections(
-    settings: Settings, providers: Iterable[Provider], sections: Iterable[Section], *, with_sandbox: bool
+    settings: Settings, providers: Iterable[Provider | Closed], sections: Iterable[Section], *, with_sandbox: bool
 ) -> Iterator[tuple[str, str]]:
     for provider in providers:
         if provider.scheme:

@@ -21,7 +21,7 @@ from webhook_app.dev import marker
 from webhook_app.dev.environment import environment
 from webhook_app.egress import DIRECT
 from webhook_app.providers import Provider
-from webhook_app.providers.registry import build_providers
+from webhook_app.providers.registry import Closed, build_providers
 from webhook_app.settings import ConfigurationError, Settings
 
 #: ngrok's own API on this machine, unless its log says otherwise: a second ngrok takes the next port.
@@ -111,7 +111,7 @@ def _said(ngrok: Ngrok) -> str:
     return said + (hint if "authtoken" in said.lower() or "authentication" in said.lower() else "")
 
 
-def describe(url: str, providers: Iterable[Provider], settings: Settings) -> list[str]:
+def describe(url: str, providers: Iterable[Provider | Closed], settings: Settings) -> list[str]:
     """What the person does with the address."""
     lines = [
         f"{provider.title:<14} {url}/webhooks/{provider.name}"
@@ -145,7 +145,7 @@ def main() -> None:
     signal.signal(signal.SIGINT, stop)
     try:
         url = await_url(ngrok, settings.port)
-        lines = describe(url, providers.values(), settings)
+        lines = describe(url, providers.entries.values(), settings)
         if not _listens(settings.port):
             lines.append(f"{'but':<14} nothing listens on port {settings.port}: start `make run` in another terminal")
         print("", *lines, "", sep="\n  ", flush=True)  # noqa: T201 (said to the person who typed make tunnel)

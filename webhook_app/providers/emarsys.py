@@ -15,7 +15,6 @@ from marshmallow import EXCLUDE, Schema, ValidationError, fields
 
 from webhook_app.auth import Scheme, WebhookRequest, any_of
 from webhook_app.auth.basic import Basic
-from webhook_app.auth.jwt import Jwt
 from webhook_app.auth.token import Token
 from webhook_app.auth.url_secret import UrlSecret
 from webhook_app.consent import Action, ConsentChange, Identity, IdentityKind
@@ -183,6 +182,9 @@ def _scheme(settings: Settings) -> Scheme | None:
     if settings.emarsys_basic_auth:
         ways.append(Basic(credentials=settings.emarsys_basic_auth))
     if settings.emarsys_jwt_secrets:
+        # Only now: the only way in that takes a library.
+        from webhook_app.auth.jwt import Jwt
+
         ways.append(Jwt(secrets=settings.emarsys_jwt_secrets))
     if settings.emarsys_url_secrets:
         ways.append(UrlSecret(secrets=settings.emarsys_url_secrets))

@@ -1,85 +1,127 @@
 """The registry of providers, open or closed: two written in Python, the catalogue, and the customer's own file."""
 
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, MutableMapping
+from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from webhook_app.auth import Scheme, any_of, sns
-from webhook_app.providers import Provider, declared, emarsys, sendgrid
-from webhook_app.providers.declaration import Declaration, Mistakes, compile_declaration
-from webhook_app.providers.toml_fields import load_toml
-from webhook_app.settings import ConfigurationError, Settings, check_secret
+from webhook_app.providers import Provider, emarsys, sendgrid
+from webhook_app.providers.toml_file import load_toml
+from webhook_app.settings import ConfigurationError, Settings
+
+if TYPE_CHECKING:
+    from webhook_app.auth.sns import Fetch
 
 CATALOG = Path(__file__).parent / "catalog"
-#: Entries for no ESP in particular, and so also for those by whose ids Dynamic Yield knows people.
-WITH_IDS = frozenset({"generic"})
 DEFAULT_FILE = Path("providers.toml")
 
 _NAME = re.compile(r"[a-z][a-z0-9_-]{0,40}")
 
 
-def build_providers(
-    settings: Settings, environ: Mapping[str, str], *, fetch: sns.Fetch | None = None
-) -> dict[str, Provider]:
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Closed:
+    """An entry of the catalogue that no variable opens: what can be said of it before it is compiled."""
+
+    name: str
+    title: str
+    opened_by: str
+    declared_in: str
+    compiled: Callable[[], Provider] = field(repr=False, compare=False)
+    scheme: None = None
+
+
+class Providers(MutableMapping[str, Provider]):
+    """Providers by the name in their URL. A closed entry of the catalogue is compiled when somebody asks for it.
+
+    Few installations open more than two of thirty, and to compile all of them takes longer than most commands.
+    """
+
+    def __init__(self, entries: dict[str, Provider | Closed]) -> None:
+        #: What can be said of all of them without compiling any.
+        self.entries = entries
+
+    def __getitem__(self, name: str) -> Provider:
+        entry = self.entries[name]
+        if isinstance(entry, Closed):
+            self.entries[name] = entry = entry.compiled()
+        return entry
+
+    def __setitem__(self, name: str, provider: Provider) -> None:
+        self.entries[name] = provider
+
+    def __delitem__(self, name: str) -> None:
+        del self.entries[name]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self.entries)
+
+    def __len__(self) -> int:
+        return len(self.entries)
+
+
+def build_providers(settings: Settings, environ: Mapping[str, str], *, fetch: "Fetch | None" = None) -> Providers:
     """Every provider by the name in its URL. One without a secret is in it too, with `scheme=None`.
 
     A provider of the customer's file takes the place of the catalogue's of the same name. Raises
     `ConfigurationError` with all problems.
     """
-    fetch = fetch or partial(sns.fetch, egress=settings.egress)
-    providers = {provider.name: provider for provider in (sendgrid.provider(settings), emarsys.provider(settings))}
+    entries: dict[str, Provider | Closed] = {
+        "sendgrid": sendgrid.provider(settings),
+        "emarsys": emarsys.provider(settings),
+    }
     problems: list[str] = []
-    entries = [load_toml(path, "catalog") for path in sorted(CATALOG.glob("*.toml"))]
-    catalog = {name: table for tables in entries for name, table in tables.items()}
+    tables = [load_toml(path, "catalog") for path in sorted(CATALOG.glob("*.toml"))]
+    catalog = {name: table for entry in tables for name, table in entry.items()}
     own, own_file = _own_file(settings, problems)
-    for name, table in {**catalog, **own}.items():
+
+    def compiled(name: str, file: str) -> Provider:
+        # Only now: the language of a providers file, and every scheme, take long to load.
+        from webhook_app.providers.opening import open_provider
+
+        is_own = name in own
+        table = own[name] if is_own else catalog[name]
+        return open_provider(
+            name, table, is_own=is_own, file=file, catalog=catalog, settings=settings, environ=environ, fetch=fetch
+        )
+
+    for name in {**catalog, **own}:
         file = own_file if name in own else f"catalog/{name}.toml"
-        try:
-            if name in providers or not _NAME.fullmatch(name):
-                raise Mistakes(["must have a name of its own, in lower case, like acme-mail"])
-            declaration = _declaration(name, table, catalog, is_own=name in own)
-        except Mistakes as mistakes:
-            problems += [f"{file}: [{name}] {line}" for line in mistakes.lines]
-            continue
-        scheme, faults = _open(declaration, settings, environ, fetch)
-        problems += [f"{fault} (provider {name})" for fault in dict.fromkeys(faults)]
-        providers[name] = declared.provider(name, declaration, scheme, declared_in=file)
+        if name in entries or not _NAME.fullmatch(name):
+            problems.append(f"{file}: [{name}] must have a name of its own, in lower case, like acme-mail")
+        elif name in own or any(environ.get(variable) for variable in _variables(catalog[name])):
+            try:
+                entries[name] = compiled(name, file)
+            except ConfigurationError as error:
+                problems += error.problems
+        else:
+            entries[name] = Closed(
+                name=name,
+                title=catalog[name]["title"],
+                opened_by=" or ".join(_variables(catalog[name])),
+                declared_in=file,
+                compiled=partial(compiled, name, file),
+            )
     if problems:
         raise ConfigurationError(problems)
-    return providers
+    return Providers(entries)
 
 
-def variables(providers: Iterable[Provider]) -> set[str]:
+def variables(providers: Iterable[Provider | Closed]) -> set[str]:
     """The environment variables that open them."""
     return {name for provider in providers for name in re.findall(r"\w*[A-Z]\w*", provider.opened_by)}
 
 
-def open_names(providers: Iterable[Provider]) -> list[str]:
+def open_names(providers: Iterable[Provider | Closed]) -> list[str]:
     """The names of those that have a secret, and so can be called, in alphabetical order."""
     return sorted(provider.name for provider in providers if provider.scheme)
 
 
-def _declaration(name: str, table: Any, catalog: Mapping[str, Any], *, is_own: bool) -> Declaration:
-    """Raises `Mistakes`."""
-    own = frozenset(table) if is_own and isinstance(table, dict) else frozenset()
-    likeness = table.get("like") if isinstance(table, dict) else None
-    if likeness is not None:
-        if not isinstance(likeness, str) or likeness not in catalog:
-            raise Mistakes([f"like: must be one of: {', '.join(catalog)}"])
-        table = entry_with_changes(catalog[likeness], table)
-    return compile_declaration(table, external_ids={name, likeness}.isdisjoint(catalog.keys() - WITH_IDS), own=own)
-
-
-def entry_with_changes(entry: Mapping[str, Any], own: Mapping[str, Any]) -> dict[str, Any]:
-    """The catalogue's entry with what a table says differently."""
-    merged = {**entry, **{key: value for key, value in own.items() if key != "like"}}
-    for key in ("quarantine", "visitor"):
-        # Key by key: a reason of the customer's own must not drop those that guard the entry. An empty table does.
-        if isinstance(entry.get(key), dict) and isinstance(own.get(key), dict) and own[key]:
-            merged[key] = {**entry[key], **own[key]}
-    return merged
+def _variables(entry: Mapping[str, Any]) -> list[str]:
+    """Those that open an entry of the catalogue: of a way in, of several, each once."""
+    ways = entry["auth"] if isinstance(entry["auth"], list) else [entry["auth"]]
+    return list(dict.fromkeys(way.get("secrets") or way["topics"] for way in ways))
 
 
 def _own_file(settings: Settings, problems: list[str]) -> tuple[dict[str, Any], str]:
@@ -91,31 +133,3 @@ def _own_file(settings: Settings, problems: list[str]) -> tuple[dict[str, Any], 
     except ConfigurationError as error:
         problems += error.problems
     return {}, path.name
-
-
-def _open(
-    declaration: Declaration, settings: Settings, environ: Mapping[str, str], fetch: sns.Fetch
-) -> tuple[Scheme | None, list[str]]:
-    """The scheme of those ways in whose variables are set, and what is wrong with them."""
-    schemes, faults = [], []
-    for way in declaration.auth:
-        secrets = [part.strip() for part in environ.get(way.variable, "").split(",") if part.strip()]
-        if not secrets:
-            continue
-        if way.signs_url and not settings.public_url:
-            faults.append(f"PUBLIC_URL must be set, for {way.variable} is: this ESP signs the URL it calls")
-        try:
-            _check_each(secrets)
-            schemes.append(way.open(secrets, tolerance=settings.signature_tolerance_seconds, fetch=fetch))
-        except ValueError as error:
-            faults.append(f"{way.variable} {error}")
-    return any_of(schemes), faults
-
-
-def _check_each(secrets: list[str]) -> None:
-    """Raises `ValueError`."""
-    for place, secret in enumerate(secrets, start=1):
-        try:
-            check_secret(secret)
-        except ValueError as error:
-            raise ValueError(f"entry {place} of {len(secrets)} {error}") from None

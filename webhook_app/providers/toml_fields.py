@@ -3,10 +3,8 @@
 import difflib
 import json
 import re
-import tomllib
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime, tzinfo
-from pathlib import Path as FilePath
 from string import Formatter, Template
 from typing import Any
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
@@ -16,7 +14,6 @@ from marshmallow import EXCLUDE, Schema, ValidationError, fields, validate, vali
 from webhook_app.auth.keyed_hash import PARTS, Place, ValueSource
 from webhook_app.providers.expressions import Condition, FirstOf, Path
 from webhook_app.providers.fields import MISSING
-from webhook_app.settings import ConfigurationError
 
 #: RFC 9110, section 5.1.
 _HEADER_NAME = re.compile(r"[A-Za-z0-9!#$%&'*+.^`|~-]+")
@@ -43,20 +40,6 @@ _UNREAD = {
 }
 #: Another day than month and year, in the afternoon.
 _MOMENT = datetime(2026, 11, 25, 21, 43, 57, tzinfo=UTC)
-
-
-def load_toml(path: FilePath, variable: str) -> dict[str, Any]:
-    """The tables of a file, which `variable` names. Raises `ConfigurationError`."""
-    try:
-        # Also as Notepad writes it: with a byte order mark.
-        return tomllib.loads(path.read_text("utf-8-sig"))
-    except OSError as error:
-        raise ConfigurationError([f"{variable} cannot be read: {path}: {error.strerror}"]) from None
-    except UnicodeDecodeError:
-        raise ConfigurationError([f"{path.name}: is no TOML: it is not UTF-8 text; save it as UTF-8"]) from None
-    except tomllib.TOMLDecodeError as error:
-        # Names line and column, also of a name that comes twice.
-        raise ConfigurationError([f"{path.name}: is no TOML: {error}"]) from None
 
 
 class Table(Schema):

@@ -10,7 +10,7 @@ def add(console: Flask, shown: Shown) -> None:
     @console.template_filter()
     def title_of(name: str) -> str:
         """The ESP's own name; a provider that is gone keeps the one it had in the URL."""
-        return shown.providers[name].title if name in shown.providers else name
+        return shown.providers.entries[name].title if name in shown.providers else name
 
     @console.context_processor
     def sandbox() -> dict[str, str]:

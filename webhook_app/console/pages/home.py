@@ -18,7 +18,7 @@ def add(console: Flask, shown: Shown) -> None:
             "overview.html",
             seen=overview.look(
                 shown.database,
-                shown.providers,
+                shown.providers.entries.values(),
                 sections=shown.sections,
                 range_name=range_name,
                 now=datetime.now(UTC),
