@@ -49,6 +49,19 @@ def test_basic_takes_any_live_credentials() -> None:
     scheme.verify(with_headers(Authorization="basic " + base64.b64encode("esp:grün".encode()).decode()))
 
 
+def test_a_secret_that_is_more_than_ascii_is_taken_in_either_encoding_that_senders_have() -> None:
+    """No header says which; in the one that was not taken, every webhook was answered 401."""
+    scheme = Basic(credentials=("esp:grün".encode(), "esp:зелёный".encode(), b"esp:\xff"))
+    for written in ("esp:grün".encode(), "esp:grün".encode("latin-1"), "esp:зелёный".encode(), b"esp:\xff"):
+        scheme.verify(basic(written))
+    for forged in ("esp:grun", "esp:gr?n", "esp:зелёный"):
+        assert reason(scheme, basic(forged.encode("koi8-r"))) == "credentials_wrong"
+    token = Token(tokens=("grün".encode(),), header="X-Api-Key", prefix="")
+    for sent in ("grün", "grün".encode().decode("latin-1")):
+        token.verify(with_headers(X_Api_Key=sent))
+    assert reason(token, with_headers(X_Api_Key="grun")) == "token_wrong"
+
+
 @pytest.mark.parametrize(
     ("authorization", "why"),
     [

@@ -1,7 +1,8 @@
 """Authentication: who is calling. One scheme a file, one error for every way to fail."""
 
+import contextlib
 import hmac
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol, TypeVar
 
@@ -105,3 +106,12 @@ def matches_any(given: bytes, secrets: Iterable[bytes]) -> bool:
     for secret in secrets:
         matched |= hmac.compare_digest(given, secret)
     return matched
+
+
+def as_senders_encode(secrets: Iterable[bytes]) -> Iterator[bytes]:
+    """Secrets in UTF-8, and in ISO 8859-1 as older HTTP clients have it: no header says which (RFC 7617, 2.1)."""
+    for secret in secrets:
+        yield secret
+        if not secret.isascii():
+            with contextlib.suppress(UnicodeError):
+                yield secret.decode().encode("latin-1")

@@ -3,7 +3,7 @@
 import base64
 from dataclasses import dataclass, field
 
-from webhook_app.auth import AuthenticationError, WebhookRequest, matches_any
+from webhook_app.auth import AuthenticationError, WebhookRequest, as_senders_encode, matches_any
 from webhook_app.auth.reading import header
 
 
@@ -21,5 +21,5 @@ class Basic:
         if kind.lower() != b"basic":
             raise AuthenticationError("credentials_malformed")
         # The encoded texts are compared: whatever is not the base64 of live credentials is simply not equal to one.
-        if not matches_any(encoded.strip(), map(base64.b64encode, self.credentials)):
+        if not matches_any(encoded.strip(), map(base64.b64encode, as_senders_encode(self.credentials))):
             raise AuthenticationError("credentials_wrong")

@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass, field
 
-from webhook_app.auth import AuthenticationError, WebhookRequest, matches_any
+from webhook_app.auth import AuthenticationError, WebhookRequest, as_senders_encode, matches_any
 from webhook_app.auth.reading import header
 
 
@@ -15,7 +15,7 @@ class Token:
     prefix: str = "Bearer "
 
     def verify(self, request: WebhookRequest) -> None:
-        if not matches_any(bearer(request, self.header, self.prefix), self.tokens):
+        if not matches_any(bearer(request, self.header, self.prefix), as_senders_encode(self.tokens)):
             raise AuthenticationError("token_wrong")
 
 
