@@ -13,12 +13,13 @@ from flask.typing import ResponseReturnValue
 from werkzeug.middleware.dispatcher import DispatcherMiddleware
 
 from webhook_app import cli
-from webhook_app.delivery.sections import build_sections, conditions
+from webhook_app.delivery import section_conditions
+from webhook_app.delivery.sections import build_sections
 from webhook_app.ops import logs
 from webhook_app.outbox import Database, open_database
 from webhook_app.outbox.counters import FLUSH_EVERY, Counters
 from webhook_app.outbox.recent import RecentWebhooks
-from webhook_app.providers.registry import build_providers
+from webhook_app.providers.registry import build_providers, open_names
 from webhook_app.providers.registry import variables as provider_variables
 from webhook_app.settings import ConfigurationError, Settings, near_misses, platform
 
@@ -82,7 +83,10 @@ def build_app(environ: Mapping[str, str], *, serves: bool = True) -> Flask:
     app.extensions["database"] = database
     app.extensions["providers"] = providers
     app.extensions["sections"] = sections
-    app.extensions["conditions"] = conditions(sections)
+    app.extensions["conditions"] = section_conditions.conditions(sections)
+    app.extensions["section_hints"] = partial(
+        section_conditions.hints, sections, open_names(providers.entries.values()), list(providers)
+    )
     # To be called: it compares every variable with all of ours.
     app.extensions["near_misses"] = partial(near_misses, environ, provider_variables(providers.entries.values()))
     recent = RecentWebhooks(database)

@@ -46,6 +46,8 @@ def log_set_up(app: Flask) -> None:
         # An entry of the catalogue has none: its payloads prove what it says.
         for hint in entry.hints if isinstance(entry, Provider) else ():
             log.warning("provider_hint", provider=entry.name, hint=hint)
+    for hint in app.extensions["section_hints"]():
+        log.warning("section_hint", hint=hint)
     log.info(
         "providers",
         open=open_names(entries),

@@ -358,8 +358,7 @@ class Settings:
     section_when: str = _setting(
         fields.String(),
         "",
-        "JMESPath over `{provider, action, kind, event}`: which events concern the section, like "
-        "`` event.asm_group_id == `4711` ``",
+        "JMESPath over `{provider, action, kind, event}`: which events concern the section, like `event.brand == 'uk'`",
         shown="all",
     )
     sections_file: str = _setting(

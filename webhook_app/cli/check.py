@@ -78,7 +78,7 @@ def _unknown_types() -> dict[str, list[Counted]]:
 def check(live: bool, alert: bool) -> None:
     """Say whether settings, database and destination are fit for work; status 1 if not."""
     results = [LiveCheck(subject="settings", works=True, said="read without a mistake"), *_near_misses(), _providers()]
-    results += _provider_hints()
+    results += [*_provider_hints(), *_section_hints()]
     sections: dict[str, Section] = current_app.extensions["sections"]
     found = findings(database(), open_esps=open_esps(), sections=sections)
     results += [_checked(finding) for finding in found] or [
@@ -137,6 +137,10 @@ def _provider_hints() -> list[LiveCheck]:
         for provider in shared.providers().values()
         for hint in provider.hints
     ]
+
+
+def _section_hints() -> list[LiveCheck]:
+    return [LiveCheck(subject="sections", works=None, said=hint) for hint in current_app.extensions["section_hints"]()]
 
 
 def _providers() -> LiveCheck:

@@ -17,7 +17,8 @@ from werkzeug.middleware.proxy_fix import ProxyFix
 
 from webhook_app.console import access, formatting, pages
 from webhook_app.console.shown import Shown
-from webhook_app.delivery.sections import Section, conditions
+from webhook_app.delivery.section_conditions import conditions
+from webhook_app.delivery.sections import Section
 from webhook_app.outbox import Database, OutboxUnavailable, State
 from webhook_app.outbox.settling import KEPT_ATTEMPTS
 from webhook_app.providers.registry import Providers

@@ -6,13 +6,12 @@ Without a file there is one, `default`, made of the environment's variables.
 import dataclasses
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from webhook_app.consent import Action, IdentityKind
 from webhook_app.delivery import WireForm
 from webhook_app.delivery.registry import build_form
 from webhook_app.egress import Egress
-from webhook_app.outbox.routing import Condition as RoutingCondition
 from webhook_app.providers import Unreadable, load_json
 from webhook_app.providers.kept import kept
 from webhook_app.settings import ConfigurationError, Settings
@@ -44,14 +43,12 @@ class Section:
 
         Raises `ValidationError` where the condition does not fit the event.
         """
-        if self.when is None:
-            return True
-        try:
-            event = load_json(kept(raw)[0])
-        except Unreadable:
-            # As of an imported row: what is absent is null.
-            event = None
-        return self.when.holds({"provider": provider, "action": str(action), "kind": str(kind), "event": event})
+        return self.when is None or self.when.holds(_scope(raw, provider, action, kind))
+
+    def check_near_match(self, raw: bytes, provider: str, action: Action, kind: IdentityKind) -> None:
+        """Raises `ValidationError` where the event would be this section's but for the case or the type of a value."""
+        if self.when:
+            self.when.check_near_match(_scope(raw, provider, action, kind))
 
     def client(self, egress: Egress) -> "Client":
         # Only now: the web process and most commands send nothing, and start sooner without an HTTP client.
@@ -60,11 +57,14 @@ class Section:
         return Client(self.base, self.api_key, egress=egress)
 
 
-def conditions(sections: Mapping[str, Section]) -> dict[str, RoutingCondition]:
-    """By which the outbox knows which sections an event concerns; none where everything is for the default one."""
-    if list(sections) == [DEFAULT] and sections[DEFAULT].when is None:
-        return {}
-    return {name: section.concerns for name, section in sections.items()}
+def _scope(raw: bytes, provider: str, action: Action, kind: IdentityKind) -> dict[str, Any]:
+    """What a condition looks at."""
+    try:
+        event = load_json(kept(raw)[0])
+    except Unreadable:
+        # As of an imported row: what is absent is null.
+        event = None
+    return {"provider": provider, "action": str(action), "kind": str(kind), "event": event}
 
 
 def build_sections(settings: Settings, environ: Mapping[str, str]) -> dict[str, Section]:

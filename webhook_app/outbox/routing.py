@@ -13,6 +13,10 @@ from webhook_app.outbox.tables import DEFAULT_SECTION
 Condition = Callable[[bytes, str, Action, IdentityKind], bool]
 
 
+class NearlyConcerned(Exception):
+    """An event concerns no section, and would one but for the form of a value. The text may be stored."""
+
+
 class ConditionFailed(Exception):
     """The condition of a section makes no sense of an event."""
 
@@ -52,6 +56,8 @@ def concerned(sections: Mapping[str, Condition], provider: str, change: ConsentC
         try:
             if condition(raw, provider, change.action, change.identity.kind):
                 names.append(name)
+        except NearlyConcerned as error:
+            raise ConditionFailed(f"concerns no section; {error}") from None
         except Exception as error:
             # Its type only: the text may hold the address.
             raise ConditionFailed(f"the condition of section {name} failed: {type(error).__name__}") from None

@@ -22,7 +22,7 @@ from webhook_app.providers.near_values import (
     literals_without_case,
     without_case,
 )
-from webhook_app.providers.syntax import looked_at
+from webhook_app.providers.syntax import fields_of, looked_at
 
 #: So much of an expression stands in the reason of what is quarantined.
 NAMED_BY = 80  # characters
@@ -103,6 +103,8 @@ class Condition(Path):
 
     #: The fields it looks at, step by step. Empty where it also asks whether something is there at all.
     looks_at: tuple[tuple[str, ...], ...] = field(init=False, repr=False, compare=False)
+    #: The fields it names anywhere.
+    fields: frozenset[tuple[str, ...]] = field(init=False, repr=False, compare=False)
     comparisons: tuple[FieldComparison, ...] = field(init=False, repr=False, compare=False)
     _without_case: Any = field(init=False, repr=False, compare=False)
 
@@ -113,6 +115,7 @@ class Condition(Path):
             raise ValueError("; ".join(mistakes))
         found = list(looked_at(self._compiled.parsed))
         object.__setattr__(self, "looks_at", () if None in found else tuple(found))
+        object.__setattr__(self, "fields", fields_of(self._compiled.parsed))
         object.__setattr__(self, "comparisons", tuple(comparisons_of(self._compiled.parsed)))
         object.__setattr__(self, "_without_case", literals_without_case(self._compiled.parsed))
 

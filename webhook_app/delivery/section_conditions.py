@@ -1,0 +1,97 @@
+"""Conditions of sections: how the outbox asks them, and what in one can hardly be meant as it is written.
+
+An event that concerns no section is ignored. One that only seems to, for the case or the type of a value, must not be.
+"""
+
+import contextlib
+import difflib
+from collections.abc import Collection, Iterator, Mapping
+from dataclasses import dataclass
+
+from marshmallow import ValidationError
+
+from webhook_app.consent import Action, IdentityKind
+from webhook_app.delivery.sections import DEFAULT, Section
+from webhook_app.outbox.routing import Condition, NearlyConcerned
+from webhook_app.providers import explain
+
+#: What a condition can look at → the words that stand there; None for what an ESP or the customer names.
+SCOPE: dict[str, tuple[str, ...] | None] = {
+    "provider": None,
+    "action": tuple(Action),
+    "kind": tuple(IdentityKind),
+    "event": None,
+}
+#: SendGrid's own unsubscribe, from everything: it names no group.
+GROUP = ("event", "asm_group_id")
+UNSUBSCRIBE_FROM_ALL = b'{"event":"unsubscribe"}'
+
+
+@dataclass(frozen=True, slots=True)
+class LastCondition:
+    """The condition of the last section that is asked: what concerns none of them is looked at once more."""
+
+    sections: tuple[Section, ...]
+
+    def __call__(self, raw: bytes, provider: str, action: Action, kind: IdentityKind) -> bool:
+        """Raises `NearlyConcerned`, and `ValidationError` where the condition does not fit the event."""
+        *others, last = self.sections
+        if last.concerns(raw, provider, action, kind):
+            return True
+        for section in others:
+            # One that does not fit has been told of.
+            with contextlib.suppress(ValidationError):
+                if section.concerns(raw, provider, action, kind):
+                    return False
+        for section in self.sections:
+            try:
+                section.check_near_match(raw, provider, action, kind)
+            except ValidationError as error:
+                raise NearlyConcerned(f"section {section.name}: {explain(error)}") from None
+        return False
+
+
+def conditions(sections: Mapping[str, Section]) -> dict[str, Condition]:
+    """By which the outbox knows which sections an event concerns; none where everything is for the default one."""
+    if list(sections) == [DEFAULT] and sections[DEFAULT].when is None:
+        return {}
+    asked: dict[str, Condition] = {name: section.concerns for name, section in sections.items()}
+    return {**asked, list(sections)[-1]: LastCondition(tuple(sections.values()))}
+
+
+def hints(sections: Mapping[str, Section], open_esps: Collection[str], esps: Collection[str]) -> Iterator[str]:
+    """Why unsubscribes may concern no section, and so be ignored. Each begins with the condition's place."""
+    for section in sections.values():
+        place = "SECTION_WHEN" if section.name == DEFAULT else f"[{section.name}] when"
+        yield from (f"{place} {line}" for line in _hints(section, esps))
+    grouped = [section for section in sections.values() if section.when and GROUP in section.when.fields]
+    if grouped and "sendgrid" in open_esps and not any(map(_concerns_unsubscribe_from_all, sections.values())):
+        yield (
+            "no section is concerned by SendGrid's unsubscribe from everything, which has no asm_group_id, so it is "
+            "ignored; for the section that is to have it write (event.asm_group_id == `4711` || !(event.asm_group_id))"
+        )
+
+
+def _hints(section: Section, esps: Collection[str]) -> Iterator[str]:
+    if section.when is None:
+        return
+    for steps in sorted(section.when.fields):
+        if steps[0] not in SCOPE:
+            yield (
+                f"looks at {'.'.join(steps)}, and there are only {', '.join(SCOPE)}; what the ESP sent is in event, "
+                f"like event.{'.'.join(steps)}"
+            )
+    for comparison in section.when.comparisons:
+        name, *inner = comparison.field
+        words = esps if name == "provider" else SCOPE.get(name)
+        if words is not None and not inner and comparison.literal not in words:
+            close = difflib.get_close_matches(str(comparison.literal), words, n=1)
+            right = f"did you mean {close[0]}?" if close else f"there are: {', '.join(words)}"
+            yield f"compares {name} with {comparison.literal!r}, which it never is; {right}"
+
+
+def _concerns_unsubscribe_from_all(section: Section) -> bool:
+    try:
+        return section.concerns(UNSUBSCRIBE_FROM_ALL, "sendgrid", Action.OPT_OUT, IdentityKind.EMAIL)
+    except ValidationError:
+        return True  # set aside, and not ignored
