@@ -4,9 +4,10 @@ import random
 import threading
 import time
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor, wait
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
+from functools import partial
 from typing import Any
 
 import pytest
@@ -16,9 +17,10 @@ from marshmallow import ValidationError
 from sqlalchemy import select
 
 from tests.outbox.world import START, Clock, add, change, rows, states
+from tests.processes import wait_until
 from webhook_app.consent import Action, ConsentChange, Identity, IdentityKind
 from webhook_app.outbox import Database, Intake, OutboxUnavailable, Queue, TokenReused, open_database
-from webhook_app.outbox.intake import READ_TOGETHER
+from webhook_app.outbox.intake import LARGE_AT_ONCE, READ_TOGETHER
 from webhook_app.outbox.tables import one_time_tokens
 from webhook_app.providers import dump_raw
 from webhook_app.providers.sendgrid import SendGridEvent
@@ -207,35 +209,97 @@ def test_a_webhook_that_cannot_be_read_costs_the_others_of_its_group_nothing(
     assert len(rows(database)) == 32
 
 
-@pytest.mark.parametrize(("size", "own"), [(READ_TOGETHER, False), (READ_TOGETHER + 1, True)])
+@pytest.mark.parametrize(("size", "waits"), [(READ_TOGETHER, True), (READ_TOGETHER + 1, False)])
 def test_only_small_webhooks_wait_for_one_another_to_be_read(
-    size: int, own: bool, intake: Intake, database: Database
+    size: int, waits: bool, intake: Intake, database: Database
 ) -> None:
     """While the first is read, two more come: one thread commits both, and reads both unless they are large."""
-    readers: list[str] = []
-    all_came = threading.Event()
+    being_read, go_on = threading.Event(), threading.Event()
 
-    def send(number: int) -> None:
+    def send(number: int) -> int:
         def read() -> Said:
-            readers.append(threading.current_thread().name)
-            assert number or all_came.wait(60)
+            being_read.set()
+            assert number or go_on.wait(60)
             return Said([(change(f"u{number}@example.com"), b"{}")])
 
-        read_and_add(intake, read, body=b" " * size)
+        return read_and_add(intake, read, body=b" " * size)
 
-    threads = [threading.Thread(target=send, args=(number,)) for number in range(3)]
-    for thread in threads:
-        thread.start()
-        time.sleep(0.2)
-    all_came.set()
-    for thread in threads:
-        thread.join()
-    assert (len(set(readers)) == 3) is own
+    with ThreadPoolExecutor(3) as pool:
+        first = pool.submit(send, 0)
+        assert being_read.wait(60)
+        others = [pool.submit(send, number) for number in (1, 2)]
+        done, _ = wait(others, timeout=0.5 if waits else 60)
+        assert (not done) is waits
+        go_on.set()
+        assert [each.result() for each in (first, *others)] == [1, 1, 1]
     assert len(rows(database)) == 3
 
 
+@dataclass
+class LargeOnes:
+    """Sixteen large webhooks come at once; each is read until it is let go. `most` were read at the same time."""
+
+    intake: Intake
+    go_on: threading.Event = field(default_factory=threading.Event)
+    reading: int = 0
+    most: int = 0
+    threads: set[str] = field(default_factory=set)
+    _lock: threading.Lock = field(default_factory=threading.Lock)
+
+    def send(self, number: int) -> int:
+        return read_and_add(self.intake, partial(self._read, number), body=b" " * (READ_TOGETHER + 1))
+
+    def _read(self, number: int) -> Said:
+        with self._lock:
+            self.reading += 1
+            self.most = max(self.most, self.reading)
+            self.threads.add(threading.current_thread().name)
+        assert self.go_on.wait(60)
+        time.sleep(0.005)  # more than are allowed would meet here
+        with self._lock:
+            self.reading -= 1
+        return Said([(change(f"u{number}@example.com"), b"{}")])
+
+
+def test_large_webhooks_are_read_two_at_a_time_and_a_small_one_waits_for_none_of_them(
+    intake: Intake, database: Database
+) -> None:
+    """Sixteen batches of a thousand events, each read by the thread that it came to, took 100 MB."""
+    large = LargeOnes(intake)
+    with ThreadPoolExecutor(16) as pool:
+        came = [pool.submit(large.send, number) for number in range(16)]
+        wait_until(lambda: large.reading == LARGE_AT_ONCE, "the first are read")
+        small = Said([(change("small@example.com"), b"{}")])
+        assert read_and_add(intake, lambda: small) == 1
+        assert not any(each.done() for each in came)
+        large.go_on.set()
+        assert [each.result() for each in came] == [1] * 16
+    assert large.most == LARGE_AT_ONCE
+    # Always the same: what each thread has once used of the memory, it keeps.
+    assert len(large.threads) == LARGE_AT_ONCE
+    assert len(rows(database)) == 17
+
+
+def test_a_large_webhook_whose_turn_does_not_come_is_refused_and_welcome_again(
+    intake: Intake, database: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("webhook_app.outbox.intake.LARGE_WAIT", 0.2)
+    large = LargeOnes(intake)
+    with ThreadPoolExecutor(LARGE_AT_ONCE) as pool:
+        came = [pool.submit(large.send, number) for number in range(LARGE_AT_ONCE)]
+        wait_until(lambda: large.reading == LARGE_AT_ONCE, "the first are read")
+        with pytest.raises(OutboxUnavailable, match="too many"):
+            large.send(99)
+        large.go_on.set()
+        # They had begun: however long it takes, they are waited for.
+        assert [each.result() for each in came] == [1] * LARGE_AT_ONCE
+    assert len(rows(database)) == LARGE_AT_ONCE, "what was refused is not stored behind the sender's back"
+    assert large.send(99) == 1
+
+
+@pytest.mark.parametrize("size", [READ_TOGETHER, READ_TOGETHER + 1])
 def test_what_has_nothing_to_be_stored_does_not_wait_for_a_database_that_hangs(
-    database_url: str, intake: Intake
+    size: int, database_url: str, intake: Intake
 ) -> None:
     add(intake)
     rival = open_database(database_url)
@@ -252,7 +316,7 @@ def test_what_has_nothing_to_be_stored_does_not_wait_for_a_database_that_hangs(
                 connection.exec_driver_sql("LOCK TABLE events")
             stored = pool.submit(store)
             time.sleep(1.0)
-            assert read_and_add(intake, lambda: Said([])) == 0
+            assert read_and_add(intake, lambda: Said([]), body=b" " * size) == 0
             answered.set()
         stored.result()
     rival.close()

@@ -2,6 +2,7 @@
 
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor, wait
 from dataclasses import dataclass
 from typing import Any, Protocol, TypeVar
 
@@ -49,9 +50,15 @@ class TranslatedWebhook(Protocol):
 
 Translated = TypeVar("Translated", bound=TranslatedWebhook)
 
-#: Bytes. Smaller webhooks are read by the thread that commits them, one after the other. Nobody has to wait for a
+#: Bytes. Smaller webhooks are read by the thread that commits them, one after the other. No small one has to wait for a
 #: larger one to be read.
 READ_TOGETHER = 16 * 1024
+#: How many larger ones are read and stored at a time. The others wait as the bytes that they are, for a batch takes ten
+#: times as much once it is read; and always in the same threads, for memory that a thread has used is seldom of use to
+#: another. Two: while one waits for the disk, the other is read. More would share the interpreter's one lock.
+LARGE_AT_ONCE = 2
+#: Seconds that a larger one waits for its turn, which is as long as a commit may take.
+LARGE_WAIT = 2 * LOCK_TIMEOUT
 #: Seconds after which a commit that is under way does not get anywhere.
 STUCK_AFTER = 0.5
 
@@ -104,6 +111,7 @@ class Intake:
         self._writing_since: float | None = None
         self._failed = False
         self._commit: GroupCommit[_Webhook, Added | Exception] = GroupCommit(self._store, timeout=2 * LOCK_TIMEOUT)
+        self._large = ThreadPoolExecutor(LARGE_AT_ONCE, thread_name_prefix="large-webhooks")
         # What it returns says whether the token was new; the count of rows is not known on every engine.
         new_token = insert_or_ignore(database.dialect, one_time_tokens, "token_hash")
         self._insert_token = new_token.returning(one_time_tokens.c.token_hash)
@@ -133,7 +141,8 @@ class Intake:
         """The same for a webhook that `read` has yet to make sense of; returns what it said as well.
 
         The thread that commits for many reads for them, too: a processor does the same thing many times in a row
-        faster than in turns with everything else. What `read` raises is raised here, and costs the others nothing.
+        faster than in turns with everything else. Large ones wait for one of a few threads of their own. What `read`
+        raises is raised here, and costs the others nothing.
         """
         said: list[Translated] = []
 
@@ -142,9 +151,12 @@ class Intake:
             return said[0]
 
         webhook = self._webhook(provider, remember, one_time_token, body)
-        if len(body) > READ_TOGETHER or self._is_stuck():
-            self._make_rows(webhook)
-        added = self._added(webhook)
+        if len(body) > READ_TOGETHER:
+            added = self._large_one_added(webhook)
+        else:
+            if self._is_stuck():
+                self._make_rows(webhook)
+            added = self._added(webhook)
         return said[0], added
 
     def _webhook(
@@ -167,6 +179,18 @@ class Intake:
             webhook.provider, said.changes, said.quarantined, sections=self._sections, hasher=webhook.hasher, now=now
         )
         webhook.mentions = mentions_in(webhook.rows, webhook.hasher)
+
+    def _large_one_added(self, webhook: _Webhook) -> Added:
+        turn = self._large.submit(self._read_and_added, webhook)
+        wait([turn], timeout=LARGE_WAIT)
+        # What has begun is waited for: storing has a time limit of its own.
+        if turn.cancel():
+            raise OutboxUnavailable("too many large webhooks at once")
+        return turn.result()
+
+    def _read_and_added(self, webhook: _Webhook) -> Added:
+        self._make_rows(webhook)
+        return self._added(webhook)
 
     def _is_stuck(self) -> bool:
         """Whether the database does not take anything just now. What has nothing to be stored need not wait for it."""
