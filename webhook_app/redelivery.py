@@ -14,7 +14,7 @@ from webhook_app.outbox import Database, queries
 from webhook_app.outbox.maintenance import CAN_DISCARD, CAN_REPLAY, Maintenance
 from webhook_app.outbox.quarantine import CAN_READ_AGAIN, Quarantine
 from webhook_app.outbox.queries import Event, Filter
-from webhook_app.outbox.routing import Condition
+from webhook_app.outbox.routing import RoutingCondition
 from webhook_app.providers import Provider, Reading, read
 from webhook_app.providers.kept import is_row_or_entry, kept
 
@@ -54,7 +54,7 @@ class Redelivery:
         providers: Mapping[str, Provider],
         *,
         forward_opt_ins: bool,
-        sections: Mapping[str, Condition] | None = None,
+        sections: Mapping[str, RoutingCondition] | None = None,
     ) -> None:
         self._database = database
         self._sections = sections
@@ -87,25 +87,25 @@ class Redelivery:
         return sum(map(self._read_again, not_understood)) + maintenance.replay(understood)
 
     def _read_again(self, number: int) -> bool:
-        life = queries.show(self._database, number)
-        if life is None or life.raw is None:
+        details = queries.show(self._database, number)
+        if details is None or details.raw is None:
             return False
-        if is_row_or_entry(life.raw):
+        if is_row_or_entry(details.raw):
             # Its provider would make nothing of it, and an opt-out that counts would be lost. It stays with its reason:
             # the next import of the file reads its row, the next comparison its entry.
             return False
         quarantine = Quarantine(self._database, sections=self._sections)
-        provider = self._providers.get(life.event.provider)
+        provider = self._providers.get(details.event.provider)
         if provider is None:
-            quarantine.keep(number, f"there is no provider {life.event.provider} any more")
+            quarantine.keep(number, f"there is no provider {details.event.provider} any more")
             return False
-        reading = _read(provider, life.raw, forward_opt_ins=self._forward_opt_ins)
+        reading = _read(provider, details.raw, forward_opt_ins=self._forward_opt_ins)
         if not reading.changes and reading.quarantined:
             quarantine.keep(number, reading.quarantined[0][0])
             return False
         changes = [
             # Where the ESP does not say when it happened, it happened when we first heard of it.
-            (dataclasses.replace(change, occurred_at=change.occurred_at or life.event.received_at), raw)
+            (dataclasses.replace(change, occurred_at=change.occurred_at or details.event.received_at), raw)
             for change, raw in reading.changes
         ]
         return quarantine.release(number, provider.name, changes=changes, quarantined=reading.quarantined)

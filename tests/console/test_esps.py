@@ -54,8 +54,8 @@ def test_every_esp_has_a_page_that_says_what_to_choose_and_a_closed_one_no_url(a
     for provider in app.extensions["providers"].values():
         page = person.get(f"/console/esps/{provider.name}")
         assert page.status_code == 200, provider.name
-        assert all(way.meaning for way in setup.ways(provider)), provider.name
-        for way in setup.ways(provider):
+        assert all(way.meaning for way in setup.auth_options(provider)), provider.name
+        for way in setup.auth_options(provider):
             assert way.variable in page.text, provider.name
         for mark in ("**", "```", "](", "<!--"):
             assert mark not in page.text, provider.name

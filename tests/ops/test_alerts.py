@@ -29,7 +29,7 @@ from webhook_app.ops.alerts import (
     CannotSend,
     DatabaseOutage,
     Message,
-    Teller,
+    Notifier,
     look_once,
     send,
     watching,
@@ -54,8 +54,8 @@ class Watch:
 
     def __init__(self, database: Database, clock: Clock) -> None:
         self.alerts, self.clock = Alerts(database, clock=clock), clock
-        self.teller = Teller(self._tell, places=2, name="shop")
-        self.outage = DatabaseOutage(self.teller, self.alerts, clock=clock)
+        self.notifier = Notifier(self._tell, places=2, name="shop")
+        self.outage = DatabaseOutage(self.notifier, self.alerts, clock=clock)
         self.told: list[Message] = []
         self.unreachable: list[int] = []
         self.broken = False
@@ -64,7 +64,7 @@ class Watch:
         """The titles that were sent."""
         self.clock.go(after)
         before = len(self.told)
-        look_once(self.alerts, lambda: findings, self.teller, self.outage)
+        look_once(self.alerts, lambda: findings, self.notifier, self.outage)
         return [one.title for one in self.told[before:]]
 
     def _tell(self, message: Message) -> list[int]:
@@ -356,7 +356,7 @@ def test_a_database_that_is_gone_is_told_over_http_by_the_thread(
     port, received = http_receiver
     monkeypatch.setattr(alerts, "LOOK_EVERY", 0.2)
     monkeypatch.setattr(alerts, "WELL_FOR", 0.5)
-    monkeypatch.setattr(alerts, "TOLD_AFTER", {"database": 0.5})
+    monkeypatch.setattr(alerts, "NOTIFY_AFTER", {"database": 0.5})
     path = tmp_path / "outbox.db"
     database = open_database(f"sqlite:///{path}")
     schema.upgrade(database)
@@ -364,7 +364,7 @@ def test_a_database_that_is_gone_is_told_over_http_by_the_thread(
     path.rename(tmp_path / "away.db")
     path.mkdir()
     tell = partial(send, [f"json://127.0.0.1:{port}/hook"], DIRECT, withheld=())
-    with watching(Alerts(database), list, Teller(tell, places=1, name="shop")):
+    with watching(Alerts(database), list, Notifier(tell, places=1, name="shop")):
         wait_until(lambda: len(received) == 1, "somebody is told")
         path.rmdir()
         (tmp_path / "away.db").rename(path)

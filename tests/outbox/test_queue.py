@@ -27,7 +27,7 @@ from webhook_app.outbox.maintenance import Maintenance
 from webhook_app.outbox.pauses import PauseCause, ReportedPause
 from webhook_app.outbox.people import erase_person
 from webhook_app.outbox.queue import LEASE, LONGEST_WAIT
-from webhook_app.outbox.routing import Condition
+from webhook_app.outbox.routing import RoutingCondition
 from webhook_app.outbox.rows import Sent
 from webhook_app.outbox.settling import KEPT_ATTEMPTS, REPEAT_AFTER
 from webhook_app.outbox.status import status
@@ -480,7 +480,7 @@ def test_workers_whose_clocks_are_a_minute_apart_take_nothing_from_each_other(
 # ---------------------------------------------------------------- sections
 
 
-def sections(**words: str) -> dict[str, Condition]:
+def sections(**words: str) -> dict[str, RoutingCondition]:
     """Each concerned by what holds its word."""
     return {name: lambda raw, *_, word=word: word.encode() in raw for name, word in words.items()}
 

@@ -10,7 +10,7 @@ from sqlalchemy import select, update
 from webhook_app.consent import Action, ConsentChange, Identity, IdentityKind
 from webhook_app.outbox import Claimed, Database, Intake, Queue, Settlement, State
 from webhook_app.outbox.queries import Event, Filter, stream
-from webhook_app.outbox.states import fates
+from webhook_app.outbox.states import event_statuses
 from webhook_app.outbox.tables import attempts, consents, events
 
 START = 1_750_000_000.0  # seconds since 1970; any moment that is over does
@@ -85,7 +85,7 @@ def states(database: Database) -> list[str]:
     """What became of each event."""
     with database.read() as connection:
         found = connection.execute(select(events).order_by(events.c.id)).all()
-        return [fate.state for fate in fates(connection, found)]
+        return [status.state for status in event_statuses(connection, found)]
 
 
 def give_all_up(database: Database, error: str = "refused") -> None:

@@ -21,7 +21,7 @@ from webhook_app.auth import AuthenticationError, WebhookRequest
 from webhook_app.consent import Action, IdentityKind, PushChannel, Visitor
 from webhook_app.providers import Provider, Reading, read, registry
 from webhook_app.providers.auth_config import TABLES
-from webhook_app.providers.declaration import Mistakes, ProviderTable, compile_declaration
+from webhook_app.providers.declaration import DeclarationError, ProviderTable, compile_declaration
 from webhook_app.providers.opening import entry_with_changes
 from webhook_app.settings import ConfigurationError, Settings
 
@@ -591,7 +591,7 @@ auth_tables = st.fixed_dictionaries(
 def test_any_table_is_a_declaration_or_a_list_of_mistakes(table: Any) -> None:
     try:
         compile_declaration(table, external_ids=False)
-    except Mistakes as mistakes:
+    except DeclarationError as mistakes:
         assert mistakes.lines
         assert all(line.strip() for line in mistakes.lines)
 

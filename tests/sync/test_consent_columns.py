@@ -5,8 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from webhook_app.sync.consent_columns import NAMES, Column, Name, roles_of
-from webhook_app.sync.consent_values import RULES, Rule, Said
+from webhook_app.sync.consent_columns import NAME_RULES, Column, NameRule, roles_of
+from webhook_app.sync.consent_values import VALUE_RULES, Said, ValueRule
 from webhook_app.sync.known_exports import plain
 
 #: Values, and what each says in a column of each name.
@@ -24,15 +24,15 @@ def test_a_value_says_the_same_in_every_column_of_a_name_from_release_to_release
         assert column.says(value) is SAID[said], title
 
 
-@pytest.mark.parametrize("rule", RULES, ids=lambda rule: rule.because)
-def test_a_rule_decides_its_examples_and_no_rule_before_it_does(rule: Rule) -> None:
+@pytest.mark.parametrize("rule", VALUE_RULES, ids=lambda rule: rule.because)
+def test_a_rule_decides_its_examples_and_no_rule_before_it_does(rule: ValueRule) -> None:
     for example in rule.examples:
         text = plain(example)
-        assert next(one for one in RULES if one.fits(text)) is rule, example
+        assert next(one for one in VALUE_RULES if one.fits(text)) is rule, example
 
 
-@pytest.mark.parametrize("name", NAMES, ids=lambda name: f"{name.role}: {name.because}")
-def test_a_kind_of_names_knows_its_examples(name: Name) -> None:
+@pytest.mark.parametrize("name", NAME_RULES, ids=lambda name: f"{name.role}: {name.because}")
+def test_a_kind_of_names_knows_its_examples(name: NameRule) -> None:
     for example in name.examples:
         assert name.fits(plain(example)), example
 

@@ -19,7 +19,7 @@ from sqlalchemy import select
 
 from webhook_app.consent import Action, ConsentChange, Identity, IdentityKind
 from webhook_app.outbox import Intake, OutboxUnavailable, Queue
-from webhook_app.outbox.routing import Condition
+from webhook_app.outbox.routing import RoutingCondition
 from webhook_app.outbox.tables import events
 from webhook_app.sync.importing import BATCH
 
@@ -327,7 +327,7 @@ def test_a_copy_of_the_file_with_another_date_is_the_same_import(run: Run, app: 
     assert len(stored(app)) == 1
 
 
-def only_of(reason: str) -> dict[str, Condition]:
+def only_of(reason: str) -> dict[str, RoutingCondition]:
     """One section, which what names this reason concerns; `broken` breaks its condition."""
 
     def condition(raw: bytes, *_: object) -> bool:

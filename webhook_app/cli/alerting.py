@@ -29,7 +29,7 @@ def alerting(
     return alerts.watching(
         alerts.Alerts(database),
         lambda: findings(database, open_esps=open_esps, sections=sections),
-        alerts.Teller(send, places=len(settings.alert_urls), name=alerts.name_of(settings.public_url)),
+        alerts.Notifier(send, places=len(settings.alert_urls), name=alerts.name_of(settings.public_url)),
         is_our_turn=is_our_turn,
     )
 

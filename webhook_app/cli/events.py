@@ -23,7 +23,7 @@ from webhook_app.cli.shared import (
 from webhook_app.delivery import Undeliverable
 from webhook_app.delivery.sections import Section
 from webhook_app.outbox import State
-from webhook_app.outbox.queries import Event, Filter, Life, newest_number, search, show
+from webhook_app.outbox.queries import Event, EventDetails, Filter, newest_number, search, show
 from webhook_app.redelivery import Redelivery, Verb
 
 events = AppGroup("events", help="What came in and what became of it.")
@@ -93,32 +93,32 @@ def list_events(limit: int, as_json: bool, **which: Any) -> None:
 @report_database_errors
 def show_event(number: int, as_json: bool) -> None:
     """Show one change: received, translated, every attempt, and the exact request, without the key."""
-    life = show(database(), number)
-    if life is None:
+    details = show(database(), number)
+    if details is None:
         raise click.ClickException(f"there is no change #{number}")
     if as_json:
         print_json(
             {
-                **_plain(life.event),
-                "raw": None if life.raw is None else life.raw.decode(errors="replace"),
-                "attempts": [shared.plain_attempt(attempt) for attempt in life.attempts],
-                "request": _request(life),
-                "others": [_plain(other) for other in life.others],
+                **_plain(details.event),
+                "raw": None if details.raw is None else details.raw.decode(errors="replace"),
+                "attempts": [shared.plain_attempt(attempt) for attempt in details.attempts],
+                "request": _request(details),
+                "others": [_plain(other) for other in details.others],
             }
         )
         return
-    for name, value in _plain(life.event).items():
+    for name, value in _plain(details.event).items():
         if value not in (None, "", False):
             click.echo(f"{name.replace('_', ' '):<14} {value}")
-    for attempt in life.attempts:
+    for attempt in details.attempts:
         answer = " ".join(filter(None, (attempt.outcome, str(attempt.status or ""), attempt.message)))
         trace = f" · trace {attempt.trace_id}" if attempt.trace_id else ""
         click.echo(f"attempt        {_time(attempt.started_at)} {answer}{trace} ({attempt.duration:.3f} s)")
         for warning in attempt.warnings:
             click.echo(f"warning        {warning}")
-    if life.raw is not None:
-        click.echo(f"\nas it came:\n{life.raw.decode(errors='replace')}")
-    if request := _request(life):
+    if details.raw is not None:
+        click.echo(f"\nas it came:\n{details.raw.decode(errors='replace')}")
+    if request := _request(details):
         click.echo(f"\nthe request to Dynamic Yield:\n{request['method']} {request['url']}\n{request['body']}")
 
 
@@ -179,10 +179,10 @@ def _run(verb: Verb, numbers: tuple[int, ...], which: Filter, *, yes: bool, as_j
 
 def _find(numbers: tuple[int, ...]) -> list[Event]:
     """All of them, each once, before the first is changed: an order with a slip in it does nothing by halves."""
-    lives = {number: show(database(), number) for number in numbers}
-    if missing := [f"#{number}" for number, life in lives.items() if life is None]:
+    found = {number: show(database(), number) for number in numbers}
+    if missing := [f"#{number}" for number, details in found.items() if details is None]:
         raise click.ClickException(f"there is no change {', '.join(missing)}: nothing was changed")
-    return [life.event for life in lives.values() if life is not None]
+    return [details.event for details in found.values() if details is not None]
 
 
 def _plain(event: Event) -> dict[str, Any]:
@@ -199,16 +199,16 @@ def _time(moment: datetime) -> str:
     return moment.strftime("%Y-%m-%d %H:%M:%S")
 
 
-def _request(life: Life) -> dict[str, str] | None:
+def _request(details: EventDetails) -> dict[str, str] | None:
     """The request that was sent last or, before that, would be, without the key; None where there is none."""
-    if sent := next((attempt.sent for attempt in reversed(life.attempts) if attempt.sent), None):
+    if sent := next((attempt.sent for attempt in reversed(details.attempts) if attempt.sent), None):
         return shared.plain_request(*sent)
     sections: dict[str, Section] = current_app.extensions["sections"]
     first = next(iter(sections.values()))
-    if life.change is None:
+    if details.change is None:
         return None
     try:
-        call = first.form.call(life.change, pseudonym=life.event.pseudonym)
+        call = first.form.call(details.change, pseudonym=details.event.pseudonym)
     except Undeliverable:
         return None
     return shared.plain_request(call.method, first.base + call.path, call.body)

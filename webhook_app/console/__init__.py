@@ -16,7 +16,7 @@ from werkzeug.exceptions import HTTPException, InternalServerError
 from werkzeug.middleware.proxy_fix import ProxyFix
 
 from webhook_app.console import access, formatting, pages
-from webhook_app.console.shown import Shown
+from webhook_app.console.shown import PageContext
 from webhook_app.delivery.section_conditions import conditions
 from webhook_app.delivery.sections import Section
 from webhook_app.outbox import Database, OutboxUnavailable, State
@@ -76,7 +76,7 @@ def create_console(
     sections: Mapping[str, Section],
 ) -> "WSGIApplication":
     """The console as a WSGI application to mount at `PREFIX`."""
-    shown = Shown(
+    shown = PageContext(
         settings=settings,
         database=database,
         providers=providers,
@@ -201,5 +201,5 @@ def _add_error_pages(console: Flask) -> None:
             "now": datetime.now(UTC),
             "State": State,
             "KEPT_ATTEMPTS": KEPT_ATTEMPTS,
-            "told": session.pop("told", None) if "told" in session else None,
+            "notice": session.pop("notice", None) if "notice" in session else None,
         }

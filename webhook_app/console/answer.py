@@ -11,7 +11,7 @@ from webhook_app.outbox.people import Consent, Person
 from webhook_app.outbox.queries import Attempt, Event
 
 
-class Mood(StrEnum):
+class AnswerStatus(StrEnum):
     """How the sentence is coloured."""
 
     GOOD = "working"
@@ -21,7 +21,7 @@ class Mood(StrEnum):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PersonAnswer:
-    mood: Mood
+    status: AnswerStatus
     #: Of Dynamic Yield; empty for what waits in quarantine.
     section: str = ""
     #: `Yes`, `Not yet`, `No`.
@@ -50,7 +50,7 @@ def answers(person: Person | None, quarantined: Iterable[Event]) -> list[PersonA
     )
     waiting = [
         PersonAnswer(
-            mood=Mood.BAD,
+            status=AnswerStatus.BAD,
             word="No",
             event=event,
             rest=f"it was not understood: {event.error}",
@@ -71,14 +71,14 @@ def _of_section(consent: Consent, event: Event | None, attempts: Iterable[tuple[
         why = f"Dynamic Yield refused it ({consent.error})," if consent.error else "it was given up"
         rest = f"{why} on"
         return PersonAnswer(
-            mood=Mood.BAD, word="No", event=event, did=did, rest=rest, at=consent.given_up_at, mend=mend
+            status=AnswerStatus.BAD, word="No", event=event, did=did, rest=rest, at=consent.given_up_at, mend=mend
         )
     return _waiting(consent, event, did)
 
 
 def _taken(consent: Consent, event: Event | None, did: str, attempts: Iterable[tuple[int, Attempt]]) -> PersonAnswer:
     word = "Yes" if consent.wanted is Action.OPT_OUT else "Opted in again"
-    answer = PersonAnswer(mood=Mood.GOOD, word=word, event=event, did=did, trace=consent.told_trace)
+    answer = PersonAnswer(status=AnswerStatus.GOOD, word=word, event=event, did=did, trace=consent.told_trace)
     # The first time counts: it may have been sent again since.
     first = next((one for number, one in attempts if number == consent.event and _took(one, consent.section)), None)
     taken_at = first.started_at + timedelta(seconds=first.duration) if first else consent.told_at
@@ -96,12 +96,14 @@ def _took(attempt: Attempt, section: str) -> bool:
 
 def _waiting(consent: Consent, event: Event | None, did: str) -> PersonAnswer:
     if consent.being_told:
-        return PersonAnswer(mood=Mood.UNSURE, word="Just now", event=event, did=did, rest="it is being sent")
+        return PersonAnswer(status=AnswerStatus.UNSURE, word="Just now", event=event, did=did, rest="it is being sent")
     if consent.due_at is None:
-        return PersonAnswer(mood=Mood.UNSURE, word="No", event=event, did=did, rest="it was discarded here")
+        return PersonAnswer(status=AnswerStatus.UNSURE, word="No", event=event, did=did, rest="it was discarded here")
     why = f"it waits: {consent.error}" if consent.error else "it waits for its turn"
     rest, mend = f"{why}. Next try", "It is tried again by itself."
-    return PersonAnswer(mood=Mood.UNSURE, word="Not yet", event=event, did=did, rest=rest, at=consent.due_at, mend=mend)
+    return PersonAnswer(
+        status=AnswerStatus.UNSURE, word="Not yet", event=event, did=did, rest=rest, at=consent.due_at, mend=mend
+    )
 
 
 def duration(length: timedelta) -> str:

@@ -50,7 +50,7 @@ NARROWING = ("person", "state", "provider", "from", "to")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Asked:
+class EventListQuery:
     """What was asked for. With `problems`, nothing may be listed and nothing done."""
 
     given: Mapping[str, str]
@@ -72,14 +72,14 @@ class Asked:
 _QUERY = Query()
 
 
-def read_filter(arguments: Mapping[str, str]) -> Asked:
+def read_filter(arguments: Mapping[str, str]) -> EventListQuery:
     given = {name: value.strip() for name, value in arguments.items() if value.strip()}
     try:
         loaded = _QUERY.load(given)
     except ValidationError as error:
         problems = {name: "; ".join(lines) for name, lines in error.messages_dict.items()}
-        return Asked(given=given, problems=problems)
-    return Asked(
+        return EventListQuery(given=given, problems=problems)
+    return EventListQuery(
         given=given,
         filter=Filter(
             person=loaded["person"],
@@ -93,7 +93,7 @@ def read_filter(arguments: Mapping[str, str]) -> Asked:
     )
 
 
-def understood(arguments: Mapping[str, str]) -> Asked:
+def understood(arguments: Mapping[str, str]) -> EventListQuery:
     """Raises `BadRequest` where a filter is not understood."""
     asked = read_filter(arguments)
     if asked.problems:

@@ -25,8 +25,8 @@ GIVEN_BY_ESP = frozenset({"standard_webhooks", "sns", "sendgrid"})
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Way:
-    """One way to let an ESP in."""
+class AuthOption:
+    """One scheme by which an ESP may prove itself."""
 
     #: The environment variable that is to be set.
     variable: str
@@ -45,13 +45,13 @@ class Way:
 class NewSecret:
     """A secret that was made just now. It is shown once, and stands nowhere else."""
 
-    way: Way
+    option: AuthOption
     secret: str = field(repr=False)
     url: str = field(repr=False)
 
 
-def ways(provider: Provider) -> list[Way]:
-    return [Way(variable=variable, scheme=scheme) for variable, scheme in provider.ways.items()]
+def auth_options(provider: Provider) -> list[AuthOption]:
+    return [AuthOption(variable=variable, scheme=scheme) for variable, scheme in provider.auth_schemes.items()]
 
 
 def url_of(provider: Provider, base: str) -> str:
@@ -59,13 +59,14 @@ def url_of(provider: Provider, base: str) -> str:
 
 
 def make(provider: Provider, variable: str, base: str) -> NewSecret | None:
-    """A new secret for one of the provider's ways in; None where that is not one whose secret we make."""
-    way = next((way for way in ways(provider) if way.variable == variable and way.can_be_made), None)
-    if way is None:
+    """A new secret for one of the provider's schemes; None where that is not one whose secret we make."""
+    named = (option for option in auth_options(provider) if option.variable == variable)
+    option = next((option for option in named if option.can_be_made), None)
+    if option is None:
         return None
     secret, url = secrets.token_hex(24), url_of(provider, base)
-    if way.scheme == "basic":
+    if option.scheme == "basic":
         secret = f"{USER}:{secret}"
-    if way.scheme == "url_secret":
+    if option.scheme == "url_secret":
         url = f"{url}/{secret}"
-    return NewSecret(way=way, secret=secret, url=url)
+    return NewSecret(option=option, secret=secret, url=url)

@@ -9,8 +9,8 @@ from flask import request
 from webhook_app.delivery import Call, Undeliverable, WireForm
 from webhook_app.outbox import Database
 from webhook_app.outbox.journal import Journal
-from webhook_app.outbox.queries import Life
-from webhook_app.outbox.routing import Condition
+from webhook_app.outbox.queries import EventDetails
+from webhook_app.outbox.routing import RoutingCondition
 from webhook_app.providers import Provider
 from webhook_app.providers.registry import Closed, Providers
 from webhook_app.redelivery import Redelivery
@@ -20,7 +20,7 @@ LOOPBACK = ("localhost", "127.0.0.1", "::1")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Shown:
+class PageContext:
     settings: Settings
     database: Database
     providers: Providers
@@ -29,7 +29,7 @@ class Shown:
     destinations: tuple[str, ...]
     #: The names of all sections of Dynamic Yield, and the conditions of those that have one.
     sections: tuple[str, ...]
-    conditions: Mapping[str, Condition]
+    conditions: Mapping[str, RoutingCondition]
 
     @property
     def redelivery(self) -> Redelivery:
@@ -57,12 +57,12 @@ class Shown:
     def sorted_providers(self) -> list[Provider | Closed]:
         return sorted(self.providers.entries.values(), key=lambda provider: provider.title.casefold())
 
-    def call(self, life: Life) -> tuple[Call | None, str]:
+    def call(self, details: EventDetails) -> tuple[Call | None, str]:
         """The request that was or would be sent, or why there is none."""
-        if life.change is None:
-            empty = life.event.identity_kind is not None
+        if details.change is None:
+            empty = details.event.identity_kind is not None
             return None, "Retention has emptied this change." if empty else "Nothing was understood of this event."
         try:
-            return self.form.call(life.change, pseudonym=life.event.pseudonym), ""
+            return self.form.call(details.change, pseudonym=details.event.pseudonym), ""
         except Undeliverable as error:
             return None, f"This change cannot be put into a request: {error.reason}"

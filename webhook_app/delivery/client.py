@@ -14,7 +14,7 @@ import requests
 import urllib3
 
 from webhook_app.delivery import Answer, Call, Outcome, answers
-from webhook_app.delivery.deadline import Guard, GuardedAdapter, TimedAttempt
+from webhook_app.delivery.deadline import DeadlineThread, GuardedAdapter, TimedAttempt
 from webhook_app.egress import DIRECT, Egress, refused_tunnel
 
 #: Bytes. Dynamic Yield's answers are under one KiB; what is longer is somebody else's.
@@ -61,7 +61,7 @@ class Client:
         self._prepared: dict[tuple[str, str], requests.PreparedRequest] = {}
         self._of_thread = threading.local()
         self._connections: list[_Connection] = []
-        self._guard = Guard()
+        self._deadlines = DeadlineThread()
 
     @property
     def encrypted(self) -> bool:
@@ -82,7 +82,7 @@ class Client:
 
     def close(self) -> None:
         """Close the connections of all threads. Threads that still send open new ones."""
-        self._guard.stop()
+        self._deadlines.stop()
         for connection in self._connections:
             connection.adapter.close()
 
@@ -115,7 +115,7 @@ class Client:
         if connection is None:
             connection = self._of_thread.connection = _Connection()
             self._connections.append(connection)
-            self._guard.watch(connection.attempt)
+            self._deadlines.watch(connection.attempt)
         return connection
 
     def _prepare(self, call: Call) -> requests.PreparedRequest:

@@ -63,7 +63,7 @@ class TimedAttempt:
                         socket.socket.shutdown(sock, socket.SHUT_RDWR)
 
 
-class Guard:
+class DeadlineThread:
     """A thread that cuts off the attempts that are over. It begins with the first attempt it is given."""
 
     def __init__(self) -> None:

@@ -109,7 +109,7 @@ class EventBody(Schema):
     properties = PropertiesOfItsKind(attribute="change")
 
 
-class Carried(fields.String):
+class OptionalId(fields.String):
     """An id that the webhook may have carried; without it the key is left out."""
 
     def _serialize(self, value: Any, attr: str | None, obj: Any, **kwargs: Any) -> Any:
@@ -118,13 +118,13 @@ class Carried(fields.String):
 
 class WebUser(Schema):
     # Never invented: an unknown dyid would create a user who does not exist.
-    dyid = Carried()
-    dyid_server = Carried()
+    dyid = OptionalId()
+    dyid_server = OptionalId()
     active_consent_accepted = fields.Constant(True)
 
 
 class WebSession(Schema):
-    dy = Carried(attribute="session")
+    dy = OptionalId(attribute="session")
 
 
 class ApiUser(Schema):

@@ -11,7 +11,7 @@ from marshmallow import ValidationError, fields, validate, validates_schema
 from webhook_app.delivery.registry import DESTINATIONS, build_form
 from webhook_app.delivery.sections import Section
 from webhook_app.providers import flatten
-from webhook_app.providers.toml_fields import Made, Table, Variable, condition, one_of
+from webhook_app.providers.toml_fields import Parsed, Table, Variable, condition, one_of
 from webhook_app.providers.toml_file import load_toml
 from webhook_app.settings import EVENTS_API_BASES, BaseUrl, ConfigurationError, Settings, api_key_field
 
@@ -55,7 +55,7 @@ class SectionTable(Table):
 
     api_key = Variable(required=True, error_messages={"required": "is missing: the NAME of an environment variable"})
     region = one_of(*EVENTS_API_BASES)
-    url = Made(BaseUrl().deserialize)
+    url = Parsed(BaseUrl().deserialize)
     type = one_of("web", "api")
     destination = one_of(*DESTINATIONS)
     when = condition()

@@ -34,7 +34,7 @@ RETRY_AFTER = 120.0  # seconds
 TRIES = 10
 SEND_TIMEOUT = 60.0  # seconds for all addresses together
 #: How long something must last before it is told; all else is told at once. A deployment stops the worker for a while.
-TOLD_AFTER = {"no_worker": 120.0, DATABASE.slug: 120.0}  # seconds
+NOTIFY_AFTER = {"no_worker": 120.0, DATABASE.slug: 120.0}  # seconds
 
 log = structlog.get_logger()
 
@@ -57,7 +57,7 @@ class Alerts:
         """Write down what is wrong now."""
         now = seconds_to_micros(self._clock())
         wrong = {one.slug: one.text() for one in findings}
-        due = {slug: now + seconds_to_micros(TOLD_AFTER.get(slug, 0)) for slug in wrong}
+        due = {slug: now + seconds_to_micros(NOTIFY_AFTER.get(slug, 0)) for slug in wrong}
         with self._database.write() as connection:
             known = {row.slug: row for row in connection.execute(select(alerts))}
             for slug in sorted(wrong.keys() - known.keys()):
@@ -180,7 +180,7 @@ def _environment(egress: Egress, withheld: Collection[str]) -> Mapping[str, str]
     return kept | {"NETRC": os.devnull} | proxies | authorities
 
 
-class Teller:
+class Notifier:
     """Tells alerts at so many `places`; `name` tells this receiver from others."""
 
     def __init__(self, tell: Callable[[Message], list[int]], *, places: int, name: str) -> None:
@@ -204,7 +204,7 @@ class Teller:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Told:
+class AlertRow:
     """As a row of the table `alerts`."""
 
     slug: str
@@ -218,41 +218,41 @@ class DatabaseOutage:
     Several processes cannot agree on who tells it, so each does.
     """
 
-    def __init__(self, teller: Teller, alerts: Alerts, *, clock: Callable[[], float] = time.monotonic) -> None:
-        self._teller, self._alerts, self._clock = teller, alerts, clock
-        self._away = self._told = False
+    def __init__(self, notifier: Notifier, alerts: Alerts, *, clock: Callable[[], float] = time.monotonic) -> None:
+        self._notifier, self._alerts, self._clock = notifier, alerts, clock
+        self._away = self._notified = False
         self._due = 0.0
 
     def note(self, *, away: bool) -> None:
         """What a look has found. Raises `OutboxUnavailable`."""
         now = self._clock()
         if away is not self._away:
-            self._away, self._due = away, now + (TOLD_AFTER[DATABASE.slug] if away else WELL_FOR)
-        if away is self._told or now < self._due:
+            self._away, self._due = away, now + (NOTIFY_AFTER[DATABASE.slug] if away else WELL_FOR)
+        if away is self._notified or now < self._due:
             return
         self._due = now + RETRY_AFTER
-        row = Told(slug=DATABASE.slug, text=DATABASE.text(), well=not away)
-        if self._teller.tell([row], all_well=not away and self._alerts.all_well()):
-            self._told = away
+        row = AlertRow(slug=DATABASE.slug, text=DATABASE.text(), well=not away)
+        if self._notifier.tell([row], all_well=not away and self._alerts.all_well()):
+            self._notified = away
 
 
 @contextmanager
 def watching(
     alerts: Alerts,
     look: Callable[[], Sequence[Finding]],
-    teller: Teller,
+    notifier: Notifier,
     *,
     is_our_turn: Callable[[], bool] = lambda: True,
 ) -> Iterator[None]:
     """Look every `LOOK_EVERY` seconds in a thread of its own, for as long as the block lasts, when it is our turn."""
     stop = threading.Event()
-    outage = DatabaseOutage(teller, alerts)
+    outage = DatabaseOutage(notifier, alerts)
 
     def keep_watching() -> None:
         while not stop.wait(LOOK_EVERY):
             try:
                 if is_our_turn():
-                    look_once(alerts, look, teller, outage)
+                    look_once(alerts, look, notifier, outage)
             except Exception:
                 # It goes on: whatever it stumbled over, the next thing that breaks must be told.
                 log.exception("alerts_failed")
@@ -265,12 +265,14 @@ def watching(
         stop.set()
 
 
-def look_once(alerts: Alerts, look: Callable[[], Sequence[Finding]], teller: Teller, outage: DatabaseOutage) -> None:
+def look_once(
+    alerts: Alerts, look: Callable[[], Sequence[Finding]], notifier: Notifier, outage: DatabaseOutage
+) -> None:
     """One look, and what there is to tell."""
     try:
         alerts.record(look())
         rows = alerts.due()
-        if rows and teller.tell(rows, all_well=alerts.all_well()):
+        if rows and notifier.tell(rows, all_well=alerts.all_well()):
             alerts.mark_sent(rows)
         outage.note(away=False)
     except OutboxUnavailable as error:

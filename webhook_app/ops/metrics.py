@@ -41,7 +41,7 @@ COUNTED_STATES = (State.PENDING, State.DEAD, State.QUARANTINED)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Described:
+class MetricDescription:
     """A metric as it is served and as it stands in the docs."""
 
     name: str
@@ -51,56 +51,56 @@ class Described:
 
 
 #: Counter → its name, and what its labels are.
-COUNTERS: Mapping[Count, Described] = {
-    Count.WEBHOOKS: Described(
+COUNTERS: Mapping[Count, MetricDescription] = {
+    Count.WEBHOOKS: MetricDescription(
         name="webhooks_total",
         kind="counter",
         labels=("provider",),
         meaning="webhooks that came in, whatever became of them",
     ),
-    Count.ACCEPTED: Described(
+    Count.ACCEPTED: MetricDescription(
         name="accepted_total", kind="counter", labels=("provider",), meaning="changes stored, to be forwarded"
     ),
-    Count.DUPLICATES: Described(
+    Count.DUPLICATES: MetricDescription(
         name="duplicates_total", kind="counter", labels=("provider",), meaning="changes that were known already"
     ),
-    Count.IGNORED: Described(
+    Count.IGNORED: MetricDescription(
         name="ignored_total",
         kind="counter",
         labels=("provider",),
         meaning="events that say nothing about consent, opt-ins that are not forwarded, test events",
     ),
-    Count.QUARANTINED: Described(
+    Count.QUARANTINED: MetricDescription(
         name="quarantined_total", kind="counter", labels=("provider",), meaning="events that were not understood"
     ),
-    Count.UNKNOWN_TYPES: Described(
+    Count.UNKNOWN_TYPES: MetricDescription(
         name="unknown_types_total",
         kind="counter",
         labels=("provider", "type"),
         meaning="quarantined events of a type that the provider's entry does not know: a new event of the ESP?",
     ),
-    Count.UNAUTHENTICATED: Described(
+    Count.UNAUTHENTICATED: MetricDescription(
         name="unauthenticated_total",
         kind="counter",
         labels=("provider", "reason"),
         meaning="webhooks answered 401, and why",
     ),
-    Count.REFUSED: Described(
+    Count.REFUSED: MetricDescription(
         name="refused_total",
         kind="counter",
         labels=("provider", "reason"),
         meaning="webhooks answered 4xx or 5xx for another reason: `closed`, `too_large`, `outbox_unavailable` …",
     ),
-    Count.ATTEMPTS: Described(
+    Count.ATTEMPTS: MetricDescription(
         name="delivery_attempts_total",
         kind="counter",
         labels=("provider", "outcome"),
         meaning="attempts to tell Dynamic Yield: `delivered`, `retry`, `refused`, `misconfigured`",
     ),
-    Count.DELIVERED: Described(
+    Count.DELIVERED: MetricDescription(
         name="delivered_total", kind="counter", labels=("provider",), meaning="changes that Dynamic Yield has taken"
     ),
-    Count.FAILED: Described(
+    Count.FAILED: MetricDescription(
         name="failed_attempts_total",
         kind="counter",
         labels=("provider", "reason"),
@@ -108,46 +108,46 @@ COUNTERS: Mapping[Count, Described] = {
     ),
 }
 
-TIMINGS: Mapping[Timing, Described] = {
-    Timing.RECEIVE: Described(
+TIMINGS: Mapping[Timing, MetricDescription] = {
+    Timing.RECEIVE: MetricDescription(
         name="receive_seconds", kind="histogram", meaning="from the first byte of a webhook to its answer"
     ),
-    Timing.DELIVERY: Described(
+    Timing.DELIVERY: MetricDescription(
         name="commit_to_delivered_seconds",
         kind="histogram",
         meaning="from the commit of a change to Dynamic Yield's having taken it",
     ),
 }
 
-DATABASE_UP = Described(
+DATABASE_UP = MetricDescription(
     name="database_up", kind="gauge", meaning="1 while the database can be used; 0, and no other metric, while not"
 )
-CHANGES = Described(
+CHANGES = MetricDescription(
     name="changes",
     kind="gauge",
     labels=("state",),
     meaning="changes that wait (`pending`), were given up (`dead`) or not understood (`quarantined`); at most 100,000",
 )
-OLDEST = Described(
+OLDEST = MetricDescription(
     name="oldest_waiting_seconds", kind="gauge", meaning="age of the oldest waiting change; 0 when none waits"
 )
-PAUSED = Described(
+PAUSED = MetricDescription(
     name="paused",
     kind="gauge",
     labels=("section",),
     meaning="1 while workers send nothing there because of Dynamic Yield's answers",
 )
-WORKERS = Described(name="workers_alive", kind="gauge", meaning="workers heard of in the last 30 seconds")
+WORKERS = MetricDescription(name="workers_alive", kind="gauge", meaning="workers heard of in the last 30 seconds")
 
 GAUGES = (DATABASE_UP, CHANGES, OLDEST, PAUSED, WORKERS)
 
-DRIFT = Described(
+DRIFT = MetricDescription(
     name="drift_total",
     kind="counter",
     labels=("provider",),
     meaning="opt-outs that only the ESP's own suppression lists knew of, found by comparing",
 )
-RECONCILED = Described(
+RECONCILED = MetricDescription(
     name="reconciled_timestamp_seconds",
     kind="gauge",
     labels=("provider",),
@@ -155,7 +155,7 @@ RECONCILED = Described(
 )
 
 
-def described() -> tuple[Described, ...]:
+def described() -> tuple[MetricDescription, ...]:
     """Every metric, for the docs."""
     return (*COUNTERS.values(), *TIMINGS.values(), *GAUGES, DRIFT, RECONCILED)
 
@@ -287,11 +287,11 @@ def count_attempt(counters: Counters, settlement: Settlement, answer: Answer) ->
         counters.add((attempt, (Count.FAILED, provider, answer.reason or answer.outcome, 1)))
 
 
-def _gauge(described: Described, value: float) -> GaugeMetricFamily:
+def _gauge(described: MetricDescription, value: float) -> GaugeMetricFamily:
     return GaugeMetricFamily(PREFIX + described.name, described.meaning, value=value)
 
 
-def _counter(described: Described, values: Mapping[tuple[str, str], int]) -> CounterMetricFamily:
+def _counter(described: MetricDescription, values: Mapping[tuple[str, str], int]) -> CounterMetricFamily:
     """`values` by provider and label."""
     family = CounterMetricFamily(PREFIX + described.name, described.meaning, labels=described.labels)
     for labels, value in values.items():
@@ -299,7 +299,7 @@ def _counter(described: Described, values: Mapping[tuple[str, str], int]) -> Cou
     return family
 
 
-def _histogram(timing: Timing, described: Described, found: list[Counted]) -> HistogramMetricFamily:
+def _histogram(timing: Timing, described: MetricDescription, found: list[Counted]) -> HistogramMetricFamily:
     values = {one.label: one.value for one in found}
     total, buckets = 0, []
     for bound in LABELS[timing]:

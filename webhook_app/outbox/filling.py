@@ -11,7 +11,7 @@ from webhook_app.consent import Action, IdentityKind
 from webhook_app.outbox.database import Database
 from webhook_app.outbox.queries import newest_number
 from webhook_app.outbox.register import concerns, want
-from webhook_app.outbox.routing import Condition
+from webhook_app.outbox.routing import RoutingCondition
 from webhook_app.outbox.tables import DEFAULT_SECTION, LATE, SET_ASIDE, consents, counts, events
 from webhook_app.outbox.times import due_when_stored
 
@@ -27,7 +27,7 @@ class Filled:
     failed: int = 0
 
 
-def fill(database: Database, section: str, condition: Condition) -> Iterator[Filled]:
+def fill(database: Database, section: str, condition: RoutingCondition) -> Iterator[Filled]:
     """Route every event that still has its address to the section if it concerns it, and tell after each batch.
 
     The newest first: what is older than what the section wants already is not sent. Nor is what was undone by an event
@@ -76,7 +76,7 @@ def _is_undone() -> ColumnElement[bool]:
     return func.coalesce(and_(newest > events.c.version, is_opposite), false())
 
 
-def _holds(condition: Condition, row: Any) -> bool | None:
+def _holds(condition: RoutingCondition, row: Any) -> bool | None:
     """None where the condition fails."""
     try:
         return bool(condition(row.raw, row.provider, Action(row.action), IdentityKind(row.identity_kind)))

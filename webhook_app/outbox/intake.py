@@ -15,7 +15,7 @@ from webhook_app.outbox.group_commit import GroupCommit
 from webhook_app.outbox.hashing import Hasher, load_hasher
 from webhook_app.outbox.inserts import TIME_OF_STORING, insert_events
 from webhook_app.outbox.mentions import Mention, mentions_in, note
-from webhook_app.outbox.routing import Condition, rows_of
+from webhook_app.outbox.routing import RoutingCondition, rows_of
 from webhook_app.outbox.rows import NewRow
 from webhook_app.outbox.tables import State, one_time_tokens
 from webhook_app.outbox.times import SERVER_TIME, due_when_stored, seconds_to_micros
@@ -98,7 +98,7 @@ class Intake:
         self,
         database: Database,
         *,
-        sections: Mapping[str, Condition] | None = None,
+        sections: Mapping[str, RoutingCondition] | None = None,
         clock: Callable[[], float] | None = None,
     ) -> None:
         self._database = database

@@ -24,7 +24,7 @@ SLACK = timedelta(minutes=10)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Known:
+class NewestChange:
     """The newest change of a person that was ever stored, whatever became of it."""
 
     action: Action
@@ -38,7 +38,7 @@ class Known:
         return self.action is Action.OPT_OUT and self.occurred_at >= at - SLACK
 
 
-def newest_changes(database: Database, hasher: Hasher, identities: Iterable[Identity]) -> dict[str, Known]:
+def newest_changes(database: Database, hasher: Hasher, identities: Iterable[Identity]) -> dict[str, NewestChange]:
     """By the key of the identity; who is absent was never heard of. A thousand at a time at most.
 
     Hashes stay when retention empties a row, so a person is known for as long as the row exists.
@@ -51,7 +51,7 @@ def newest_changes(database: Database, hasher: Hasher, identities: Iterable[Iden
         rows = _newest_versions(connection, list(keys))
     return {
         # A version is the time, and in its last bit the opt-out.
-        keys[bytes(person)]: Known(
+        keys[bytes(person)]: NewestChange(
             action=Action.OPT_OUT if version % 2 else Action.OPT_IN, occurred_at=from_micros(version // 2)
         )
         for person, version in rows

@@ -11,7 +11,7 @@ from webhook_app.outbox import mentions
 from webhook_app.outbox.database import Database
 from webhook_app.outbox.hashing import load_hasher
 from webhook_app.outbox.inserts import insert_events
-from webhook_app.outbox.routing import Condition, rows_of
+from webhook_app.outbox.routing import RoutingCondition, rows_of
 from webhook_app.outbox.tables import State, events, is_entry_of_list, key_once_set_aside
 from webhook_app.outbox.times import due_when_stored, seconds_to_micros
 
@@ -46,7 +46,7 @@ class Quarantine:
         self,
         database: Database,
         *,
-        sections: Mapping[str, Condition] | None = None,
+        sections: Mapping[str, RoutingCondition] | None = None,
         clock: Callable[[], float] | None = None,
     ) -> None:
         self._database = database

@@ -1,4 +1,4 @@
-"""Queries over the log: finding a person's changes, listing, counting, one change with its whole life.
+"""Queries over the log: finding a person's changes, listing, counting, one change with all that is known of it.
 
 Only reads. Lists go forward and back by the key of the row at their edge, so that the last page of ten million costs
 what the first one does.
@@ -18,7 +18,7 @@ from webhook_app.consent import Action, ConsentChange, Identity, IdentityKind
 from webhook_app.outbox.database import Database
 from webhook_app.outbox.hashing import HASH_BYTES, load_hasher
 from webhook_app.outbox.rows import Sent, change_of_row
-from webhook_app.outbox.states import DEAD, IN_STATE, WAITING, Fate, fates, tries
+from webhook_app.outbox.states import DEAD, IN_STATE, WAITING, EventStatus, event_statuses, tries
 from webhook_app.outbox.tables import DEFAULT_SECTION, State, attempts, events, mentions
 from webhook_app.outbox.times import from_micros, maybe_from_micros, to_micros
 
@@ -112,7 +112,7 @@ class Attempt:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Life:
+class EventDetails:
     """One change with all that is known of it."""
 
     event: Event
@@ -172,7 +172,7 @@ def search(
     )
 
 
-def show(database: Database, number: int) -> Life | None:
+def show(database: Database, number: int) -> EventDetails | None:
     """One change, None where there is none of this number. Raises `OutboxUnavailable`."""
     if not 0 < number <= _LARGEST:
         return None
@@ -193,7 +193,7 @@ def show(database: Database, number: int) -> Life | None:
         change = change_of_row(row._mapping)
     except (ValueError, TypeError):
         change = None
-    return Life(
+    return EventDetails(
         event=event,
         attempts=tuple(attempt_of(one) for one in tried),
         raw=row.raw,
@@ -364,14 +364,14 @@ def _parse_cursor(text: str) -> tuple[int, int] | None:
 
 
 def _events(connection: Connection, rows: Sequence[Any]) -> list[Event]:
-    return [_event(row, fate) for row, fate in zip(rows, fates(connection, rows), strict=True)]
+    return [_event(row, status) for row, status in zip(rows, event_statuses(connection, rows), strict=True)]
 
 
-def _event(row: Any, fate: Fate) -> Event:
+def _event(row: Any, status: EventStatus) -> Event:
     return Event(
         id=row.id,
         provider=row.provider,
-        state=fate.state,
+        state=status.state,
         action=None if row.action is None else Action(row.action),
         reason=row.reason or "",
         identity_kind=None if row.identity_kind is None else IdentityKind(row.identity_kind),
@@ -381,11 +381,11 @@ def _event(row: Any, fate: Fate) -> Event:
         esp_message_id=row.esp_message_id or "",
         occurred_at=maybe_from_micros(row.occurred_at),
         received_at=from_micros(row.received_at),
-        due_at=maybe_from_micros(fate.due_at),
-        settled_at=maybe_from_micros(fate.settled_at),
-        in_flight=fate.in_flight,
-        attempts=fate.tries,
-        error=fate.error or "",
+        due_at=maybe_from_micros(status.due_at),
+        settled_at=maybe_from_micros(status.settled_at),
+        in_flight=status.in_flight,
+        attempts=status.tries,
+        error=status.error or "",
     )
 
 

@@ -10,7 +10,7 @@ from webhook_app.outbox.rows import NewRow, row_of_change, row_of_quarantined
 from webhook_app.outbox.tables import DEFAULT_SECTION
 
 #: Whether a raw event of a provider, an action and a kind of identity concerns a section. May raise whatever it likes.
-Condition = Callable[[bytes, str, Action, IdentityKind], bool]
+RoutingCondition = Callable[[bytes, str, Action, IdentityKind], bool]
 
 
 class NearlyConcerned(Exception):
@@ -26,7 +26,7 @@ def rows_of(
     changes: Iterable[tuple[ConsentChange, bytes]],
     quarantined: Iterable[tuple[str, bytes]],
     *,
-    sections: Mapping[str, Condition],
+    sections: Mapping[str, RoutingCondition],
     hasher: Hasher,
     now: int,
 ) -> tuple[list[NewRow], int]:
@@ -46,7 +46,9 @@ def rows_of(
     return rows, unconcerned
 
 
-def concerned(sections: Mapping[str, Condition], provider: str, change: ConsentChange, raw: bytes) -> tuple[str, ...]:
+def concerned(
+    sections: Mapping[str, RoutingCondition], provider: str, change: ConsentChange, raw: bytes
+) -> tuple[str, ...]:
     """The names of the sections that a change concerns. Raises `ConditionFailed`."""
     # What a test button made up is sent nowhere, and shown all the same.
     if not sections or change.is_test:

@@ -70,7 +70,7 @@ def told_since(moment: int) -> ColumnElement[bool]:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Fate:
+class EventStatus:
     """Times are in microseconds."""
 
     state: State
@@ -81,7 +81,7 @@ class Fate:
     error: str | None = None
 
 
-def fates(connection: Connection, rows: Sequence[Any]) -> list[Fate]:
+def event_statuses(connection: Connection, rows: Sequence[Any]) -> list[EventStatus]:
     """What became of each of these rows of the log, in two statements for all of them."""
     people = {row.identity_hash for row in rows if row.identity_hash is not None}
     register: dict[bytes, list[Any]] = {}
@@ -98,20 +98,20 @@ def fates(connection: Connection, rows: Sequence[Any]) -> list[Fate]:
         .group_by(attempts.c.event_id)
     )
     taken: dict[int, int] = dict(connection.execute(deliveries).all())
-    return [_fate(row, register.get(bytes(row.identity_hash or b""), ()), taken.get(row.id)) for row in rows]
+    return [_event_status(row, register.get(bytes(row.identity_hash or b""), ()), taken.get(row.id)) for row in rows]
 
 
-def _fate(row: Any, register: Iterable[Any], taken_at: int | None) -> Fate:
+def _event_status(row: Any, register: Iterable[Any], taken_at: int | None) -> EventStatus:
     if row.state in SET_ASIDE:
-        return Fate(state=State(row.state), settled_at=row.settled_at, error=row.error)
+        return EventStatus(state=State(row.state), settled_at=row.settled_at, error=row.error)
     wanting = [one for one in register if one.event_id == row.id]
     dead = next((one for one in wanting if one.dead_at is not None), None)
     if dead:
-        return Fate(state=State.DEAD, settled_at=dead.dead_at, tries=dead.tries, error=dead.error)
+        return EventStatus(state=State.DEAD, settled_at=dead.dead_at, tries=dead.tries, error=dead.error)
     waiting = [one for one in wanting if one.due_at is not None]
     if waiting:
         first = min(waiting, key=lambda one: one.due_at)
-        return Fate(
+        return EventStatus(
             state=State.PENDING,
             due_at=first.due_at,
             in_flight=any(one.is_being_sent for one in waiting),
@@ -120,8 +120,10 @@ def _fate(row: Any, register: Iterable[Any], taken_at: int | None) -> Fate:
         )
     told_at = max((one.told_at for one in wanting if one.told_version == one.version), default=taken_at)
     if told_at is not None:
-        return Fate(state=State.DELIVERED, settled_at=told_at, tries=max((one.tries for one in wanting), default=0))
+        return EventStatus(
+            state=State.DELIVERED, settled_at=told_at, tries=max((one.tries for one in wanting), default=0)
+        )
     if any(one.version >= (row.version or 0) for one in register):
-        return Fate(state=State.SUPERSEDED)
+        return EventStatus(state=State.SUPERSEDED)
     # A version without a register has stored it a moment ago; or its section was dropped, and nobody will be told.
-    return Fate(state=State.DISCARDED if row.due_at is None else State.PENDING)
+    return EventStatus(state=State.DISCARDED if row.due_at is None else State.PENDING)

@@ -53,7 +53,7 @@ class Provider:
     #: For the person who wonders why it is closed: the variable to set.
     opened_by: str
     #: The same for a guided set-up: each variable, and by which scheme its secret is checked.
-    ways: Mapping[str, str]
+    auth_schemes: Mapping[str, str]
     #: Body → raw events. Raises `Unreadable`.
     events: Callable[[WebhookRequest], Iterable[Any]]
     #: Raw event → what it says, None where it says nothing about consent. Raises `ValidationError`.

@@ -20,7 +20,7 @@ from webhook_app.settings import SHORTEST_SECRET, TOO_SHORT
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class WayIn:
+class AuthConfig:
     """A checked `auth` table. The secrets themselves come when it is opened."""
 
     name: str
@@ -93,17 +93,17 @@ TABLES: dict[str, Schema] = {
 }
 
 
-class WaysIn(fields.Field[tuple[WayIn, ...]]):
+class AuthConfigs(fields.Field[tuple[AuthConfig, ...]]):
     """One table, or a list of tables of which one must be right."""
 
-    def _deserialize(self, value: Any, attr: str | None, data: Any, **kwargs: Any) -> tuple[WayIn, ...]:
+    def _deserialize(self, value: Any, attr: str | None, data: Any, **kwargs: Any) -> tuple[AuthConfig, ...]:
         tables = value if isinstance(value, list) else [value]
         if not tables or not all(isinstance(table, dict) for table in tables):
             raise ValidationError('must be a table like { scheme = "token", secrets = "ACME_TOKENS" }')
         loaded, problems = [], {}
         for place, table in enumerate(tables):
             try:
-                loaded.append(_way_in(table))
+                loaded.append(_auth_config(table))
             except ValidationError as error:
                 problems[place] = error.messages
         if problems:
@@ -111,14 +111,14 @@ class WaysIn(fields.Field[tuple[WayIn, ...]]):
         return tuple(loaded)
 
 
-def _way_in(table: dict[str, Any]) -> WayIn:
+def _auth_config(table: dict[str, Any]) -> AuthConfig:
     name = table.get("scheme")
     if not isinstance(name, str) or name not in TABLES:
         raise ValidationError({"scheme": [f"must be one of: {', '.join(TABLES)}"]})
     keys: dict[str, Any] = TABLES[name].load(table)
     if name == "hmac":
         _check_hmac(keys)
-    return WayIn(name=name, variable=keys.get("secrets") or keys["topics"], keys=keys)
+    return AuthConfig(name=name, variable=keys.get("secrets") or keys["topics"], keys=keys)
 
 
 def _check_hmac(keys: Mapping[str, Any]) -> None:

@@ -13,7 +13,7 @@ from marshmallow import ValidationError, fields, validate, validates_schema
 
 from webhook_app.consent import IdentityKind
 from webhook_app.providers import flatten
-from webhook_app.providers.auth_config import WayIn, WaysIn
+from webhook_app.providers.auth_config import AuthConfig, AuthConfigs
 from webhook_app.providers.bodies import FORMS
 from webhook_app.providers.expressions import Condition, Where
 from webhook_app.providers.known import KnownTypeNames
@@ -41,7 +41,7 @@ IDENTITIES = {
 MOST_MEBIBYTES = 64
 
 
-class Mistakes(Exception):
+class DeclarationError(Exception):
     """A declaration cannot be used. `lines` holds one line a mistake: the key, and what would be right."""
 
     def __init__(self, lines: list[str]) -> None:
@@ -64,7 +64,7 @@ class Declaration:
     """One provider of a providers file, checked and compiled."""
 
     title: str | None
-    auth: tuple[WayIn, ...]
+    auth: tuple[AuthConfig, ...]
     probed_with: frozenset[str]
     url_verification: UrlVerification | None
     body: str
@@ -157,7 +157,7 @@ class KnownTypes(fields.Field[KnownTypeNames]):
         return KnownTypeNames(tuple(value))
 
 
-class Doubts(fields.Field[Mapping[str, Condition]]):
+class ConditionsByReason(fields.Field[Mapping[str, Condition]]):
     """Reasons, and the condition of each."""
 
     def __init__(self, **kwargs: Any) -> None:
@@ -193,7 +193,7 @@ class ProviderTable(Table):
     """A provider's table in the file. What is not required has a default that suits most ESPs."""
 
     title = Word(load_default=None)
-    auth = WaysIn(required=True, error_messages={"required": "is missing: say how the ESP proves who it is"})
+    auth = AuthConfigs(required=True, error_messages={"required": "is missing: say how the ESP proves who it is"})
     probed_with = fields.List(
         Word(validate=validate.OneOf(["GET", "HEAD"], error="must be GET or HEAD")),
         load_default=list,
@@ -211,7 +211,7 @@ class ProviderTable(Table):
     also_ignore = condition()
     opt_out = condition()
     opt_in = condition()
-    quarantine = Doubts(load_default=dict)
+    quarantine = ConditionsByReason(load_default=dict)
     is_test = condition()
     email = path()
     external_id = path()
@@ -279,12 +279,12 @@ class ProviderTable(Table):
 
 
 def compile_declaration(table: Any, *, external_ids: bool, own: Collection[str] = ()) -> Declaration:
-    """A provider's table, checked. Raises `Mistakes` with all of them.
+    """A provider's table, checked. Raises `DeclarationError` with all of them.
 
     `own`: the keys that the customer wrote. What the catalogue says is proved by its payloads instead.
     """
     if not isinstance(table, dict):
-        raise Mistakes(["must be a table like [acme]"])
+        raise DeclarationError(["must be a table like [acme]"])
     lines = []
     if "external_id" in table and not external_ids:
         lines.append(
@@ -295,7 +295,7 @@ def compile_declaration(table: Any, *, external_ids: bool, own: Collection[str] 
     except ValidationError as error:
         lines += [f"{place}: {line}" for place, line in flatten(error.messages_dict)]
     if lines:
-        raise Mistakes(sorted(lines))
+        raise DeclarationError(sorted(lines))
     loaded["identify_by"] = loaded["identify_by"] or tuple(name for name in IDENTITIES if name in table)
     loaded["zone_is_said"] = "time_zone" in table
     loaded["probed_with"] = frozenset(loaded["probed_with"])

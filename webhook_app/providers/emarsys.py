@@ -138,7 +138,7 @@ def provider(settings: Settings) -> Provider:
         title="Emarsys",
         scheme=_scheme(settings),
         opened_by="EMARSYS_TOKENS, EMARSYS_BASIC_AUTH, EMARSYS_JWT_SECRETS or EMARSYS_URL_SECRETS",
-        ways={
+        auth_schemes={
             "EMARSYS_TOKENS": "token",
             "EMARSYS_BASIC_AUTH": "basic",
             "EMARSYS_JWT_SECRETS": "jwt",
@@ -170,25 +170,25 @@ def _sample(keys: Mapping[str, str], wanted: IdentityKind) -> Sample:
 
 
 def _scheme(settings: Settings) -> Scheme | None:
-    ways: list[Scheme] = []
+    schemes: list[Scheme] = []
     if tokens := settings.emarsys_tokens:
         # Which header the preset uses is the marketer's choice; each needs the token.
-        ways += [
+        schemes += [
             Token(tokens=tokens, header="X-Api-Key", prefix=""),
             Token(tokens=tokens, prefix="App "),
             Token(tokens=tokens, prefix=""),
             Token(tokens=tokens),
         ]
     if settings.emarsys_basic_auth:
-        ways.append(Basic(credentials=settings.emarsys_basic_auth))
+        schemes.append(Basic(credentials=settings.emarsys_basic_auth))
     if settings.emarsys_jwt_secrets:
         # Only now: the only way in that takes a library.
         from webhook_app.auth.jwt import Jwt
 
-        ways.append(Jwt(secrets=settings.emarsys_jwt_secrets))
+        schemes.append(Jwt(secrets=settings.emarsys_jwt_secrets))
     if settings.emarsys_url_secrets:
-        ways.append(UrlSecret(secrets=settings.emarsys_url_secrets))
-    return any_of(ways)
+        schemes.append(UrlSecret(secrets=settings.emarsys_url_secrets))
+    return any_of(schemes)
 
 
 def _found(event: Mapping[str, Any], paths: Iterable[str]) -> Iterator[tuple[str, Any]]:

@@ -6,7 +6,7 @@ from typing import Any
 
 from webhook_app.auth import Scheme, any_of, sns
 from webhook_app.providers import Provider, declared
-from webhook_app.providers.declaration import Declaration, Mistakes, compile_declaration
+from webhook_app.providers.declaration import Declaration, DeclarationError, compile_declaration
 from webhook_app.settings import ConfigurationError, Settings, check_secret
 
 #: Entries for no ESP in particular, and so also for those by whose ids Dynamic Yield knows people.
@@ -30,7 +30,7 @@ def open_provider(
     """
     try:
         declaration = _declaration(name, table, catalog, is_own=is_own)
-    except Mistakes as mistakes:
+    except DeclarationError as mistakes:
         raise ConfigurationError([f"{file}: [{name}] {line}" for line in mistakes.lines]) from None
     scheme, faults = _open(declaration, settings, environ, fetch or partial(sns.fetch, egress=settings.egress))
     if faults:
@@ -39,12 +39,12 @@ def open_provider(
 
 
 def _declaration(name: str, table: Any, catalog: Mapping[str, Any], *, is_own: bool) -> Declaration:
-    """Raises `Mistakes`."""
+    """Raises `DeclarationError`."""
     own = frozenset(table) if is_own and isinstance(table, dict) else frozenset()
     likeness = table.get("like") if isinstance(table, dict) else None
     if likeness is not None:
         if not isinstance(likeness, str) or likeness not in catalog:
-            raise Mistakes([f"like: must be one of: {', '.join(catalog)}"])
+            raise DeclarationError([f"like: must be one of: {', '.join(catalog)}"])
         table = entry_with_changes(catalog[likeness], table)
     return compile_declaration(table, external_ids={name, likeness}.isdisjoint(catalog.keys() - WITH_IDS), own=own)
 
@@ -64,17 +64,17 @@ def _open(
 ) -> tuple[Scheme | None, list[str]]:
     """The scheme of those ways in whose variables are set, and what is wrong with them."""
     schemes, faults = [], []
-    for way in declaration.auth:
-        secrets = [part.strip() for part in environ.get(way.variable, "").split(",") if part.strip()]
+    for config in declaration.auth:
+        secrets = [part.strip() for part in environ.get(config.variable, "").split(",") if part.strip()]
         if not secrets:
             continue
-        if way.signs_url and not settings.public_url:
-            faults.append(f"PUBLIC_URL must be set, for {way.variable} is: this ESP signs the URL it calls")
+        if config.signs_url and not settings.public_url:
+            faults.append(f"PUBLIC_URL must be set, for {config.variable} is: this ESP signs the URL it calls")
         try:
             _check_each(secrets)
-            schemes.append(way.open(secrets, tolerance=settings.signature_tolerance_seconds, fetch=fetch))
+            schemes.append(config.open(secrets, tolerance=settings.signature_tolerance_seconds, fetch=fetch))
         except ValueError as error:
-            faults.append(f"{way.variable} {error}")
+            faults.append(f"{config.variable} {error}")
     return any_of(schemes), faults
 
 

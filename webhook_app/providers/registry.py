@@ -120,8 +120,8 @@ def open_names(providers: Iterable[Provider | Closed]) -> list[str]:
 
 def _variables(entry: Mapping[str, Any]) -> list[str]:
     """Those that open an entry of the catalogue: of a way in, of several, each once."""
-    ways = entry["auth"] if isinstance(entry["auth"], list) else [entry["auth"]]
-    return list(dict.fromkeys(way.get("secrets") or way["topics"] for way in ways))
+    configs = entry["auth"] if isinstance(entry["auth"], list) else [entry["auth"]]
+    return list(dict.fromkeys(config.get("secrets") or config["topics"] for config in configs))
 
 
 def _own_file(settings: Settings, problems: list[str]) -> tuple[dict[str, Any], str]:

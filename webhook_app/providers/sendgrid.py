@@ -136,7 +136,7 @@ def provider(settings: Settings) -> Provider:
         title="SendGrid",
         scheme=_scheme(settings),
         opened_by="SENDGRID_VERIFICATION_KEYS",
-        ways={"SENDGRID_VERIFICATION_KEYS": "sendgrid"},
+        auth_schemes={"SENDGRID_VERIFICATION_KEYS": "sendgrid"},
         events=json_events,
         translate=SendGridTranslator(
             events=frozenset(settings.sendgrid_events) | {"group_resubscribe"},

@@ -83,7 +83,7 @@ class Inner(fields.Nested):
         return super()._deserialize(value, *args, **kwargs)
 
 
-class Made(Word):
+class Parsed(Word):
     """A text, and what is made of it by something that raises `ValueError` with the mistake."""
 
     def __init__(self, make: Callable[[str], Any], **kwargs: Any) -> None:
@@ -118,7 +118,7 @@ class Alternatives(fields.Field[Any]):
 
     def __init__(self, make: Callable[[str], Any], combine: Callable[[tuple[Any, ...]], Any], **kwargs: Any) -> None:
         super().__init__(**kwargs)
-        self.one = Made(make)
+        self.one = Parsed(make)
         self.combine = combine
 
     def _deserialize(self, value: Any, attr: str | None, data: Any, **kwargs: Any) -> Any:
@@ -135,7 +135,7 @@ def path(**kwargs: Any) -> fields.Field[Any]:
 
 
 def condition(**kwargs: Any) -> fields.Field[Any]:
-    return Made(Condition, load_default=None, **kwargs)
+    return Parsed(Condition, load_default=None, **kwargs)
 
 
 def source(**kwargs: Any) -> fields.Field[Any]:
@@ -143,19 +143,19 @@ def source(**kwargs: Any) -> fields.Field[Any]:
 
 
 def signed_template(**kwargs: Any) -> fields.Field[Any]:
-    return Made(_signed_template, **kwargs)
+    return Parsed(_signed_template, **kwargs)
 
 
 def zone(**kwargs: Any) -> fields.Field[Any]:
-    return Made(_zone, **kwargs)
+    return Parsed(_zone, **kwargs)
 
 
 def time_pattern(**kwargs: Any) -> fields.Field[Any]:
-    return Made(_time_pattern, **kwargs)
+    return Parsed(_time_pattern, **kwargs)
 
 
 def sample(**kwargs: Any) -> fields.Field[Any]:
-    return Made(_sample, **kwargs)
+    return Parsed(_sample, **kwargs)
 
 
 def one_of(*choices: str, **kwargs: Any) -> fields.Field[Any]:
@@ -163,7 +163,7 @@ def one_of(*choices: str, **kwargs: Any) -> fields.Field[Any]:
 
 
 def header_name(**kwargs: Any) -> fields.Field[Any]:
-    return Made(_header_name, **kwargs)
+    return Parsed(_header_name, **kwargs)
 
 
 def _header_name(text: str) -> str:

@@ -14,9 +14,9 @@ from marshmallow import EXCLUDE, Schema, ValidationError
 from webhook_app.consent import Action, ConsentChange, Identity, IdentityKind
 from webhook_app.outbox import Database, Intake
 from webhook_app.outbox.hashing import Hasher
-from webhook_app.outbox.lookup import Known, newest_changes
+from webhook_app.outbox.lookup import NewestChange, newest_changes
 from webhook_app.outbox.reconciliations import Reconciled
-from webhook_app.outbox.routing import Condition, ConditionFailed, concerned
+from webhook_app.outbox.routing import ConditionFailed, RoutingCondition, concerned
 from webhook_app.outbox.tables import ON_LIST
 from webhook_app.providers import explain
 from webhook_app.providers.fields import Address, Text
@@ -51,7 +51,7 @@ class Comparison:
     intake: Intake
     hasher: Hasher
     #: Those of the intake.
-    sections: Mapping[str, Condition] = field(default_factory=dict)
+    sections: Mapping[str, RoutingCondition] = field(default_factory=dict)
     #: False: only count what is missing.
     adds: bool = True
     on_page: Callable[[SuppressionList, Reconciled], None] = lambda _list, _result: None
@@ -142,7 +142,7 @@ def _change(one: SuppressionList, raw: Any) -> ConsentChange | None:
     )
 
 
-def _verdict(known: Known | None, created: datetime) -> str:
+def _verdict(known: NewestChange | None, created: datetime) -> str:
     """What an entry of that time means for a person of whom this is known."""
     if known is None:
         return "missing"

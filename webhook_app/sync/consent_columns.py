@@ -55,7 +55,7 @@ class Role(StrEnum):
 
 
 @dataclass(frozen=True, slots=True)
-class Name:
+class NameRule:
     """A kind of column names, as `plain` writes them: what is found anywhere in one or, with `whole`, all of it."""
 
     role: Role
@@ -68,92 +68,94 @@ class Name:
         return bool(re.fullmatch(self.pattern, name) if self.whole else re.search(self.pattern, name))
 
 
-NAMES = (
-    Name(
+NAME_RULES = (
+    NameRule(
         Role.CONSENT,
         "English",
         r"\bopt(ed)? ?(in|out)|optin|optout|consent|subscri|\bunsub|accepts|black ?list|block ?list|suppress|permission"
         r"|do not (allow|e ?mail|contact|send)|newsletter",
         ("Opt-In", "Email Marketing Consent", "acceptsEmail", "EMAIL_BLACKLISTED", "Do not email"),
     ),
-    Name(
+    NameRule(
         Role.CONSENT,
         "German",
         r"einwilligung|abmeld|abgemeldet|anmeld|angemeldet|widerruf|abonn",
         ("Einwilligung", "Anmeldung"),
     ),
-    Name(Role.CONSENT, "French, Italian and Spanish", r"abonn|inscri|iscri|suscri|\bbaja\b", ("Abonné", "Iscritto")),
-    Name(
+    NameRule(
+        Role.CONSENT, "French, Italian and Spanish", r"abonn|inscri|iscri|suscri|\bbaja\b", ("Abonné", "Iscritto")
+    ),
+    NameRule(
         Role.CONSENT,
         "Dutch, Polish, Danish, Swedish and Norwegian",
         r"uitgeschreven|afgemeld|aangemeld|ingeschreven|toestemming|wypis|zapis|zgod|prenumer|tilmeld",
         ("Ingeschreven", "Zgoda", "Tilmeldt"),
     ),
-    Name(
+    NameRule(
         Role.OPT_OUT,
         "English",
         r"unsub|opt(ed)? ?out|optout|black ?list|block ?list|suppress|do not",
         ("Unsubscribed", "HasOptedOutOfEmail", "Suppressed", "Do not email"),
     ),
-    Name(Role.OPT_OUT, "German", r"abmeld|abgemeldet|widerruf", ("Abmeldung", "Widerruf")),
-    Name(
+    NameRule(Role.OPT_OUT, "German", r"abmeld|abgemeldet|widerruf", ("Abmeldung", "Widerruf")),
+    NameRule(
         Role.OPT_OUT,
         "French, Italian and Spanish",
         r"d[ée]sabonn|d[ée]sinscri|disiscri|\bbaja\b",
         ("Désabonné", "Disiscritto", "Baja"),
     ),
-    Name(
+    NameRule(
         Role.OPT_OUT,
         "Dutch, Polish, Swedish and Norwegian",
         r"uitgeschreven|afgemeld|wypis|avprenumer|frameld",
         ("Uitgeschreven", "Wypisany"),
     ),
-    Name(
+    NameRule(
         Role.STATUS,
         "of an address, and of nothing else that has one",
         r"(?<!lead )(?<!order )(?<!contact )(?<!payment )(?<!account )(?<!customer )\bstatus\b",
         ("Status", "Email Status"),
     ),
-    Name(
+    NameRule(
         Role.STATE,
         "of a subscriber, as Kit calls it",
         r"((contact|email|subscri\w+) )?(state|zustand)",
         ("state", "Subscriber State"),
         whole=True,
     ),
-    Name(
+    NameRule(
         Role.CAME_BACK,
         "English and German",
         r"\bre ?(subscri|opt|activat|join)|wieder ?angemeldet",
         ("resubscribed_at", "Re-opted in", "Wiederangemeldet"),
     ),
-    Name(
+    NameRule(
         Role.ACTIVE,
         "English, German, French, Italian, Spanish and Dutch",
         r"(is )?(active|aktiv|enabled|actif|activo|attivo|actief)",
         ("is_active", "Aktiv"),
         whole=True,
     ),
-    Name(
+    NameRule(
         Role.LOST,
         "nobody asks to bounce, or not to be confirmed",
         r"\b(deleted|bounced?|bounces|clean(ed)?|unconfirmed|archived|invalid|undeliverable)\b",
         ("Deleted", "Bounced at"),
     ),
-    Name(
+    NameRule(
         Role.DETAIL,
         "how, by what or why it happened, where it did",
         r"\b(id|key|number|hash|url|link|source|method|count|ip|type|campaign|reason|title|name|rate)\b",
         ("Unsubscribe link", "UNSUB_CAMPAIGN_TITLE", "unsubSource"),
     ),
-    Name(
+    NameRule(
         Role.OTHER_CHANNEL,
         "an opt-out of it is none of email; `sell` is the law of California, `mail merge` Outlook's",
         r"\b(sms|push|whats ?app|phone|mobile|text|voice|postal|viber|line|fax|sell|mail merge)\b"
         r"|\b(do not ?)?calls?\b",
         ("SMS_BLACKLISTED", "push_subscribe", "DoNotCall", "Do not sell"),
     ),
-    Name(
+    NameRule(
         Role.CONTACT,
         "when somebody came, and what Mailchimp, Klaviyo, HubSpot, Braze and Shopify keep of their contacts",
         r"member rating|opt(ed)? ?in (time|date|at)|(email )?opted in at|confirm time|subscribed (at|on|date)"
@@ -165,7 +167,7 @@ NAMES = (
         ("MEMBER_RATING", "Email Marketing Consent Timestamp", "Lead Status", "First Name", "EUID"),
         whole=True,
     ),
-    Name(
+    NameRule(
         Role.HARMLESS,
         "lists of opt-outs have it, too: who, where, and by which list or message",
         r"|name|notes?|comments?|ip|ip address|origin"
@@ -181,7 +183,7 @@ NAMES = (
 _OF_EVERYTHING = re.compile(
     r".*\b(all|everything|global(ly)?)\b.*"
     r"|((is|has|was|been|user|contact|customer|from|of|e ?mails?|mails?|send|status|flag|marketing|any|yes|no|y|n"
-    rf"|des|du|de|vom|von|({'|'.join(name.pattern for name in NAMES if name.role is Role.OPT_OUT)})\w*)( |$))+"
+    rf"|des|du|de|vom|von|({'|'.join(name.pattern for name in NAME_RULES if name.role is Role.OPT_OUT)})\w*)( |$))+"
 )
 _WORD = re.compile(r"\w+")
 #: Words in the names of reasons that people type themselves: Mailchimp's `UNSUB_REASON_OTHER`.
@@ -190,7 +192,7 @@ _FREE_TEXT = frozenset({"other", "text", "comment", "comments", "feedback"})
 
 def roles_of(name: str) -> frozenset[Role]:
     """What a column of this name is about; `name` is as `plain` writes it."""
-    return frozenset(one.role for one in NAMES if one.fits(name))
+    return frozenset(one.role for one in NAME_RULES if one.fits(name))
 
 
 @dataclass(slots=True, kw_only=True)

@@ -26,7 +26,7 @@ class Said(StrEnum):
 
 
 @dataclass(frozen=True, slots=True)
-class Rule:
+class ValueRule:
     """`fits` is given the value as `plain` writes it. Each of `examples` is decided by this rule and no other."""
 
     says: Said
@@ -72,7 +72,7 @@ def said_of(value: str, *, is_time: bool) -> Said | None:
     `is_time` tells whether the other values of its column are times.
     """
     text = plain(value[:LONGEST_SAID])
-    return next((rule.says for rule in RULES if (rule.holds_of_times or not is_time) and rule.fits(text)), None)
+    return next((rule.says for rule in VALUE_RULES if (rule.holds_of_times or not is_time) and rule.fits(text)), None)
 
 
 def is_subscribed(value: str) -> bool:
@@ -168,14 +168,14 @@ def _is_of_email_and_a_channel_in_doubt(text: str) -> bool:
 
 #: What has the words of an opt-out and is none: said of a message and not by a person, or not of all email.
 _NO_OPT_OUT = (
-    Rule(
+    ValueRule(
         Said.NOT_ASKED,
         "the status code of a bounce (RFC 3463), with or without a text behind it",
         _whole(r"[45] \d{1,3} \d{1,3}\b.*"),
         ("5.1.1", "4.4.25 over quota", "5.7.26"),
         holds_of_times=False,
     ),
-    Rule(
+    ValueRule(
         Said.NOT_ASKED,
         "a mail server's reply (RFC 5321). A code alone may be the number of a list; codes of three numbers never are",
         _whole(
@@ -186,7 +186,7 @@ _NO_OPT_OUT = (
         ("550 5.7.1 Message rejected as spam", "421 abuse", "smtp; 550 user unsubscribed"),
         holds_of_times=False,
     ),
-    Rule(
+    ValueRule(
         Said.NOT_ASKED,
         "a spam filter or a block list, by its name",
         re.compile(
@@ -195,31 +195,31 @@ _NO_OPT_OUT = (
         ).match,
         ("Blocked by SpamCop", "hit a spam trap"),
     ),
-    Rule(
+    ValueRule(
         Said.NOT_ASKED,
         "a filter, by what it did to a message that it took for spam; nobody complained of it",
         _is_about_spam_and_of_a_filter,
         ("Message classified as spam", "Spam detected"),
     ),
-    Rule(
+    ValueRule(
         Said.NOT_ASKED,
         "an opt-out that there was not: its last word is a no",
         _is_opt_out_and_a_no,
         ("Unsubscribed: no", "opted out: 0", "Opt-out (nein)"),
     ),
-    Rule(
+    ValueRule(
         Said.NOT_ASKED,
         "a complaint that there was not",
         _whole(r"([\w ]+=)?((is )?(not|non) (a )?(spam|abuse|complaint)|no (spam )?(complaints?|abuse))"),
         ("not-spam", "feedback_type=not-spam", "no complaints"),
     ),
-    Rule(
+    ValueRule(
         Said.NOT_ASKED,
         "another channel than email, or one list of several, was left",
         _is_of_something_else_than_email,
         ("Unsubscribed from SMS", "Opted out of calls", "SMS, not email", "Unsubscribed from List"),
     ),
-    Rule(
+    ValueRule(
         Said.UNKNOWN,
         "email and another channel are named, and nothing tells which of them was left",
         _is_of_email_and_a_channel_in_doubt,
@@ -228,7 +228,7 @@ _NO_OPT_OUT = (
 )
 #: Nobody has asked for these: dead addresses, and people who never said anything.
 _DID_NOT_ASK = (
-    Rule(
+    ValueRule(
         Said.NOT_ASKED,
         "the address is dead, or the mail was returned",
         _whole(
@@ -237,19 +237,19 @@ _DID_NOT_ASK = (
         ),
         ("HARD_BOUNCE", "Invalid", "cleaned", "Mail domain is unknown"),
     ),
-    Rule(
+    ValueRule(
         Said.NOT_ASKED,
         "they were never subscribed, or have not confirmed it: Klaviyo's NEVER_SUBSCRIBED, Mailchimp's pending",
         _whole(r"never ?subscribed|non ?subscribed|not ?subscribed|pending|unconfirmed|transactional"),
         ("NEVER_SUBSCRIBED", "Non-Subscribed", "pending"),
     ),
-    Rule(
+    ValueRule(
         Said.NOT_ASKED,
         "somebody else took the contact away",
         _whole(r"archived|deleted|inactive"),
         ("archived", "Inactive"),
     ),
-    Rule(
+    ValueRule(
         Said.NOT_ASKED,
         "an address that an ESP sends nothing to, because it is nobody's own",
         _whole(r"role( account| based| address)?|spam ?trap.*|disposable.*"),
@@ -257,7 +257,7 @@ _DID_NOT_ASK = (
     ),
 )
 _DENIED = (
-    Rule(
+    ValueRule(
         Said.UNKNOWN,
         "an opt-out or a complaint that was denied, called off or is yet to come, in words that no other rule reads",
         _is_opt_out_and_denied,
@@ -265,72 +265,72 @@ _DENIED = (
     ),
 )
 _OPTED_OUT = (
-    Rule(
+    ValueRule(
         Said.OUT,
         "unsubscribed: the word of all ESPs",
         _whole(r"un ?subscri.*|unsub"),
         ("Unsubscribed", "UNSUBSCRIBE", "unsubscribedViaEmail", "Unsubscribed from e-mail and SMS"),
     ),
-    Rule(
+    ValueRule(
         Said.OUT,
         "opted out, of all email",
         _whole(r"(user |manually )?opt(ed)? ?out.*"),
         ("opted_out", "opt-out", "Opted out of all email"),
     ),
-    Rule(
+    ValueRule(
         Said.OUT,
         "a suppression that somebody asked for: Klaviyo's USER_SUPPRESSED, Postmark's ManualSuppression",
         _whole(r"(user|manually) ?suppressed|manual ?suppression"),
         ("USER_SUPPRESSED", "ManualSuppression"),
     ),
-    Rule(
+    ValueRule(
         Said.OUT,
         "Brevo's words for it, older and newer",
         _whole(r"(email )?black ?listed|block ?listed|admin ?blocked"),
         ("email_blacklisted", "blocklisted", "adminBlocked"),
     ),
-    Rule(
+    ValueRule(
         Said.OUT,
         "a complaint: to go on mailing whoever made it would be worse than to lose a reader",
         _whole(r".*(spam|complain|abuse).*"),
         ("SpamComplaint", "contactFlaggedAsSpam", "abuse"),
     ),
-    Rule(
+    ValueRule(
         Said.OUT,
         "a consent that is no more",
         _whole(r"revoked|withdrawn|declined|denied|refused|removed"),
         ("revoked", "withdrawn"),
     ),
-    Rule(Said.OUT, "RFC 8058, the button of mail programs", _whole(r"one ?click"), ("one-click",)),
-    Rule(
+    ValueRule(Said.OUT, "RFC 8058, the button of mail programs", _whole(r"one ?click"), ("one-click",)),
+    ValueRule(
         Said.OUT,
         "German and French",
         _whole(r"abgemeldet|widerrufen|désabonné|désinscrit"),
         ("abgemeldet", "Désabonné"),
     ),
 )
-_IS_SUBSCRIBED = Rule(
+_IS_SUBSCRIBED = ValueRule(
     Said.IN,
     "subscribed, in whatever way",
     _whole(r"(re ?)?subscribed|(single |double )?opt(ed)? ?in.*"),
     ("subscribed", "Re-subscribed", "double opt-in"),
 )
 _SUBSCRIBED = (
-    Rule(
+    ValueRule(
         Said.IN,
         "the contrary of an opt-out",
         _whole(r"(not|never|nicht|non) (un ?subscri.*|opt(ed)? ?out|suppressed|(black|block) ?listed|abgemeldet)"),
         ("not unsubscribed", "Never opted out", "nicht abgemeldet"),
     ),
     _IS_SUBSCRIBED,
-    Rule(
+    ValueRule(
         Said.IN,
         "a consent, or a contact that gets mail",
         _whole(r"active|confirmed|accepted|allowed|granted|given|enabled"),
         ("Active", "granted"),
     ),
-    Rule(Said.IN, "German and French", _whole(r"angemeldet|aktiv|abonné"), ("angemeldet", "Abonné")),
+    ValueRule(Said.IN, "German and French", _whole(r"angemeldet|aktiv|abonné"), ("angemeldet", "Abonné")),
 )
 
 #: The first that fits counts.
-RULES = (*_NO_OPT_OUT, *_DID_NOT_ASK, *_DENIED, *_OPTED_OUT, *_SUBSCRIBED)
+VALUE_RULES = (*_NO_OPT_OUT, *_DID_NOT_ASK, *_DENIED, *_OPTED_OUT, *_SUBSCRIBED)

@@ -16,8 +16,8 @@ from webhook_app.consent import ConsentChange
 from webhook_app.outbox import Added, Database, Intake, OutboxUnavailable
 from webhook_app.outbox.hashing import load_hasher
 from webhook_app.outbox.imports import Import, Imports
-from webhook_app.outbox.lookup import Known, newest_changes
-from webhook_app.outbox.routing import Condition, ConditionFailed, concerned
+from webhook_app.outbox.lookup import NewestChange, newest_changes
+from webhook_app.outbox.routing import ConditionFailed, RoutingCondition, concerned
 from webhook_app.providers import explain
 from webhook_app.sync.csv_file import Row
 from webhook_app.sync.known_exports import REJECTED, plain
@@ -51,7 +51,7 @@ def check_list(
     rejects: Path,
     provider: str,
     *,
-    sections: Mapping[str, Condition] | None = None,
+    sections: Mapping[str, RoutingCondition] | None = None,
     tick: Callable[[int], None] = lambda _: None,
 ) -> Check:
     """Try every row, and write those that cannot be imported to `rejects`, each with its reason."""
@@ -79,7 +79,7 @@ def check_list(
 
 
 def _is_taken(
-    found: Check, provider: str, change: ConsentChange, raw: bytes, sections: Mapping[str, Condition]
+    found: Check, provider: str, change: ConsentChange, raw: bytes, sections: Mapping[str, RoutingCondition]
 ) -> bool:
     """Whether a good row concerns a section; counted where it does not."""
     try:
@@ -135,7 +135,7 @@ def store(
     *,
     database: Database,
     imports: Imports,
-    sections: Mapping[str, Condition] | None = None,
+    sections: Mapping[str, RoutingCondition] | None = None,
     make_room: Callable[[], None] = lambda: None,
     tick: Callable[[int], None] = lambda _: None,
 ) -> None:
@@ -186,7 +186,7 @@ def store(
             is_ended.set()
 
 
-def _is_known(known: Mapping[str, Known], change: ConsentChange) -> bool:
+def _is_known(known: Mapping[str, NewestChange], change: ConsentChange) -> bool:
     newest = known.get(change.identity.key)
     return newest is not None and change.occurred_at is not None and newest.covers_opt_out(change.occurred_at)
 

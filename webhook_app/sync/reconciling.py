@@ -12,7 +12,7 @@ import structlog
 from webhook_app.outbox import Database, Intake, OutboxUnavailable
 from webhook_app.outbox.hashing import load_hasher
 from webhook_app.outbox.reconciliations import Compared, Reconciled, Reconciliation, Reconciliations
-from webhook_app.outbox.routing import Condition
+from webhook_app.outbox.routing import RoutingCondition
 from webhook_app.settings import Settings
 from webhook_app.sync.api import ApiError
 from webhook_app.sync.comparison import Comparison
@@ -37,7 +37,12 @@ class Reconciler:
     """Compares when it is due, and writes down what came of it."""
 
     def __init__(
-        self, source: Source, database: Database, *, every: float, sections: Mapping[str, Condition] | None = None
+        self,
+        source: Source,
+        database: Database,
+        *,
+        every: float,
+        sections: Mapping[str, RoutingCondition] | None = None,
     ) -> None:
         """`every` so many seconds it is due; 0 where nobody has said so."""
         self._source = source
@@ -135,7 +140,7 @@ def _since(last: Reconciliation | None, what: Compared) -> datetime | None:
 
 @contextmanager
 def scheduled(
-    settings: Settings, database: Database, sections: Mapping[str, Condition] | None = None
+    settings: Settings, database: Database, sections: Mapping[str, RoutingCondition] | None = None
 ) -> Iterator[None]:
     """Compare now and then while the block lasts, if `RECONCILE_EVERY` says so: in a thread beside the work."""
     if not settings.reconcile_every:
@@ -178,7 +183,7 @@ def scheduled(
 def _reconcilers(
     settings: Settings,
     database: Database,
-    sections: Mapping[str, Condition] | None,
+    sections: Mapping[str, RoutingCondition] | None,
     sleep: Callable[[float], object],
 ) -> Iterator[tuple[str, Reconciler]]:
     """One for every ESP that has a key; a key that cannot be used is said once."""

@@ -3,10 +3,10 @@
 from flask import Flask
 
 from webhook_app.console.pages import esps, events, home, journal, orders, people, quarantine, report
-from webhook_app.console.shown import Shown
+from webhook_app.console.shown import PageContext
 
 
-def add(console: Flask, shown: Shown) -> None:
+def add(console: Flask, shown: PageContext) -> None:
     @console.template_filter()
     def title_of(name: str) -> str:
         """The ESP's own name; a provider that is gone keeps the one it had in the URL."""

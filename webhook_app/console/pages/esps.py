@@ -9,7 +9,7 @@ from flask.typing import ResponseReturnValue
 from markupsafe import Markup
 
 from webhook_app.console import guides, overview, setup
-from webhook_app.console.shown import Shown
+from webhook_app.console.shown import PageContext
 from webhook_app.outbox import queries
 from webhook_app.outbox.counters import counted
 from webhook_app.outbox.queries import Filter
@@ -43,13 +43,13 @@ def read_guide(name: str, base: str) -> Guide:
     )
 
 
-def add(console: Flask, shown: Shown) -> None:
+def add(console: Flask, shown: PageContext) -> None:
     def page(provider: Provider, made: setup.NewSecret | None = None) -> str:
         events = queries.search(shown.database, Filter(provider=provider.name), limit=1).events
         return render_template(
             "esp.html",
             provider=provider,
-            ways=setup.ways(provider),
+            auth_options=setup.auth_options(provider),
             made=made,
             url=setup.url_of(provider, shown.base),
             guide=read_guide(provider.name, shown.base),

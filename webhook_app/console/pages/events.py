@@ -7,13 +7,13 @@ from flask import Flask, Response, abort, redirect, render_template, request, ur
 from flask.typing import ResponseReturnValue
 
 from webhook_app.console import access, export, filters
-from webhook_app.console.shown import Shown
+from webhook_app.console.shown import PageContext
 from webhook_app.outbox import queries
 from webhook_app.outbox.maintenance import DISCARDABLE, REPLAYABLE
 from webhook_app.outbox.quarantine import can_read_again
 
 
-def add(console: Flask, shown: Shown) -> None:
+def add(console: Flask, shown: PageContext) -> None:
     @console.get("/events")
     def list_events() -> ResponseReturnValue:
         asked = filters.read_filter(request.args)
@@ -59,7 +59,9 @@ def add(console: Flask, shown: Shown) -> None:
         )
 
 
-def _listed(shown: Shown, asked: filters.Asked, after: str = "", before: str = "") -> ResponseReturnValue:
+def _listed(
+    shown: PageContext, asked: filters.EventListQuery, after: str = "", before: str = ""
+) -> ResponseReturnValue:
     page = None
     if not asked.problems:
         page = queries.search(
@@ -74,7 +76,7 @@ def _listed(shown: Shown, asked: filters.Asked, after: str = "", before: str = "
     return html, 400 if asked.problems else 200
 
 
-def _pseudonymous(shown: Shown, asked: filters.Asked) -> ResponseReturnValue | None:
+def _pseudonymous(shown: PageContext, asked: filters.EventListQuery) -> ResponseReturnValue | None:
     """The way to the same list with pseudonyms in its URL; None where no address or id stands in it."""
     person = asked.filter.person
     if not person or (pseudonyms := queries.pseudonyms(shown.database, person)) == person:

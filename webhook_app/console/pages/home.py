@@ -5,10 +5,10 @@ from datetime import UTC, datetime
 from flask import Flask, render_template, request
 
 from webhook_app.console import overview
-from webhook_app.console.shown import Shown
+from webhook_app.console.shown import PageContext
 
 
-def add(console: Flask, shown: Shown) -> None:
+def add(console: Flask, shown: PageContext) -> None:
     @console.get("/")
     def home() -> str:
         range_name = request.args.get("range", "")

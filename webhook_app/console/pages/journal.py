@@ -2,12 +2,12 @@
 
 from flask import Flask, render_template, request
 
-from webhook_app.console.shown import Shown
+from webhook_app.console.shown import PageContext
 
 JOURNAL_PAGE = 50  # entries
 
 
-def add(console: Flask, shown: Shown) -> None:
+def add(console: Flask, shown: PageContext) -> None:
     @console.get("/journal")
     def journal() -> str:
         before = request.args.get("before", type=int)

@@ -7,16 +7,16 @@ from flask import Flask, abort, redirect, render_template, request, session, url
 from flask.typing import ResponseReturnValue
 
 from webhook_app.console import access, filters
-from webhook_app.console.shown import Shown
+from webhook_app.console.shown import PageContext
 from webhook_app.outbox import queries
-from webhook_app.outbox.queries import Life
+from webhook_app.outbox.queries import EventDetails
 from webhook_app.redelivery import Verb
 
 #: An order for many changes goes on for so long in one request; Heroku's router gives up after 30 s.
 PATIENCE = 15.0  # seconds
 
 
-def add(console: Flask, shown: Shown) -> None:
+def add(console: Flask, shown: PageContext) -> None:
     @console.get("/<any(replay, discard):verb>")
     def confirm(verb: str) -> str:
         asked = _narrowed(request.args)
@@ -47,14 +47,14 @@ def add(console: Flask, shown: Shown) -> None:
 
     @console.post("/events/<int:number>/<any(replay, discard):verb>")
     def order_one(number: int, verb: str) -> ResponseReturnValue:
-        life = queries.show(shown.database, number) or abort(404)
+        details = queries.show(shown.database, number) or abort(404)
         shown.journal.record(access.user(), verb, number=number)
-        session["told"] = _told(Verb(verb), life, done=shown.redelivery.one(Verb(verb), life.event))
+        session["notice"] = _notice(Verb(verb), details, done=shown.redelivery.one(Verb(verb), details.event))
         back = request.form.get("back", "")
         return redirect(back if access.is_local(back) else url_for("show_event", number=number), code=303)
 
 
-def _narrowed(arguments: Mapping[str, str]) -> filters.Asked:
+def _narrowed(arguments: Mapping[str, str]) -> filters.EventListQuery:
     """An order is never for everything there is: a filter that got lost on the way must not widen it."""
     asked = filters.understood(arguments)
     if not asked.narrowing:
@@ -68,11 +68,11 @@ def _number(name: str) -> int:
     return int(text) if text.isascii() and text.isdecimal() else 0
 
 
-def _told(verb: Verb, life: Life, *, done: bool) -> str:
-    number = life.event.id
+def _notice(verb: Verb, details: EventDetails, *, done: bool) -> str:
+    number = details.event.id
     if verb is Verb.DISCARD:
         return f"#{number} was discarded." if done else f"#{number} was left alone: it is being sent, or is finished."
-    if life.event.action is None:
+    if details.event.action is None:
         return f"#{number} was understood this time." if done else f"#{number} is still not understood."
     return (
         f"#{number} will be sent again."

@@ -8,7 +8,7 @@ from flask.typing import ResponseReturnValue
 
 from webhook_app.console import access, overview
 from webhook_app.console.answer import answers
-from webhook_app.console.shown import Shown
+from webhook_app.console.shown import PageContext
 from webhook_app.outbox import queries
 from webhook_app.outbox.counters import counted
 from webhook_app.outbox.people import Person, erase_person, is_unfinished, quarantined_mentions, show_person
@@ -20,7 +20,7 @@ LIMIT = 100
 PSEUDONYM = re.compile(r"[0-9a-f]{32}(\.[0-9a-f]{32})*")
 
 
-def add(console: Flask, shown: Shown) -> None:
+def add(console: Flask, shown: PageContext) -> None:
     @console.post("/people")
     def look_up() -> ResponseReturnValue:
         # Posted, and answered with a page whose URL holds keyed hashes: an address stands in nobody's log.
@@ -68,7 +68,7 @@ def add(console: Flask, shown: Shown) -> None:
             abort(400, "Dynamic Yield does not know yet what this person wants: it would never be told.")
         shown.journal.record(access.user(), "people erase", person=pseudonym)
         erased = erase_person(shown.database, _name(found) or pseudonym)
-        session["told"] = f"{erased} event{' of this person was' if erased == 1 else 's of this person were'} erased."
+        session["notice"] = f"{erased} event{' of this person was' if erased == 1 else 's of this person were'} erased."
         return redirect(url_for("home"), code=303)
 
 

@@ -2,14 +2,14 @@
 
 from flask import Flask, render_template, request
 
-from webhook_app.console.shown import Shown
+from webhook_app.console.shown import PageContext
 from webhook_app.outbox import State, queries
 from webhook_app.outbox.queries import Filter
 
 QUARANTINE_PAGE = 20  # events
 
 
-def add(console: Flask, shown: Shown) -> None:
+def add(console: Flask, shown: PageContext) -> None:
     @console.get("/quarantine")
     def quarantine() -> str:
         page = queries.search(

@@ -8,7 +8,7 @@ from flask import Flask, Response, render_template, request
 
 from webhook_app.console import access, export
 from webhook_app.console.answer import duration
-from webhook_app.console.shown import Shown
+from webhook_app.console.shown import PageContext
 from webhook_app.outbox import promptness
 from webhook_app.outbox.promptness import Line
 
@@ -41,7 +41,7 @@ class Bar:
     is_late: bool
 
 
-def add(console: Flask, shown: Shown) -> None:
+def add(console: Flask, shown: PageContext) -> None:
     console.add_template_filter(duration)
 
     def asked() -> str:
