@@ -8,8 +8,9 @@ from flask import Flask
 from werkzeug.exceptions import TooManyRequests
 
 from tests.console.person import PASSWORD, Person
-from webhook_app.console.access import FAILURES_OF_ALL, FAILURES_PER_CALLER, LoginGuard
+from webhook_app.console.access import LoginGuard
 from webhook_app.outbox import Database
+from webhook_app.outbox.login_failures import FAILURES_OF_ALL, FAILURES_PER_CALLER
 from webhook_app.outbox.tables import login_failures
 from webhook_app.settings import Settings
 

@@ -22,10 +22,6 @@ from tests.processes import checkout, environment, find, free_port, running, wai
 from webhook_app.egress import DIRECT, Egress
 from webhook_app.ops import alerts
 from webhook_app.ops.alerts import (
-    RETRY_AFTER,
-    TRIES,
-    WELL_FOR,
-    Alerts,
     CannotSend,
     DatabaseOutage,
     Message,
@@ -36,6 +32,7 @@ from webhook_app.ops.alerts import (
 )
 from webhook_app.ops.status import Finding, Severity
 from webhook_app.outbox import Database, open_database, schema
+from webhook_app.outbox.alerts import RETRY_AFTER, TRIES, WELL_FOR, Alerts
 from webhook_app.outbox.engines import sqlite
 from webhook_app.outbox.tables import alerts as alerts_table
 

@@ -11,6 +11,7 @@ from flask import current_app
 from webhook_app.cli import shared
 from webhook_app.ops import alerts
 from webhook_app.ops.status import findings
+from webhook_app.outbox.alerts import Alerts
 
 log = structlog.get_logger()
 
@@ -27,7 +28,7 @@ def alerting(
         _check_urls(send)
     open_esps, sections = shared.open_esps(), current_app.extensions["sections"]
     return alerts.watching(
-        alerts.Alerts(database),
+        Alerts(database),
         lambda: findings(database, open_esps=open_esps, sections=sections),
         alerts.Notifier(send, places=len(settings.alert_urls), name=alerts.name_of(settings.public_url)),
         is_our_turn=is_our_turn,

@@ -8,25 +8,16 @@ from urllib.parse import urlencode
 
 from flask import Flask, g, request, session
 from flask.sessions import SecureCookieSessionInterface
-from sqlalchemy import and_, case, delete, or_, select
 from werkzeug.datastructures import WWWAuthenticate
 from werkzeug.exceptions import BadRequest, TooManyRequests, Unauthorized
 
 from webhook_app.auth import matches_any
 from webhook_app.outbox import Database
 from webhook_app.outbox.hashing import load_hasher
-from webhook_app.outbox.tables import login_failures
-from webhook_app.outbox.times import seconds_to_micros
-from webhook_app.outbox.upsert import insert_into
+from webhook_app.outbox.login_failures import WINDOW, LoginFailures
 from webhook_app.settings import Settings
 
 SESSION_LIFETIME = timedelta(hours=12)
-
-WINDOW = 15 * 60  # seconds
-#: Wrong passwords within a window after which no further one is looked at.
-FAILURES_PER_CALLER = 10
-FAILURES_OF_ALL = 100
-_ALL = "all"
 
 WRONG = "That is not the password."
 
@@ -52,30 +43,16 @@ def session_key(settings: Settings, database: Database) -> bytes:
 
 
 class LoginGuard:
-    """Counts wrong passwords in the database, so that the limit holds for all web processes together.
-
-    Guesses that are under way at the same moment may all be looked at: the limit is exceeded by as many as there are
-    threads, once a window. `clock` gives seconds since 1970.
-    """
+    """Checks names and passwords, and none at all after too many wrong ones. `clock` gives seconds since 1970."""
 
     def __init__(self, database: Database, settings: Settings, *, clock: Callable[[], float] = time.time) -> None:
-        self._database = database
+        self._failures = LoginFailures(database, clock=clock)
         self._password = settings.console_password.encode()
         self._users = settings.console_users
-        self._clock = clock
 
     @property
     def asks_for_name(self) -> bool:
         return bool(self._users)
-
-    def _is_blocked(self) -> bool:
-        known = or_(
-            and_(login_failures.c.caller == self._caller(), login_failures.c.failures >= FAILURES_PER_CALLER),
-            and_(login_failures.c.caller == _ALL, login_failures.c.failures >= FAILURES_OF_ALL),
-        )
-        with self._database.read() as connection:
-            query = select(login_failures.c.caller).where(known, login_failures.c.began_at > self._window_began())
-            return connection.execute(query).first() is not None
 
     def user(self, name: str, password: str) -> str | None:
         """Whose name and password these are: empty for `CONSOLE_PASSWORD`, which is nobody's own.
@@ -83,41 +60,15 @@ class LoginGuard:
         None, and counted, where they are nobody's. Raises `TooManyRequests`, whatever the password, after too many
         wrong ones, and `OutboxUnavailable`.
         """
-        if self._is_blocked():
+        caller = request.remote_addr or ""
+        if self._failures.is_blocked(caller):
             raise TooManyRequests(f"Too many wrong passwords. Try again in {WINDOW // 60} minutes.", retry_after=WINDOW)
         if matches_any(f"{name}:{password}".encode("utf-8", "replace"), self._users):
             return name
         if self._password and matches_any(password.encode("utf-8", "replace"), [self._password]):
             return ""
-        self._count_failure()
+        self._failures.count(caller)
         return None
-
-    def _count_failure(self) -> None:
-        began = self._window_began()
-        over = login_failures.c.began_at <= began
-        row = {"began_at": seconds_to_micros(self._clock()), "failures": 1}
-        # One statement: two guesses at once count as two.
-        count = insert_into(self._database.dialect, login_failures).on_conflict_do_update(
-            index_elements=["caller"],
-            set_={
-                "began_at": case((over, row["began_at"]), else_=login_failures.c.began_at),
-                "failures": case((over, 1), else_=login_failures.c.failures + 1),
-            },
-        )
-        with self._database.write() as connection:
-            # Always in this order: on PostgreSQL two failures at once would deadlock otherwise.
-            for caller in (_ALL, self._caller()):
-                connection.execute(count, row | {"caller": caller})
-            connection.execute(delete(login_failures).where(over, login_failures.c.caller != _ALL))
-
-    def _caller(self) -> str:
-        """A keyed hash of the network address."""
-        address = request.remote_addr or ""
-        key = load_hasher(self._database).key
-        return hmac.digest(key, b"caller\0" + address.encode("utf-8", "replace"), "sha256").hex()
-
-    def _window_began(self) -> int:
-        return seconds_to_micros(self._clock() - WINDOW)
 
 
 def is_logged_in(guard: LoginGuard) -> bool:

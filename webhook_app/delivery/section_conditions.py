@@ -12,7 +12,7 @@ from marshmallow import ValidationError
 
 from webhook_app.consent import Action, IdentityKind
 from webhook_app.delivery.sections import DEFAULT, Section
-from webhook_app.outbox.routing import Condition, NearlyConcerned
+from webhook_app.outbox.routing import NearlyConcerned, RoutingCondition
 from webhook_app.providers import explain
 
 #: What a condition can look at → the words that stand there; None for what an ESP or the customer names.
@@ -51,11 +51,11 @@ class LastCondition:
         return False
 
 
-def conditions(sections: Mapping[str, Section]) -> dict[str, Condition]:
+def conditions(sections: Mapping[str, Section]) -> dict[str, RoutingCondition]:
     """By which the outbox knows which sections an event concerns; none where everything is for the default one."""
     if list(sections) == [DEFAULT] and sections[DEFAULT].when is None:
         return {}
-    asked: dict[str, Condition] = {name: section.concerns for name, section in sections.items()}
+    asked: dict[str, RoutingCondition] = {name: section.concerns for name, section in sections.items()}
     return {**asked, list(sections)[-1]: LastCondition(tuple(sections.values()))}
 
 

@@ -1,7 +1,7 @@
 """Alerts: when something begins to be wrong, or is well again, people hear of it. No alert holds anybody's address.
 
-What was told stands in the database: of several workers one tells it, and a worker that starts anew does not tell it
-again.
+What was told stands in the database (`outbox.alerts`): of several workers one tells it, and a worker that starts anew
+does not tell it again.
 """
 
 import json
@@ -13,25 +13,15 @@ import time
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any
 from urllib.parse import urlsplit
 
 import structlog
-from sqlalchemy import delete, or_, select, update
 
 from webhook_app.egress import Egress
 from webhook_app.ops.status import DATABASE, Finding
-from webhook_app.outbox import Database, OutboxUnavailable
-from webhook_app.outbox.tables import alerts
-from webhook_app.outbox.times import seconds_to_micros
-from webhook_app.outbox.upsert import insert_or_ignore
+from webhook_app.outbox import OutboxUnavailable
+from webhook_app.outbox.alerts import LOOK_EVERY, RETRY_AFTER, WELL_FOR, Alert, Alerts
 
-LOOK_EVERY = 15.0  # seconds
-#: What is well must stay so for so long before that is told.
-WELL_FOR = 60.0  # seconds
-#: Also how long another worker waits before it takes over from one that died while it told.
-RETRY_AFTER = 120.0  # seconds
-TRIES = 10
 SEND_TIMEOUT = 60.0  # seconds for all addresses together
 #: How long something must last before it is told; all else is told at once. A deployment stops the worker for a while.
 NOTIFY_AFTER = {"no_worker": 120.0, DATABASE.slug: 120.0}  # seconds
@@ -45,74 +35,12 @@ class Message:
     body: str
 
 
-class Alerts:
-    """Compares what is wrong with what was told. Raises `OutboxUnavailable`. `clock` gives seconds since 1970."""
-
-    def __init__(self, database: Database, *, clock: Callable[[], float] = time.time) -> None:
-        self._database = database
-        self._clock = clock
-        self._insert = insert_or_ignore(database.dialect, alerts, "slug")
-
-    def record(self, findings: Sequence[Finding]) -> None:
-        """Write down what is wrong now."""
-        now = seconds_to_micros(self._clock())
-        wrong = {one.slug: one.text() for one in findings}
-        due = {slug: now + seconds_to_micros(NOTIFY_AFTER.get(slug, 0)) for slug in wrong}
-        with self._database.write() as connection:
-            known = {row.slug: row for row in connection.execute(select(alerts))}
-            for slug in sorted(wrong.keys() - known.keys()):
-                row = {
-                    "slug": slug,
-                    "text": wrong[slug],
-                    "seen_at": now,
-                    "well": False,
-                    "due_at": due[slug],
-                    "tries": 0,
-                }
-                connection.execute(self._insert, row)
-            for slug in sorted(wrong.keys() & known.keys()):
-                again: dict[str, Any] = {"seen_at": now}
-                if known[slug].well:
-                    again |= {"well": False, "text": wrong[slug], "due_at": due[slug], "tries": 0}
-                connection.execute(update(alerts).where(alerts.c.slug == slug).values(again))
-            gone = alerts.c.slug.not_in(wrong), alerts.c.seen_at < now - seconds_to_micros(WELL_FOR)
-            # What was never told need not be taken back.
-            connection.execute(delete(alerts).where(*gone, alerts.c.well.is_(False), alerts.c.due_at.is_not(None)))
-            recovered = update(alerts).where(*gone, alerts.c.well.is_(False))
-            connection.execute(recovered.values(well=True, due_at=now, tries=0))
-
-    def due(self) -> list[Any]:
-        """What has to be told, taken by this worker: another tells it only when this one has not by `RETRY_AFTER`.
-
-        Not what was not seen any more when somebody last looked: it may be over before it was told.
-        """
-        now = seconds_to_micros(self._clock())
-        is_so = or_(alerts.c.well, alerts.c.seen_at > now - seconds_to_micros(2 * LOOK_EVERY))
-        mine = update(alerts).where(alerts.c.due_at <= now, alerts.c.tries < TRIES, is_so)
-        values = {"due_at": now + seconds_to_micros(RETRY_AFTER), "tries": alerts.c.tries + 1}
-        with self._database.write() as connection:
-            return list(connection.execute(mine.values(values).returning(alerts)).all())
-
-    def mark_sent(self, rows: Sequence[Any]) -> None:
-        slugs = [row.slug for row in rows]
-        with self._database.write() as connection:
-            # Only what is still as it was told: what has changed meanwhile is due again.
-            for well in (True, False):
-                same = alerts.c.slug.in_([row.slug for row in rows if row.well is well]), alerts.c.well.is_(well)
-                connection.execute(update(alerts).where(*same).values(due_at=None))
-            connection.execute(delete(alerts).where(alerts.c.slug.in_(slugs), alerts.c.well, alerts.c.due_at.is_(None)))
-
-    def all_well(self) -> bool:
-        with self._database.read() as connection:
-            return connection.execute(select(alerts.c.slug).where(alerts.c.well.is_(False)).limit(1)).first() is None
-
-
 def name_of(public_url: str) -> str:
     """What tells this receiver from others, in a title."""
     return urlsplit(public_url).hostname or "ESP webhooks"
 
 
-def message(rows: Sequence[Any], *, all_well: bool, name: str) -> Message:
+def message(rows: Sequence[Alert], *, all_well: bool, name: str) -> Message:
     """What people read; `name` tells this receiver from others."""
     wrong = [row.text for row in rows if not row.well]
     well = [row.text for row in rows if row.well]
@@ -181,16 +109,16 @@ def _environment(egress: Egress, withheld: Collection[str]) -> Mapping[str, str]
 
 
 class Notifier:
-    """Tells alerts at so many `places`; `name` tells this receiver from others."""
+    """Sends alerts to so many `places`; `name` tells this receiver from others."""
 
-    def __init__(self, tell: Callable[[Message], list[int]], *, places: int, name: str) -> None:
-        self._tell, self._places, self._name = tell, places, name
+    def __init__(self, send: Callable[[Message], list[int]], *, places: int, name: str) -> None:
+        self._send, self._places, self._name = send, places, name
 
-    def tell(self, rows: Sequence[Any], *, all_well: bool) -> bool:
+    def notify(self, rows: Sequence[Alert], *, all_well: bool) -> bool:
         """Whether somebody knows now."""
         slugs = [row.slug for row in rows]
         try:
-            failed = self._tell(message(rows, all_well=all_well, name=self._name))
+            failed = self._send(message(rows, all_well=all_well, name=self._name))
         except CannotSend as error:
             log.error("alert_not_sent", reason=str(error), alerts=slugs)
             return False
@@ -201,15 +129,6 @@ class Notifier:
             return False
         log.info("alert_sent", alerts=slugs)
         return True
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class AlertRow:
-    """As a row of the table `alerts`."""
-
-    slug: str
-    text: str
-    well: bool
 
 
 class DatabaseOutage:
@@ -231,8 +150,8 @@ class DatabaseOutage:
         if away is self._notified or now < self._due:
             return
         self._due = now + RETRY_AFTER
-        row = AlertRow(slug=DATABASE.slug, text=DATABASE.text(), well=not away)
-        if self._notifier.tell([row], all_well=not away and self._alerts.all_well()):
+        row = Alert(slug=DATABASE.slug, text=DATABASE.text(), well=not away)
+        if self._notifier.notify([row], all_well=not away and self._alerts.all_well()):
             self._notified = away
 
 
@@ -270,9 +189,9 @@ def look_once(
 ) -> None:
     """One look, and what there is to tell."""
     try:
-        alerts.record(look())
+        alerts.record({one.slug: one.text() for one in look()}, notify_after=NOTIFY_AFTER)
         rows = alerts.due()
-        if rows and notifier.tell(rows, all_well=alerts.all_well()):
+        if rows and notifier.notify(rows, all_well=alerts.all_well()):
             alerts.mark_sent(rows)
         outage.note(away=False)
     except OutboxUnavailable as error:

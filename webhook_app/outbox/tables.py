@@ -235,7 +235,7 @@ login_failures = Table(
     Column("failures", Integer, nullable=False),
 )
 
-#: What people were told to be wrong, or are about to be told; see `ops/alerts.py`.
+#: What people were told to be wrong, or are about to be told; see `alerts`.
 alerts = Table(
     "alerts",
     metadata,
