@@ -313,6 +313,36 @@ def test_the_web_process_loads_no_command_and_nothing_of_development(tmp_path: P
     assert {name for name in loaded if name.startswith(("cli.", "dev.", "console.", "sync."))} == set()
 
 
+def test_a_webhook_loads_nothing_more(tmp_path: Path) -> None:
+    """What an open ESP needs is loaded and compiled before the fork: workers share it, and no first webhook is slow."""
+    env = environment(
+        DATABASE_URL=f"sqlite:///{tmp_path}/x.db",
+        SENDGRID_VERIFICATION_KEYS=SendGridSigner().public_key,
+        EMARSYS_JWT_SECRETS="j" * 32,
+        SES_TOPIC_ARNS="arn:aws:sns:eu-west-1:1234:name",
+        MAILGUN_SIGNING_KEYS="m" * 32,
+        SECTION_WHEN="provider == 'emarsys'",
+    )
+    program = (
+        "import sys, webhook_app\n"
+        "app = webhook_app.create_app()\n"
+        "client, before = app.test_client(), set(sys.modules)\n"
+        "headers = {'Authorization': 'Bearer a.b.c'}\n"
+        "for name in app.extensions['providers']:\n"
+        "    print(client.post(f'/webhooks/{name}', data='{}', headers=headers).status_code)\n"
+        "print('loaded', *(set(sys.modules) - before))"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", program], cwd=ROOT, env=env, capture_output=True, text=True, check=False
+    )
+    lines = [line for line in done.stdout.splitlines() if not line.startswith("{")]
+    assert (lines.count("401"), set(lines[:-1])) == (4, {"401", "404"}), done.stderr
+    loaded = lines[-1].split()
+    assert loaded.pop(0) == "loaded"
+    ours_or_heavy = ("webhook_app", "cryptography", "jmespath", "jwt", "marshmallow", "sqlalchemy")
+    assert [name for name in loaded if name.startswith(ours_or_heavy)] == []
+
+
 def test_a_command_loads_nothing_that_it_does_not_need(tmp_path: Path) -> None:
     """A person waits for each of these, at every command."""
     env = environment(DATABASE_URL=f"sqlite:///{tmp_path}/x.db", EMARSYS_TOKENS="t" * 32)
