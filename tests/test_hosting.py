@@ -13,7 +13,7 @@ import yaml  # type: ignore[import-untyped] # no types here; it comes with Appri
 import webhook_app
 from tests.processes import ROOT
 from webhook_app.dev.run import procfile
-from webhook_app.settings import PLATFORMS
+from webhook_app.platforms import PLATFORMS
 
 DOCKERFILE = (ROOT / "Dockerfile").read_text("utf-8")
 

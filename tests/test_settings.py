@@ -11,10 +11,9 @@ import pytest
 from tests.processes import ROOT, checkout, environment, find
 from tests.signing import SendGridSigner
 from webhook_app.providers import registry
+from webhook_app.setting_fields import Choice, CommaSeparated
 from webhook_app.settings import (
     MADE_UP,
-    Choice,
-    CommaSeparated,
     ConfigurationError,
     Settings,
     near_misses,

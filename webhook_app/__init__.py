@@ -19,9 +19,10 @@ from webhook_app.ops import logs
 from webhook_app.outbox import Database, open_database
 from webhook_app.outbox.counters import FLUSH_EVERY, Counters
 from webhook_app.outbox.recent import RecentWebhooks
+from webhook_app.platforms import platform
 from webhook_app.providers.registry import build_providers, open_names
 from webhook_app.providers.registry import variables as provider_variables
-from webhook_app.settings import ConfigurationError, Settings, near_misses, platform
+from webhook_app.settings import ConfigurationError, Settings, near_misses
 
 
 def create_app() -> Flask:

@@ -15,9 +15,9 @@ from webhook_app.ops import description, health, metrics
 from webhook_app.outbox import Intake
 from webhook_app.outbox.counters import Counters
 from webhook_app.outbox.recent import RecentWebhooks
+from webhook_app.platforms import PLATFORMS, platform
 from webhook_app.providers import Provider
 from webhook_app.providers.registry import open_names
-from webhook_app.settings import PLATFORMS, platform
 
 log = structlog.get_logger()
 

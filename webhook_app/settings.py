@@ -2,18 +2,36 @@
 
 import dataclasses
 import difflib
-import ipaddress
 import os
-import re
-import unicodedata
-from collections.abc import Callable, Iterable, Mapping
-from pathlib import Path
+from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING, Any
-from urllib.parse import urlsplit
 
-from marshmallow import EXCLUDE, Schema, ValidationError, fields, validate
+from marshmallow import EXCLUDE, Schema, ValidationError, fields
 
-from webhook_app.egress import Egress, check_ca_file, check_proxy, is_host
+from webhook_app.egress import Egress, check_ca_file, check_proxy
+from webhook_app.platforms import disk_that_is_wiped
+from webhook_app.setting_fields import (
+    NOT_UTF_8,
+    BaseUrl,
+    Checked,
+    Choice,
+    CommaSeparated,
+    Duration,
+    Pairs,
+    Secret,
+    UserAndPassword,
+    VerificationKey,
+    api_key_field,
+    event_name,
+    flag,
+    is_utf_8,
+    lower_first,
+    matching,
+    path_part,
+    secret_text,
+    short_text,
+    whole_number,
+)
 
 if TYPE_CHECKING:
     from cryptography.hazmat.primitives.asymmetric.ec import EllipticCurvePublicKey
@@ -34,18 +52,6 @@ EMARSYS_KEYS = (
 )
 
 
-NOT_UTF_8 = "holds bytes that are no UTF-8: write it anew, in UTF-8"
-
-
-def is_utf_8(text: str) -> bool:
-    """Whether what the environment holds is text; of bytes that are none Python makes lone surrogates."""
-    try:
-        text.encode()
-    except UnicodeEncodeError:
-        return False
-    return True
-
-
 class ConfigurationError(Exception):
     """The settings cannot be used. `problems` holds a line for each mistake: the variable and the cure."""
 
@@ -54,227 +60,10 @@ class ConfigurationError(Exception):
         self.problems = problems
 
 
-class VerificationKey(fields.Field["EllipticCurvePublicKey"]):
-    def _deserialize(self, value: Any, attr: str | None, data: Any, **kwargs: Any) -> "EllipticCurvePublicKey":
-        # Only now: cryptography takes long to load, and whoever has another ESP needs none.
-        from webhook_app.auth.sendgrid import parse_key
-
-        try:
-            return parse_key(value)
-        except ValueError as error:
-            raise ValidationError(str(error)) from None
-
-
-class CommaSeparated(fields.Field[tuple[Any, ...]]):
-    """`a, b,c` as a tuple of what the inner field makes of each part; empty parts are dropped."""
-
-    def __init__(self, inner: fields.Field[Any], **kwargs: Any) -> None:
-        super().__init__(**kwargs)
-        self.inner = inner
-
-    def _deserialize(self, value: Any, attr: str | None, data: Any, **kwargs: Any) -> tuple[Any, ...]:
-        parts = [part.strip() for part in value.split(",") if part.strip()]
-        loaded, problems = [], []
-        for place, part in enumerate(parts, start=1):
-            try:
-                loaded.append(self.inner.deserialize(part))
-            except ValidationError as error:
-                # The place, not the part: the part may be a secret.
-                problems += [f"entry {place} of {len(parts)} {_lower(line)}" for line in _lines(error)]
-        if problems:
-            raise ValidationError(problems)
-        if not loaded:
-            # Whoever has set it meant something: no event that counts would opt nobody out.
-            raise ValidationError("holds nothing but commas; name at least one, or take the variable away")
-        return tuple(loaded)
-
-
-class UserAndPassword(fields.String):
-    """`user:password`, as bytes; the user cannot hold a colon, the password can. `of_people`: no ESP has to send it."""
-
-    def __init__(self, *, least: int = 1, of_people: bool = False, **kwargs: Any) -> None:
-        super().__init__(**kwargs)
-        self.least = least
-        self.of_people = of_people
-
-    def _deserialize(self, value: Any, attr: str | None, data: Any, **kwargs: Any) -> Any:
-        if not self.of_people:
-            _check_secret(value)
-        user, colon, password = value.partition(":")
-        if not (user and colon and password):
-            raise ValidationError("must be written user:password")
-        if len(password) < self.least:
-            raise ValidationError(f"has a password of less than {self.least} characters; make a longer one")
-        return value.encode()
-
-
-#: Unicode's general categories of what is not seen.
-INVISIBLE = {"Cc", "Cf", "Zs", "Zl", "Zp"}
-
-#: Characters. A webhook's URL is public, and nothing limits how often somebody guesses.
-SHORTEST_SECRET = 16
-TOO_SHORT = (
-    f"is shorter than {SHORTEST_SECRET} characters and can be guessed; make one with `openssl rand -hex 24`, "
-    "and give it to the ESP"
-)
-
-
-def check_secret(text: str) -> None:
-    """Raises `ValueError` for what no ESP can send, so that every webhook would be 401; its text does not hold it."""
-    if len(text) > 1 and text[0] == text[-1] and text[0] in "\"'":
-        # Those of a shell, which `docker run --env-file` and many forms hand on.
-        raise ValueError("stands in quotation marks, which would be part of it: write it without")
-    if not is_utf_8(text):
-        raise ValueError(NOT_UTF_8)
-    if any(unicodedata.category(character) in INVISIBLE and character not in " \t" for character in text):
-        raise ValueError("holds an invisible character, as copying from a page or a mail brings along: type it anew")
-
-
-def _check_secret(text: str) -> None:
-    try:
-        check_secret(text)
-    except ValueError as error:
-        raise ValidationError(str(error)) from None
-
-
-class Secret(fields.String):
-    """A shared secret that people think up, as bytes."""
-
-    def _deserialize(self, value: Any, attr: str | None, data: Any, **kwargs: Any) -> Any:
-        _check_secret(value)
-        if len(value) < SHORTEST_SECRET:
-            raise ValidationError(TOO_SHORT)
-        return value.encode()
-
-
-class Choice(fields.String):
-    """One of a few words, in whatever letter case; where two differ by nothing else, as it is written."""
-
-    def __init__(self, *words: str) -> None:
-        super().__init__(validate=validate.OneOf(words, error="must be one of: {choices}"))
-        self.words = words
-
-    def _deserialize(self, value: Any, attr: str | None, data: Any, **kwargs: Any) -> Any:
-        alike = [word for word in self.words if word.lower() == value.lower()]
-        return alike[0] if len(alike) == 1 else value
-
-
-class Pairs(fields.Field[tuple[tuple[str, str], ...]]):
-    """`email=E_MAIL,opt_in=status`: what we call a field = the key it stands under. Names not given keep theirs."""
-
-    def __init__(self, defaults: tuple[tuple[str, str], ...], **kwargs: Any) -> None:
-        super().__init__(**kwargs)
-        self.defaults = dict(defaults)
-
-    def _deserialize(self, value: Any, attr: str | None, data: Any, **kwargs: Any) -> tuple[tuple[str, str], ...]:
-        pairs = self.defaults.copy()
-        for part in filter(None, (part.strip() for part in value.split(","))):
-            name, equals, key = (side.strip() for side in part.partition("="))
-            if name not in self.defaults or not equals or not key:
-                raise ValidationError(f"must be pairs like email=email; the names are: {', '.join(self.defaults)}")
-            pairs[name] = key
-        return tuple(pairs.items())
-
-
-class BaseUrl(fields.Field[str]):
-    """`https://host[:port]`; plain http only to this machine, where nobody can listen in."""
-
-    def __init__(self, example: str = "https://dy-api.com", **kwargs: Any) -> None:
-        super().__init__(**kwargs)
-        self.example = example
-
-    def _deserialize(self, value: str, attr: str | None, data: Any, **kwargs: Any) -> str:
-        try:
-            url = urlsplit(value)
-            port = url.port
-        except ValueError:
-            raise ValidationError(f"is not a URL; write it like {self.example}") from None
-        if url.scheme not in ("http", "https") or port == 0 or not url.hostname or not is_host(url.hostname):
-            raise ValidationError(f"is not a URL; write it like {self.example}")
-        if url.scheme == "http" and not is_loopback(url.hostname):
-            raise ValidationError(f"must begin with https://, like {self.example} (plain http is for localhost only)")
-        if url.path.strip("/") or url.query or url.fragment or url.username:
-            raise ValidationError(f"must hold only scheme and host, like {self.example}: no path, query or user")
-        return value.rstrip("/")
-
-
-class Checked(fields.String):
-    """A text that a function takes as it is, or refuses with a `ValueError` that says why."""
-
-    def __init__(self, check: Callable[[str], str], **kwargs: Any) -> None:
-        super().__init__(**kwargs)
-        self.check = check
-
-    def _deserialize(self, value: Any, attr: str | None, data: Any, **kwargs: Any) -> Any:
-        try:
-            return self.check(value)
-        except ValueError as error:
-            raise ValidationError(str(error)) from None
-
-
-#: Of a span that a person writes: `90s`, `30m`, `6h`, `1d`.
-SECONDS = {"s": 1, "m": 60, "h": 3600, "d": 86400}
-
-
-class Duration(fields.Field[float]):
-    """`90s`, `30m`, `6h`, `1d`, or seconds; at least a minute."""
-
-    _LEAST, _MOST = 60.0, 31 * 86400.0
-
-    def _deserialize(self, value: str, attr: str | None, data: Any, **kwargs: Any) -> float:
-        found = re.fullmatch(r"(\d{1,9})\s*([smhd]?)", value.strip(), re.ASCII | re.IGNORECASE)
-        seconds = float(found[1]) * SECONDS[found[2].lower() or "s"] if found else 0.0
-        if not self._LEAST <= seconds <= self._MOST:
-            raise ValidationError("must be a time from 60s to 31d, like 30m, 6h or 1d")
-        return seconds
-
-
 def _setting(field: fields.Field[Any], default: Any, meaning: str, *, secret: bool = False, shown: str = "") -> Any:
     """Declare one variable; `shown` is how the README writes its default where that is not plain."""
     metadata = {"field": field, "meaning": meaning, "secret": secret, "shown": shown}
     return dataclasses.field(default=default, repr=not secret, metadata=metadata)
-
-
-def _whole(*, least: int, most: int) -> fields.Integer:
-    error = f"must be a whole number from {least} to {most}"
-    return fields.Integer(
-        validate=validate.Range(least, most, error=error),
-        error_messages={"invalid": f"{error}, without quotation marks"},
-    )
-
-
-def _matching(pattern: str, error: str) -> fields.String:
-    return fields.String(validate=validate.Regexp(rf"(?:{pattern})\Z", error=error))
-
-
-def _short_text() -> fields.String:
-    return fields.String(validate=validate.Length(max=100, error="must be at most {max} characters"))
-
-
-def _event_name() -> fields.String:
-    not_too_long = validate.Length(max=100, error="must be at most {max} characters")
-    channel_alone = validate.Regexp(
-        r"([^{}]|\{channel\})*\Z", error="may hold {{channel}}, which becomes Email or Push, and no other braces"
-    )
-    return fields.String(validate=[not_too_long, channel_alone])
-
-
-def _path_part() -> fields.String:
-    """A text that becomes a part of a URL's path."""
-    return _matching(r"[A-Za-z0-9_-]{1,64}", "must be letters, digits, - and _ only")
-
-
-def _secret_text(*, least: int) -> fields.String:
-    return fields.String(validate=validate.Length(min=least, error="must be at least {min} characters long"))
-
-
-def api_key_field() -> fields.String:
-    """A text that becomes a header. Quotation marks are those of a shell, which `docker run --env-file` hands on."""
-    return _matching(r"[!#-&(-~]+", "holds characters that no key has, like a space or quotation marks; copy it anew")
-
-
-def _flag() -> fields.Boolean:
-    return fields.Boolean(error_messages={"invalid": "must be true or false"})
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
@@ -308,30 +97,30 @@ class Settings:
     )
     section_type: str = _setting(Choice("web", "api"), "web", "`web` (ordinary section) or `api` (API-only section)")
     active_consent_accepted: bool = _setting(
-        _flag(),
+        flag(),
         False,
         "put `user.active_consent_accepted: true` into every call; needed where the section uses Active Cookie Consent",
     )
     opt_out_event_name: str = _setting(
-        _event_name(), "{channel} Opt-Out", "what an event is called; `{channel}` becomes `Email` or `Push`"
+        event_name(), "{channel} Opt-Out", "what an event is called; `{channel}` becomes `Email` or `Push`"
     )
-    opt_in_event_name: str = _setting(_event_name(), "{channel} Opt-In", "the same for opt-ins")
+    opt_in_event_name: str = _setting(event_name(), "{channel} Opt-In", "the same for opt-ins")
     reconnect_email_channel: str = _setting(
-        _path_part(), "email", "`DESTINATION=reconnect`: the channel of emails, also for external ids"
+        path_part(), "email", "`DESTINATION=reconnect`: the channel of emails, also for external ids"
     )
     reconnect_web_push_channel: str = _setting(
-        _path_part(), "web-push", "the channel of web push, also where a webhook does not say which push it means"
+        path_part(), "web-push", "the channel of web push, also where a webhook does not say which push it means"
     )
     reconnect_app_push_channel: str = _setting(
-        _path_part(), "", "the channel of app push, which Dynamic Yield has not published"
+        path_part(), "", "the channel of app push, which Dynamic Yield has not published"
     )
     reconnect_external_type: str = _setting(
-        _short_text(),
+        short_text(),
         "external",
         "the type of an external id, which Dynamic Yield has not published: probably the name of the identifier in "
         "your channel integration",
     )
-    reconnect_push_type: str = _setting(_short_text(), "pushID", "the type of a push id")
+    reconnect_push_type: str = _setting(short_text(), "pushID", "the type of a push id")
     events_api_push_key: str = _setting(
         Choice("pushID", "pushId"),
         "pushID",
@@ -339,7 +128,7 @@ class Settings:
         "description `pushId`",
     )
     events_api_context: str = _setting(
-        _path_part(),
+        path_part(),
         "",
         "`DESTINATION=events`: the channel put into `context`, like `EMAIL`, `WEB` or `APP`; Dynamic Yield's API logs "
         "can be filtered by it",
@@ -351,7 +140,7 @@ class Settings:
         "how an address is written to Dynamic Yield: `as_is` (as the ESP wrote it) or `lower`",
     )
     requests_per_second: int = _setting(
-        _whole(least=0, most=100_000),
+        whole_number(least=0, most=100_000),
         0,
         "ceiling on requests to Dynamic Yield a second, for each worker and section; 0 is none",
     )
@@ -380,7 +169,7 @@ class Settings:
         "a PEM file of the certificate authorities that count for every request that leaves",
         shown="the usual ones",
     )
-    forward_opt_ins: bool = _setting(_flag(), False, "forward resubscribes too; otherwise they are counted as ignored")
+    forward_opt_ins: bool = _setting(flag(), False, "forward resubscribes too; otherwise they are counted as ignored")
     sendgrid_verification_keys: tuple["EllipticCurvePublicKey", ...] = _setting(
         CommaSeparated(VerificationKey()),
         (),
@@ -393,7 +182,7 @@ class Settings:
         "which events opt a person out; may add `bounce` (hard only) and `dropped`",
     )
     sendgrid_group_ids: tuple[int, ...] = _setting(
-        CommaSeparated(_whole(least=0, most=2**53)), (), "the unsubscribe groups that count", shown="all"
+        CommaSeparated(whole_number(least=0, most=2**53)), (), "the unsubscribe groups that count", shown="all"
     )
     sendgrid_api_key: str = _setting(
         api_key_field(),
@@ -417,7 +206,7 @@ class Settings:
         shown="never",
     )
     mailchimp_api_key: str = _setting(
-        _matching(r"[!-~]+-[a-z]{2}\d{1,3}", "is not whole: it ends with the data centre, like -us21"),
+        matching(r"[!-~]+-[a-z]{2}\d{1,3}", "is not whole: it ends with the data centre, like -us21"),
         "",
         "API key for `flask connect mailchimp` and `flask reconcile mailchimp`",
         secret=True,
@@ -426,7 +215,7 @@ class Settings:
         BaseUrl("https://us21.api.mailchimp.com"), "", "Mailchimp's API", shown="by the end of the key"
     )
     mailchimp_audience_ids: tuple[str, ...] = _setting(
-        CommaSeparated(_path_part()), (), "the audiences that are meant", shown="all"
+        CommaSeparated(path_part()), (), "the audiences that are meant", shown="all"
     )
     klaviyo_api_key: str = _setting(
         api_key_field(), "", "private API key for `flask reconcile klaviyo`; it needs `profiles:read`", secret=True
@@ -436,7 +225,7 @@ class Settings:
         api_key_field(), "", "API key for `flask connect mailgun` and `flask reconcile mailgun`", secret=True
     )
     mailgun_domains: tuple[str, ...] = _setting(
-        CommaSeparated(_matching(r"[A-Za-z0-9.-]{1,253}", "must be a domain, like mg.example.com")),
+        CommaSeparated(matching(r"[A-Za-z0-9.-]{1,253}", "must be a domain, like mg.example.com")),
         (),
         "the sending domains whose webhooks and suppressions are meant",
         shown="—",
@@ -450,7 +239,7 @@ class Settings:
         BaseUrl("https://api.postmarkapp.com"), "https://api.postmarkapp.com", "Postmark's API"
     )
     postmark_streams: tuple[str, ...] = _setting(
-        CommaSeparated(_path_part()),
+        CommaSeparated(path_part()),
         ("outbound", "broadcast"),
         "the message streams whose webhooks and suppressions are meant",
         shown="`outbound,broadcast`",
@@ -467,7 +256,7 @@ class Settings:
     )
     ses_secret_access_key: str = _setting(api_key_field(), "", "the secret of `SES_ACCESS_KEY_ID`", secret=True)
     ses_region: str = _setting(
-        _matching(r"[a-z]{2}(-[a-z]+)+-\d", "must be a region, like eu-central-1"), "", "the region that sends"
+        matching(r"[a-z]{2}(-[a-z]+)+-\d", "must be a region, like eu-central-1"), "", "the region that sends"
     )
     ses_api_url: str = _setting(
         BaseUrl("https://email.eu-central-1.amazonaws.com"), "", "Amazon SES' API", shown="from the region"
@@ -506,7 +295,7 @@ class Settings:
         Choice("external", "email"), "external", "which identifier Dynamic Yield knows: `external` or `email`"
     )
     emarsys_identity_fallback: bool = _setting(
-        _flag(), False, "use the other identifier where the one of `EMARSYS_IDENTITY` is missing"
+        flag(), False, "use the other identifier where the one of `EMARSYS_IDENTITY` is missing"
     )
     emarsys_unknown_opt_in: str = _setting(
         Choice("ignore", "opt_out"),
@@ -523,7 +312,7 @@ class Settings:
     )
     alert_urls: tuple[str, ...] = _setting(
         CommaSeparated(
-            _matching(r"[a-z0-9]+://\S+", "is not written as Apprise wants it, like slack://… or mailto://…")
+            matching(r"[a-z0-9]+://\S+", "is not written as Apprise wants it, like slack://… or mailto://…")
         ),
         (),
         "where to tell people when something is wrong, comma separated, as "
@@ -533,7 +322,7 @@ class Settings:
         shown="—",
     )
     console_password: str = _setting(
-        _secret_text(least=8), "", "opens the console at `/console/`; without it there is none", secret=True, shown="—"
+        secret_text(least=8), "", "opens the console at `/console/`; without it there is none", secret=True, shown="—"
     )
     console_users: tuple[bytes, ...] = _setting(
         CommaSeparated(UserAndPassword(least=8, of_people=True)),
@@ -543,35 +332,35 @@ class Settings:
         shown="—",
     )
     secret_key: str = _setting(
-        _secret_text(least=16),
+        secret_text(least=16),
         "",
         "signs the console's sessions; changing it logs everybody out",
         secret=True,
         shown="a key kept in the database",
     )
     retention_days: int = _setting(
-        _whole(least=1, most=3650), 30, "after which a finished change loses its address and its raw event"
+        whole_number(least=1, most=3650), 30, "after which a finished change loses its address and its raw event"
     )
     max_body_bytes: int = _setting(
-        _whole(least=1024, most=64 * 2**20),
+        whole_number(least=1024, most=64 * 2**20),
         2 * 2**20,
         "larger bodies get 413; ESPs of larger batches have a limit of their own, of 8 MiB",
     )
     signature_tolerance_seconds: int = _setting(
-        _whole(least=1, most=10 * 365 * 86400),
+        whole_number(least=1, most=10 * 365 * 86400),
         90_000,
         "how old a signed timestamp may be, where a scheme signs one (25 h: an ESP retries for 24 h)",
     )
     worker_concurrency: int = _setting(
-        _whole(least=1, most=256),
+        whole_number(least=1, most=256),
         16,
         "how many requests to Dynamic Yield a worker has under way at once for each section",
     )
-    web_concurrency: int = _setting(_whole(least=1, most=64), 1, "how many web processes gunicorn starts")
+    web_concurrency: int = _setting(whole_number(least=1, most=64), 1, "how many web processes gunicorn starts")
     log_format: str = _setting(
         Choice("json", "text"), "json", "how log lines are written: `json` for programs, `text` for people"
     )
-    port: int = _setting(_whole(least=1, most=65535), 8000, "where the web process listens")
+    port: int = _setting(whole_number(least=1, most=65535), 8000, "where the web process listens")
 
     @property
     def events_api_base(self) -> str:
@@ -622,8 +411,8 @@ class Settings:
         try:
             loaded = _schema().load(given)
         except ValidationError as error:
-            problems += [f"{name} {_lower(line)}" for name, lines in error.messages_dict.items() for line in lines]
-        if problem := _disk_that_is_wiped(given):
+            problems += [f"{name} {lower_first(line)}" for name, lines in error.messages_dict.items() for line in lines]
+        if problem := disk_that_is_wiped(given, cls().database_url):
             problems.append(problem)
         if loaded.get("reconcile_every") and not any(cls(**loaded).api_keys.values()):
             problems.append(
@@ -637,53 +426,6 @@ class Settings:
         if problems:
             raise ConfigurationError(sorted(problems))
         return cls(**loaded)
-
-
-#: A variable that a platform sets whose own disk does not last → its name, and how to get PostgreSQL there.
-PLATFORMS = {
-    "DYNO": ("Heroku", "run `heroku addons:create heroku-postgresql`"),
-    "RENDER": ("Render", "create a PostgreSQL database and set DATABASE_URL to its internal URL"),
-    "RAILWAY_ENVIRONMENT_NAME": ("Railway", "add PostgreSQL and set DATABASE_URL to ${{Postgres.DATABASE_URL}}"),
-    "FLY_APP_NAME": ("Fly", "run `fly postgres create` and `fly postgres attach`"),
-    "K_SERVICE": ("Cloud Run", "create a Cloud SQL instance for PostgreSQL and set DATABASE_URL"),
-    "KUBERNETES_SERVICE_HOST": ("Kubernetes", "set DATABASE_URL to a PostgreSQL database"),
-    # Our own image names itself so; last, for on a platform its own cure is the better one.
-    "ESP_WEBHOOKS_IMAGE": (
-        "a container",
-        "set DATABASE_URL to PostgreSQL, or to the whole path of a file on a volume like sqlite:////data/outbox.db; "
-        "where a volume is at /app/instance already, sqlite:////app/instance/outbox.db",
-    ),
-}
-
-
-def platform(environ: Mapping[str, str]) -> str | None:
-    """The variable by which a platform with a disk that does not last is known."""
-    return next((name for name in PLATFORMS if environ.get(name)), None)
-
-
-def _disk_that_is_wiped(given: Mapping[str, str]) -> str | None:
-    """Web and worker are machines of their own there, or are replaced at each deployment: a SQLite file would be lost.
-
-    Whoever has mounted a disk that lasts, and runs both beside it, names the file by its whole path; on Heroku there is
-    none to mount. In Kubernetes also people's workshops stand, so there it is only a warning in the log.
-    """
-    known, url = platform(given), given.get("DATABASE_URL", "")
-    if known in (None, "KUBERNETES_SERVICE_HOST") or url.startswith("postgres"):
-        return None
-    if known != "DYNO" and url.startswith("sqlite:////"):
-        return None
-    name, cure = PLATFORMS[str(known)]
-    if known == "ESP_WEBHOOKS_IMAGE":
-        return None if _is_on_a_volume(url) else f"The container's own disk does not last: {cure}"
-    return f"DATABASE_URL must be a PostgreSQL database on {name}, whose own disk does not last: {cure}"
-
-
-def _is_on_a_volume(url: str) -> bool:
-    """Whether the folder of a SQLite file, or the nearest one there is above it, is on another disk than the system."""
-    path = (url or Settings().database_url).partition(":///")[2].partition("?")[0]
-    # `Path.exists` would raise where we may not look.
-    folder = next(folder for folder in Path(path).absolute().parents if os.path.exists(folder))  # noqa: PTH110
-    return folder.stat().st_dev != Path("/").stat().st_dev
 
 
 def variables() -> dict[str, dataclasses.Field[Any]]:
@@ -707,26 +449,9 @@ def near_misses(environ: Mapping[str, str], further: Iterable[str] = ()) -> dict
     return misses
 
 
-def is_loopback(host: str) -> bool:
-    """Whether a host name or address of a URL is this machine."""
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return host == "localhost"
-
-
 def _schema() -> Schema:
     declared = {}
     for name, field in variables().items():
         declared[field.name] = field.metadata["field"]
         declared[field.name].data_key = name
     return Schema.from_dict(declared)(unknown=EXCLUDE)
-
-
-def _lines(error: ValidationError) -> list[str]:
-    return [str(line) for line in error.messages]
-
-
-def _lower(line: str) -> str:
-    """`Not a valid string.` → `not a valid string`: the line goes on after a name."""
-    return line[:1].lower() + line[1:].rstrip(".")

@@ -24,7 +24,8 @@ from webhook_app.providers import Provider
 from webhook_app.providers.fields import Timestamp
 from webhook_app.providers.registry import Providers, open_names
 from webhook_app.providers.registry import variables as variables_of_providers
-from webhook_app.settings import SECONDS, Settings, variables
+from webhook_app.setting_fields import SECONDS
+from webhook_app.settings import Settings, variables
 
 P = ParamSpec("P")
 T = TypeVar("T")

@@ -14,7 +14,7 @@ from webhook_app.cli import shared
 from webhook_app.dev.simulation import CannotSimulate, simulate
 from webhook_app.egress import DIRECT
 from webhook_app.ops import logs
-from webhook_app.settings import is_loopback
+from webhook_app.setting_fields import is_loopback
 
 
 @click.command

@@ -13,7 +13,8 @@ from webhook_app.delivery.sections import Section
 from webhook_app.providers import flatten
 from webhook_app.providers.toml_fields import Parsed, Table, Variable, condition, one_of
 from webhook_app.providers.toml_file import load_toml
-from webhook_app.settings import EVENTS_API_BASES, BaseUrl, ConfigurationError, Settings, api_key_field
+from webhook_app.setting_fields import BaseUrl, api_key_field
+from webhook_app.settings import EVENTS_API_BASES, ConfigurationError, Settings
 
 _NAME = re.compile(r"[a-z][a-z0-9_-]{0,40}")
 

@@ -17,7 +17,8 @@ from webhook_app.dev.environment import DEV_ENV, environment, make_up
 from webhook_app.dev.programs import POLL, Programs
 from webhook_app.providers import Provider, registry
 from webhook_app.providers.registry import Closed
-from webhook_app.settings import ConfigurationError, Settings, is_loopback, near_misses, variables
+from webhook_app.setting_fields import is_loopback
+from webhook_app.settings import ConfigurationError, Settings, near_misses, variables
 
 SANDBOX_PORT = 8010
 

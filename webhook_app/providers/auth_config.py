@@ -16,7 +16,7 @@ from webhook_app.auth.standard_webhooks import StandardWebhooks, parse_key
 from webhook_app.auth.token import Token
 from webhook_app.auth.url_secret import UrlSecret
 from webhook_app.providers.toml_fields import Table, Variable, Word, header_name, one_of, signed_template, source
-from webhook_app.settings import SHORTEST_SECRET, TOO_SHORT
+from webhook_app.setting_fields import SHORTEST_SECRET, TOO_SHORT
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -7,7 +7,8 @@ from typing import Any
 from webhook_app.auth import Scheme, any_of, sns
 from webhook_app.providers import Provider, declared
 from webhook_app.providers.declaration import Declaration, DeclarationError, compile_declaration
-from webhook_app.settings import ConfigurationError, Settings, check_secret
+from webhook_app.setting_fields import check_secret
+from webhook_app.settings import ConfigurationError, Settings
 
 #: Entries for no ESP in particular, and so also for those by whose ids Dynamic Yield knows people.
 WITH_IDS = frozenset({"generic"})

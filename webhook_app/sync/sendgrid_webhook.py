@@ -9,7 +9,7 @@ from urllib.parse import urlsplit
 
 from webhook_app.outbox import Database
 from webhook_app.outbox.lookup import newest_test
-from webhook_app.settings import is_loopback
+from webhook_app.setting_fields import is_loopback
 from webhook_app.sync.api import ApiError
 from webhook_app.sync.sendgrid_api import SendGridApi
 
