@@ -27,10 +27,11 @@ def platform(environ: Mapping[str, str]) -> str | None:
 
 
 def disk_that_is_wiped(given: Mapping[str, str], default: str) -> str | None:
-    """Why a SQLite file would be lost here, and the cure; None where it would not. `default` is the URL if none is given.
+    """Why a SQLite file would be lost here, and the cure; None where it would not. `default` is the URL if none is set.
 
-    Web and worker are machines of their own there, or are replaced at each deployment. Whoever has mounted a disk that lasts, and runs both beside it, names the file by its whole path; on Heroku there is
-    none to mount. In Kubernetes also people's workshops stand, so there it is only a warning in the log.
+    Web and worker are machines of their own there, or are replaced at each deployment. Whoever has mounted a disk that
+    lasts, and runs both beside it, names the file by its whole path; on Heroku there is none to mount. In Kubernetes
+    also people's workshops stand, so there it is only a warning in the log.
     """
     known, url = platform(given), given.get("DATABASE_URL", "")
     if known in (None, "KUBERNETES_SERVICE_HOST") or url.startswith("postgres"):

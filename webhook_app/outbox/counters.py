@@ -21,7 +21,7 @@ from sqlalchemy import Insert, Table, case, delete, func, select
 
 from webhook_app.outbox.database import Database, OutboxUnavailable
 from webhook_app.outbox.tables import activity, counters
-from webhook_app.outbox.times import from_micros, seconds_to_micros, to_micros
+from webhook_app.outbox.times import duration_to_micros, from_micros, seconds_to_micros, to_micros
 from webhook_app.outbox.upsert import insert_into
 
 FLUSH_EVERY = 5.0  # seconds
@@ -212,7 +212,7 @@ class Counters:
             {"began_at": began_at, "name": name, "value": value}
             for (began_at, name), value in sorted(stretches.items())
         ]
-        oldest = _stretch(seconds_to_micros(self._clock()) - _micros(KEEP_ACTIVITY))
+        oldest = _stretch(seconds_to_micros(self._clock()) - duration_to_micros(KEEP_ACTIVITY))
         with self._database.write() as connection:
             connection.execute(_add_to(self._database.dialect, counters), rows)
             if charted:
@@ -238,7 +238,7 @@ def counted(database: Database) -> list[Counted]:
 
 def activity_since(database: Database, since: datetime, step: timedelta) -> dict[str, dict[datetime, int]]:
     """How often each charted thing happened, by the beginning of each `step`. Raises `OutboxUnavailable`."""
-    width = _micros(step)
+    width = duration_to_micros(step)
     began_at = activity.c.began_at - activity.c.began_at % width
     query = (
         select(activity.c.name, began_at.label("began_at"), func.sum(activity.c.value).label("value"))
@@ -271,11 +271,7 @@ def of_providers_since(database: Database, name: Count, since: datetime) -> dict
     return found
 
 
-def _micros(duration: timedelta) -> int:
-    return duration // timedelta(microseconds=1)
-
-
-_STRETCH_MICROS = _micros(STRETCH)
+_STRETCH_MICROS = duration_to_micros(STRETCH)
 
 
 def _stretch(micros: int) -> int:

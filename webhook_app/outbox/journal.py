@@ -8,7 +8,7 @@ log as well, which is kept elsewhere.
 import hashlib
 import json
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
@@ -16,6 +16,7 @@ from typing import Any
 import structlog
 from sqlalchemy import select
 
+from webhook_app.outbox.batches import in_batches
 from webhook_app.outbox.database import Database, OutboxUnavailable
 from webhook_app.outbox.tables import journal
 from webhook_app.outbox.times import seconds_to_micros
@@ -88,22 +89,12 @@ class Journal:
     def broken_at(self) -> int | None:
         """The number of the first entry that does not hold on to the one before it; None where all do."""
         previous = BEGINNING
-        for row in self._oldest_first():
-            if row.previous != previous or row.hash != _hash(previous, row.at, row.who, row.what, row.details):
-                return int(row.id)
-            previous = row.hash
+        for rows in in_batches(self._database, select(journal), journal.c.id, size=PAGE):
+            for row in rows:
+                if row.previous != previous or row.hash != _hash(previous, row.at, row.who, row.what, row.details):
+                    return int(row.id)
+                previous = row.hash
         return None
-
-    def _oldest_first(self) -> Iterator[Any]:
-        after = 0
-        while True:
-            some = select(journal).where(journal.c.id > after).order_by(journal.c.id).limit(PAGE)
-            with self._database.read() as connection:
-                rows = connection.execute(some).all()
-            yield from rows
-            if len(rows) < PAGE:
-                return
-            after = rows[-1].id
 
 
 def _hash(previous: bytes, at: int, who: str, what: str, details: str) -> bytes:

@@ -9,9 +9,10 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import Connection, and_, delete, or_, select, tuple_, update
+from sqlalchemy import Connection, and_, delete, or_, select, update
 
 from webhook_app.consent import Action, IdentityKind
+from webhook_app.outbox.batches import in_batches
 from webhook_app.outbox.database import Database
 from webhook_app.outbox.hashing import Hasher, load_hasher
 from webhook_app.outbox.mentions import as_sent, is_mentioned
@@ -104,20 +105,12 @@ def _mentioning(database: Database, person: str, which: Filter) -> list[Event]:
 
 def opted_out(database: Database) -> Iterator[list[OptedOut]]:
     """Everybody whose newest wish is to get no messages, in batches."""
-    key = tuple_(consents.c.identity_hash, consents.c.section)
-    after: tuple[bytes, str] = (b"", "")
-    while True:
-        some = (
-            select(consents, events.c.identity_kind, events.c.identity_value)
-            .join_from(consents, events, events.c.id == consents.c.event_id)
-            .where(key > after, consents.c.action == Action.OPT_OUT.value)
-            .order_by(consents.c.identity_hash, consents.c.section)
-            .limit(BATCH)
-        )
-        with database.read() as connection:
-            rows = connection.execute(some).all()
-        if not rows:
-            return
+    opt_outs = (
+        select(consents, events.c.identity_kind, events.c.identity_value)
+        .join_from(consents, events, events.c.id == consents.c.event_id)
+        .where(consents.c.action == Action.OPT_OUT.value)
+    )
+    for rows in in_batches(database, opt_outs, consents.c.identity_hash, consents.c.section, size=BATCH):
         yield [
             OptedOut(
                 section=row.section,
@@ -128,7 +121,6 @@ def opted_out(database: Database) -> Iterator[list[OptedOut]]:
             )
             for row in rows
         ]
-        after = bytes(rows[-1].identity_hash), rows[-1].section
 
 
 def is_unfinished(person: Person) -> bool:
@@ -164,18 +156,11 @@ def _mentioned_in_raw(database: Database, hashes: Sequence[bytes], hasher: Hashe
     Not of every address in them a mention is kept, and nobody who stores has to wait meanwhile. By whole addresses: a
     part of a text may be a part of somebody else's, and an id that of a time.
     """
-    found: list[int] = []
-    last = 0
-    while True:
-        some = select(events.c.id, events.c.raw).where(
-            set_aside(), events.c.identity_hash.is_(None), events.c.raw.is_not(None), events.c.id > last
-        )
-        with database.read() as connection:
-            rows = connection.execute(some.order_by(events.c.id).limit(BATCH)).all()
-        if not rows:
-            return found
-        found += [row.id for row in rows if is_mentioned(hashes, row.raw, hasher)]
-        last = rows[-1].id
+    of_nobody = select(events.c.id, events.c.raw).where(
+        set_aside(), events.c.identity_hash.is_(None), events.c.raw.is_not(None)
+    )
+    batches = in_batches(database, of_nobody, events.c.id, size=BATCH)
+    return [row.id for rows in batches for row in rows if is_mentioned(hashes, row.raw, hasher)]
 
 
 def _empty_bodies(connection: Connection, hashes: Sequence[bytes], hasher: Hasher) -> None:

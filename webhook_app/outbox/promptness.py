@@ -14,6 +14,7 @@ from sqlalchemy import Connection, func, select, text
 
 from webhook_app.outbox.database import Database
 from webhook_app.outbox.tables import promptness
+from webhook_app.outbox.times import duration_to_micros
 
 #: Gmail, Yahoo and regulators expect an unsubscribe to hold within this.
 DEADLINE = timedelta(hours=48)
@@ -92,7 +93,7 @@ def add(connection: Connection, taken: Iterable[Taken]) -> None:
 
 
 def _bucket(one: Taken, took: int) -> int:
-    if one.received_at - one.occurred_at > CAUGHT_UP_AFTER / timedelta(microseconds=1):
+    if one.received_at - one.occurred_at > duration_to_micros(CAUGHT_UP_AFTER):
         return CAUGHT_UP
     doublings = math.log2(max(took, 1) / _SECONDS / DEADLINE.total_seconds())
     return min(max(math.ceil(doublings * STEPS_PER_DOUBLING), FIRST), LAST)

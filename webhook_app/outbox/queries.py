@@ -20,12 +20,12 @@ from webhook_app.outbox.hashing import HASH_BYTES, load_hasher
 from webhook_app.outbox.rows import Sent, change_of_row
 from webhook_app.outbox.states import DEAD, IN_STATE, WAITING, EventStatus, event_statuses, tries
 from webhook_app.outbox.tables import DEFAULT_SECTION, State, attempts, events, mentions
-from webhook_app.outbox.times import from_micros, maybe_from_micros, to_micros
+from webhook_app.outbox.times import duration_to_micros, from_micros, maybe_from_micros, to_micros
 
 PAGE = 50  # rows
 BATCH = 1000  # rows
 #: How far the times of receipt may be out of step with the order of the rows: clocks of several machines.
-SKEW = timedelta(hours=1) // timedelta(microseconds=1)
+SKEW = duration_to_micros(timedelta(hours=1))
 COUNT_LIMIT = 100_000
 EVERYTHING = true()
 

@@ -9,7 +9,7 @@ from sqlalchemy import ColumnElement, or_, update
 from webhook_app.outbox.database import Database
 from webhook_app.outbox.maintenance import Maintenance
 from webhook_app.outbox.tables import installation
-from webhook_app.outbox.times import seconds_to_micros
+from webhook_app.outbox.times import duration_to_micros, seconds_to_micros
 
 EVERY = timedelta(days=1)
 #: Whoever prunes has the turn for so long, and again for so long after each half of it; then another may.
@@ -51,7 +51,7 @@ class Retention:
     def _have_turn(self, now: int) -> bool:
         if self._turn is None:
             is_free = or_(_due_at.is_(None), _due_at <= now)
-        elif self._turn - now > TURN / timedelta(microseconds=2):
+        elif self._turn - now > duration_to_micros(TURN) / 2:
             return True
         else:
             is_free = self._is_ours()

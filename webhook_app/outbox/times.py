@@ -31,6 +31,10 @@ def seconds_to_micros(seconds: float) -> int:
     return round(seconds * 1_000_000)
 
 
+def duration_to_micros(duration: timedelta) -> int:
+    return duration // _MICROSECOND
+
+
 def current_time(dialect: str) -> ColumnElement[int]:
     """As `Time.now`, without a clock of one's own."""
     if dialect == "postgresql":
