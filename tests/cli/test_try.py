@@ -149,6 +149,17 @@ def test_what_the_url_says_counts(try_: Try) -> None:
     assert "without a time" in opt_out["known_again_by"]
 
 
+def test_which_section_would_be_told_is_said(try_: Try) -> None:
+    event = {"email": "jane@example.com", "event": "group_unsubscribe", "timestamp": 1767607200}
+    events = json.dumps([event | {"asm_group_id": group} for group in (4711, "4711", 1)])
+    told = try_("sendgrid", "-", stdin=events, SECTION_WHEN="event.asm_group_id == `4711`")
+    assert told.returncode == 0, told.stderr
+    assert "sections        default" in told.stdout
+    assert "write event.asm_group_id == '4711'" in told.stdout
+    assert "ignored, an opt-out: it concerns no section of Dynamic Yield" in told.stdout
+    assert "3 events: 1 accepted, 1 quarantined, 1 ignored." in told.stdout
+
+
 def test_an_opt_in_is_accepted_where_opt_ins_are_forwarded(try_: Try) -> None:
     file = str(PAYLOADS / "mailchimp" / "opt_in.txt")
     (one,) = events(

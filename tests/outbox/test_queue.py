@@ -513,6 +513,20 @@ def test_a_newer_change_of_one_section_leaves_the_other_as_it_is(
     assert states(database) == ["delivered", "delivered"]
 
 
+def test_two_groups_that_are_left_with_one_click_are_told_to_the_section_of_each(
+    database: Database, clock: Clock, queue: Queue
+) -> None:
+    """They differ in nothing else: the second was taken for a repetition of the first."""
+    intake = Intake(database, sections=sections(uk="uk", de="de"), clock=clock)
+    left = [(change(), b'"uk"'), (change(), b'"de"')]
+    for duplicates in (0, 2):
+        added = intake.add("sendgrid", changes=left)
+        assert (added.accepted, added.duplicates) == (2 - duplicates, duplicates)
+    assert intake.add("sendgrid", changes=[(change(), b'"another group, uk"')]).duplicates == 1
+    for section in ("uk", "de"):
+        assert addresses(queue.claim(10, section=section)) == ["jane@example.com"]
+
+
 def test_what_concerns_no_section_is_counted_and_not_kept(database: Database, clock: Clock) -> None:
     intake = Intake(database, sections=sections(uk="uk"), clock=clock)
     added = intake.add("sendgrid", changes=[(change(), b'"us"')])

@@ -2,13 +2,14 @@
 
 import sys
 from collections import Counter
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 import click
+from flask import current_app
 from flask.cli import with_appcontext
 from marshmallow import ValidationError
 from werkzeug.datastructures import Headers
@@ -17,7 +18,8 @@ from webhook_app.auth import WebhookRequest
 from webhook_app.cli.shared import as_json, find_provider, print_json, settings
 from webhook_app.consent import Action, ConsentChange, IdentityKind
 from webhook_app.outbox.hashing import Hasher
-from webhook_app.providers import Provider, Unreadable, change_of, explain
+from webhook_app.outbox.routing import ConditionFailed, RoutingCondition, concerned, written
+from webhook_app.providers import Provider, Unreadable, change_of, dump_raw, explain
 from webhook_app.providers.declared import EventReader
 
 #: No installation's key: what is hashed here is compared within one payload and goes nowhere.
@@ -35,6 +37,8 @@ class Verdict:
     #: Why it is no change, or none that would be forwarded.
     why: str = ""
     change: ConsentChange | None = None
+    #: Which sections would be told, where there are several or one with a condition.
+    sections: tuple[str, ...] = ()
 
 
 @click.command("try")
@@ -52,7 +56,8 @@ def try_payload(provider: str, file: str, content_type: str | None, query: str, 
     chosen = find_provider(provider)
     request = _request(chosen, _body(chosen, file), content_type, query.removeprefix("?"))
     try:
-        verdicts = list(_verdicts(chosen, request, forward_opt_ins=settings().forward_opt_ins))
+        found = _verdicts(chosen, request, forward_opt_ins=settings().forward_opt_ins)
+        verdicts = list(_of_sections(found, chosen.name, current_app.extensions["conditions"]))
     except Unreadable as error:
         raise click.ClickException(f"the whole body would be quarantined: {error.reason}") from None
     for number, verdict in enumerate(verdicts, start=1):
@@ -82,31 +87,52 @@ def _request(provider: Provider, body: bytes, content_type: str | None, query: s
     return WebhookRequest(headers=Headers({"Content-Type": kind}), query=query, body=body)
 
 
-def _verdicts(provider: Provider, request: WebhookRequest, *, forward_opt_ins: bool) -> Iterator[Verdict]:
-    """Raises `Unreadable`."""
+def _verdicts(provider: Provider, request: WebhookRequest, *, forward_opt_ins: bool) -> Iterator[tuple[Verdict, Any]]:
+    """Each with its event. Raises `Unreadable`."""
     note = provider.url_verification(request) if provider.url_verification else None
     if note:
-        yield Verdict(outcome="ignored", why=f"answered 200, and that is all: {note}")
+        yield Verdict(outcome="ignored", why=f"answered 200, and that is all: {note}"), None
         return
+    for event in provider.events(request):
+        yield _verdict(provider, event, request, forward_opt_ins=forward_opt_ins), event
+
+
+def _verdict(provider: Provider, event: Any, request: WebhookRequest, *, forward_opt_ins: bool) -> Verdict:
+    try:
+        change = change_of(provider, event, request)
+    except ValidationError as error:
+        return Verdict(outcome="quarantined", why=explain(error))
+    if change is None:
+        return Verdict(outcome="ignored", why=_why_ignored(provider, event))
+    if change.is_test:
+        return Verdict(outcome="test", why="made up by the ESP's test button: shown, never forwarded", change=change)
+    if change.action is Action.OPT_IN and not forward_opt_ins:
+        return Verdict(outcome="ignored", why="opt-ins are not forwarded (FORWARD_OPT_INS)", change=change)
+    return Verdict(outcome="accepted", change=change)
+
+
+def _of_sections(
+    verdicts: Iterable[tuple[Verdict, Any]], provider: str, conditions: Mapping[str, RoutingCondition]
+) -> Iterator[Verdict]:
+    """What of the accepted ones concerns which section, and what would be taken for a repetition."""
     seen: dict[bytes, int] = {}
-    for number, event in enumerate(provider.events(request), start=1):
-        try:
-            change = change_of(provider, event, request)
-        except ValidationError as error:
-            yield Verdict(outcome="quarantined", why=explain(error))
+    for number, (verdict, event) in enumerate(verdicts, start=1):
+        change = verdict.change
+        if verdict.outcome != "accepted" or change is None:
+            yield verdict
             continue
-        if change is None:
-            yield Verdict(outcome="ignored", why=_why_ignored(provider, event))
-        elif change.is_test:
-            yield Verdict(outcome="test", why="made up by the ESP's test button: shown, never forwarded", change=change)
-        elif change.action is Action.OPT_IN and not forward_opt_ins:
-            yield Verdict(outcome="ignored", why="opt-ins are not forwarded (FORWARD_OPT_INS)", change=change)
+        try:
+            names = concerned(conditions, provider, change, dump_raw(event))
+        except ConditionFailed as error:
+            yield Verdict(outcome="quarantined", why=str(error), change=change)
+            continue
+        first = seen.setdefault(_HASHER.change(provider, change, sections=written(names)), number)
+        if not names:
+            yield Verdict(outcome="ignored", why="it concerns no section of Dynamic Yield", change=change)
+        elif first != number:
+            yield Verdict(outcome="duplicate", why=f"the same as #{first}", change=change)
         else:
-            first = seen.setdefault(_HASHER.change(provider.name, change), number)
-            if first == number:
-                yield Verdict(outcome="accepted", change=change)
-            else:
-                yield Verdict(outcome="duplicate", why=f"the same as #{first}", change=change)
+            yield replace(verdict, sections=names if conditions else ())
 
 
 def _why_ignored(provider: Provider, event: Any) -> str:
@@ -137,6 +163,7 @@ def _plain(verdict: Verdict) -> dict[str, Any]:
         "esp_event_id": change.event_id,
         "esp_message_id": change.message_id,
         "known_again_by": _known_again_by(change),
+        **({"sections": verdict.sections} if verdict.sections else {}),
     }
 
 
@@ -153,6 +180,7 @@ def _told(verdict: Verdict) -> str:
         "event": change.event_id,
         "message": change.message_id,
         "known again by": _known_again_by(change),
+        "sections": ", ".join(verdict.sections),
     }
     lines = [f"      {name:<16}{value}" for name, value in rows.items() if value]
     return "\n".join([f"{verdict.outcome}, {_ACTIONS[change.action]}{why}", *lines])

@@ -32,8 +32,11 @@ class Hasher:
     def identity(self, identity: Identity) -> bytes:
         return self._hash("identity", identity.key)
 
-    def change(self, provider: str, change: ConsentChange) -> bytes:
-        """The natural key: provider, what happened, to whom, when, by which message.
+    def change(self, provider: str, change: ConsentChange, *, sections: str | None = None) -> bytes:
+        """The natural key: provider, what happened, to whom, when, by which message, and for which sections.
+
+        `sections` are as the row has them: of two groups or lists that are left with one click, and so at one moment,
+        each may be another section's.
 
         The ESP's event id is no part of it where there is a time: retries with a new id are seen. Without a time
         the id must do, and without either the event is always new: two equal opt-outs cost nothing, while one that
@@ -41,7 +44,7 @@ class Hasher:
 
         The time stands in front, so that the index grows at its end instead of everywhere.
         """
-        what = (provider, change.reason, change.action, change.identity.key)
+        what = (provider, change.reason, change.action, change.identity.key, *((sections,) if sections else ()))
         if change.occurred_at is not None:
             micros = to_micros(change.occurred_at)
             seconds = min(max(micros // _SECONDS, 0), 2**32 - 1)

@@ -87,7 +87,7 @@ def row_of_change(
     # A time that has not come yet would win over every later change: it counts as now.
     occurred_at = now if change.occurred_at is None else min(to_micros(change.occurred_at), now)
     return NewRow(
-        dedupe_key=hasher.change(provider, change),
+        dedupe_key=hasher.change(provider, change, sections=sections),
         provider=provider,
         state=_TEST if change.is_test else _PENDING,
         received_at=now,
