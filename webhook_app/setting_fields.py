@@ -33,10 +33,10 @@ def is_utf_8(text: str) -> bool:
 class VerificationKey(fields.Field["EllipticCurvePublicKey"]):
     def _deserialize(self, value: Any, attr: str | None, data: Any, **kwargs: Any) -> "EllipticCurvePublicKey":
         # Only now: cryptography takes long to load, and whoever has another ESP needs none.
-        from webhook_app.auth.sendgrid import parse_key
+        from webhook_app.auth.sendgrid import parse_verification_key
 
         try:
-            return parse_key(value)
+            return parse_verification_key(value)
         except ValueError as error:
             raise ValidationError(str(error)) from None
 

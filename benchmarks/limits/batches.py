@@ -17,7 +17,7 @@ import psycopg
 from werkzeug.datastructures import Headers
 
 from webhook_app.auth import WebhookRequest
-from webhook_app.auth.sendgrid import SendGridSignature, parse_key
+from webhook_app.auth.sendgrid import SendGridSignature, parse_verification_key
 from webhook_app.providers.sendgrid import MEANING, SendGridEvent
 
 OPT_OUTS = ("unsubscribe", "group_unsubscribe", "spamreport")
@@ -42,7 +42,7 @@ _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
 def run(database_url: str, public_key: str, batches: list[tuple[Mapping[str, str], bytes]]) -> tuple[int, float, float]:
     """Store the batches; returns how many events they held, and the CPU and wall seconds it took."""
-    scheme = SendGridSignature(keys=(parse_key(public_key),), tolerance=90_000)
+    scheme = SendGridSignature(keys=(parse_verification_key(public_key),), tolerance=90_000)
     schema, keyed = SendGridEvent(), hmac.new(b"k" * 32, digestmod="sha256")
     insert = inserter(database_url)
     requests = [WebhookRequest(headers=Headers(headers), body=body) for headers, body in batches]

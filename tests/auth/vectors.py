@@ -13,8 +13,7 @@ from werkzeug.datastructures import Headers
 from webhook_app.auth import Scheme, WebhookRequest
 from webhook_app.auth.keyed_hash import Digest, Encoding, Hmac, ValueSource
 from webhook_app.auth.reading import TimeForm
-from webhook_app.auth.sendgrid import SIGNATURE_HEADER, TIMESTAMP_HEADER, SendGridSignature
-from webhook_app.auth.sendgrid import parse_key as sendgrid_key
+from webhook_app.auth.sendgrid import SIGNATURE_HEADER, TIMESTAMP_HEADER, SendGridSignature, parse_verification_key
 from webhook_app.auth.standard_webhooks import StandardWebhooks, parse_key
 
 VECTORS: dict[str, dict[str, str]] = json.loads((Path(__file__).parents[1] / "signature-vectors.json").read_text())
@@ -36,7 +35,7 @@ def hmac_scheme(secret: str, signature: str, **options: Any) -> Hmac:
 def sendgrid() -> tuple[Scheme, WebhookRequest]:
     vector = VECTORS["sendgrid"]
     scheme = SendGridSignature(
-        keys=(sendgrid_key(vector["public_key"]),), tolerance=300.0, clock=lambda: float(vector["timestamp"])
+        keys=(parse_verification_key(vector["public_key"]),), tolerance=300.0, clock=lambda: float(vector["timestamp"])
     )
     headers = {TIMESTAMP_HEADER: vector["timestamp"], SIGNATURE_HEADER: vector["signature"]}
     return scheme, WebhookRequest(headers=Headers(headers), body=base64.b64decode(vector["body_b64"]))

@@ -10,7 +10,7 @@ from flask import Flask
 from tests.console.person import PASSWORD, Person
 from webhook_app.consent import Action
 from webhook_app.console import guides, setup
-from webhook_app.console.words import happened
+from webhook_app.console.words import in_words
 
 MakeApp = Callable[..., Flask]
 
@@ -118,7 +118,7 @@ def test_a_closed_esp_that_calls_is_said_to_be_refused(app: Flask, person: Perso
     ],
 )
 def test_an_esps_word_is_said_in_a_persons(reason: str, action: Action | None, words: str) -> None:
-    assert happened(reason, action) == words
+    assert in_words(reason, action) == words
 
 
 @pytest.mark.parametrize(

@@ -24,7 +24,7 @@ TIMESTAMP_HEADER = "X-Twilio-Email-Event-Webhook-Timestamp"
 _OF_DIGEST = ec.ECDSA(Prehashed(SHA256()))
 
 
-def parse_key(text: str) -> ec.EllipticCurvePublicKey:
+def parse_verification_key(text: str) -> ec.EllipticCurvePublicKey:
     """Read a verification key as SendGrid shows it: base64 of a P-256 SubjectPublicKeyInfo, no armour.
 
     Raises `ValueError` with a sentence for the person who pasted it.

@@ -7,7 +7,7 @@ import click
 from dotenv import dotenv_values, set_key
 from flask.cli import AppGroup, with_appcontext
 
-from webhook_app.auth.sendgrid import parse_key
+from webhook_app.auth.sendgrid import parse_verification_key
 from webhook_app.cli import shared
 from webhook_app.outbox import schema
 from webhook_app.outbox.lookup import newest_test
@@ -17,13 +17,12 @@ from webhook_app.sync.sendgrid_api import SendGridApi
 from webhook_app.sync.sendgrid_webhook import (
     CannotConnect,
     Plan,
-    carry_out,
+    carry_out_plan,
     make_plan,
     wait_for_test,
     webhook_url,
 )
-from webhook_app.sync.webhooks import CONNECTIONS, Connection, new_secret, open_api
-from webhook_app.sync.webhooks import carry_out as carry_out_steps
+from webhook_app.sync.webhooks import CONNECTIONS, Connection, carry_out, new_secret, open_api
 
 VARIABLE = "SENDGRID_VERIFICATION_KEYS"
 
@@ -97,7 +96,7 @@ def connect_sendgrid(
             return
         if plan.steps and not yes:
             click.confirm("Do this at SendGrid?", abort=True)
-        webhook_id, public_key = carry_out(api, plan)
+        webhook_id, public_key = carry_out_plan(api, plan)
         if plan.steps:
             click.echo("Done.")
         _hand_over(public_key, settings, write_env)
@@ -125,7 +124,7 @@ def _show(plan: Plan, api: SendGridApi) -> None:
 
 def _knows(settings: Settings, public_key: str) -> bool:
     try:
-        key = parse_key(public_key).public_numbers()
+        key = parse_verification_key(public_key).public_numbers()
     except ValueError:
         raise CannotConnect(
             "SendGrid shows a key that is none; look at the webhook's Signature Verification in SendGrid"
@@ -225,7 +224,7 @@ def _connect(
         return
     if not yes:
         click.confirm(f"Do this at {connection.title}?", abort=True)
-    carry_out_steps(api, steps, lambda: connection.steps(api, settings, target, known[0]))
+    carry_out(api, steps, lambda: connection.steps(api, settings, target, known[0]))
     click.echo(f"Done: {connection.title} is connected. To see it work: {connection.proof}.")
 
 

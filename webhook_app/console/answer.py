@@ -6,7 +6,7 @@ from datetime import datetime, timedelta
 from enum import StrEnum
 
 from webhook_app.consent import Action
-from webhook_app.console.words import happened
+from webhook_app.console.words import in_words
 from webhook_app.outbox.people import Consent, Person
 from webhook_app.outbox.queries import Attempt, Event
 
@@ -62,7 +62,7 @@ def answers(person: Person | None, quarantined: Iterable[Event]) -> list[PersonA
 
 
 def _of_section(consent: Consent, event: Event | None, attempts: Iterable[tuple[int, Attempt]]) -> PersonAnswer:
-    did = happened(event.reason, event.action) if event else str(consent.wanted).replace("_", "-")
+    did = in_words(event.reason, event.action) if event else str(consent.wanted).replace("_", "-")
     # First: who has been told the same before knows it, whatever became of a repetition.
     if consent.told is consent.wanted and consent.told_at is not None:
         return _taken(consent, event, did, attempts)

@@ -52,7 +52,7 @@ def _time(moment: datetime, text: str, kind: str) -> Markup:
 
 def happened(event: Event) -> Markup:
     """What the person did, with the ESP's own word to be pointed at."""
-    return Markup('<span title="{}">{}</span>').format(event.reason, words.happened(event.reason, event.action))
+    return Markup('<span title="{}">{}</span>').format(event.reason, words.in_words(event.reason, event.action))
 
 
 def with_code(sentence: str) -> Markup:

@@ -23,7 +23,7 @@ WORDS: tuple[tuple[re.Pattern[str], str], ...] = tuple(
 )
 
 
-def happened(reason: str, action: Action | None) -> str:
+def in_words(reason: str, action: Action | None) -> str:
     """The word of the ESP in a person's words; where nothing fits, what it comes to."""
     for pattern, words in WORDS:
         if pattern.search(reason) and _agrees(words, action):

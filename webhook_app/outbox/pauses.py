@@ -21,13 +21,13 @@ class ReportedPause:
     cause: PauseCause = PauseCause.MISCONFIGURED
 
 
-def written(pauses: Iterable[ReportedPause]) -> str | None:
+def dump_pauses(pauses: Iterable[ReportedPause]) -> str | None:
     """As it stands in the table `workers`; None where there are none."""
     found = {pause.section: (pause.reason, pause.cause) for pause in pauses}
     return json.dumps(found) if found else None
 
 
-def read(text: str | None) -> list[ReportedPause]:
+def parse_pauses(text: str | None) -> list[ReportedPause]:
     """What a worker has written. One of an earlier version wrote a time where the cause stands now."""
     stored: dict[str, tuple[str, str | int]] = json.loads(text or "{}")
     known = {str(cause): cause for cause in PauseCause}

@@ -22,7 +22,7 @@ from sqlalchemy import (
 from webhook_app.outbox import promptness
 from webhook_app.outbox.database import Database
 from webhook_app.outbox.handover import take_over
-from webhook_app.outbox.pauses import ReportedPause, written
+from webhook_app.outbox.pauses import ReportedPause, dump_pauses
 from webhook_app.outbox.promptness import Taken
 from webhook_app.outbox.rows import EVENT_COLUMNS, PERSON_COLUMNS, Claimed, Sent, claimed_of_rows
 from webhook_app.outbox.settling import Settling
@@ -212,7 +212,7 @@ class Queue:
     def report(self, worker: str, *, pauses: Iterable[ReportedPause] = ()) -> None:
         """Say that a worker is alive, and where it sends nothing and why. A worker not heard of is dead."""
         now = self._time.now
-        state = {"seen_at": now, "pauses": written(pauses)}
+        state = {"seen_at": now, "pauses": dump_pauses(pauses)}
         with self._database.write() as connection:
             known = connection.execute(update(workers).where(workers.c.id == worker).values(state)).rowcount
             if not known:

@@ -6,9 +6,8 @@ from datetime import datetime
 
 from sqlalchemy import Connection, and_, func, select
 
-from webhook_app.outbox import pauses
 from webhook_app.outbox.database import Database
-from webhook_app.outbox.pauses import ReportedPause
+from webhook_app.outbox.pauses import ReportedPause, parse_pauses
 from webhook_app.outbox.states import is_configured
 from webhook_app.outbox.tables import DEFAULT_SECTION, LATE, State, attempts, consents, events, workers
 from webhook_app.outbox.times import Time, maybe_from_micros, seconds_to_micros
@@ -81,7 +80,7 @@ def status(
     with database.read() as connection:
         received_at = connection.execute(oldest).scalar()
         is_waiting = received_at is not None or connection.execute(waiting).first() is not None
-        reported = [pauses.read(text) for text in connection.execute(alive).scalars()]
+        reported = [parse_pauses(text) for text in connection.execute(alive).scalars()]
         for row in connection.execute(newest):
             of_section = lately.setdefault(row.section, [])
             if row.is_recent and len(of_section) < LAST_ATTEMPTS:

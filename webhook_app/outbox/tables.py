@@ -184,7 +184,7 @@ workers = Table(
     Column("id", Text, primary_key=True),
     Column("started_at", BigInteger, nullable=False),
     Column("seen_at", BigInteger, nullable=False),
-    #: Where it sends nothing for now, and why, as `pauses` writes it. NULL where it pauses nowhere.
+    #: Where it sends nothing for now, and why, as `dump_pauses` writes it. NULL where it pauses nowhere.
     Column("pauses", Text),
     # What versions without sections wrote instead. A later release drops them.
     Column("paused_reason", Text),

@@ -8,7 +8,7 @@ from typing import Any
 
 import orjson
 
-from webhook_app.auth.sendgrid import parse_key
+from webhook_app.auth.sendgrid import parse_verification_key
 from webhook_app.settings import Settings
 from webhook_app.sync.api import Api, ApiError, Headers
 
@@ -77,7 +77,7 @@ class SendGridApi(Api):
         answer = self._object(self.ask("PATCH", f"{WEBHOOKS}/signed/{webhook_id}", json={"enabled": True}))
         public_key = str(answer.get("public_key", ""))
         try:
-            parse_key(public_key)
+            parse_verification_key(public_key)
         except ValueError:
             raise ApiError("unexpected_answer", "SendGrid turned the signature on and gave no key") from None
         return public_key

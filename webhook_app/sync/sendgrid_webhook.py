@@ -120,7 +120,7 @@ def make_plan(
     )
 
 
-def carry_out(api: SendGridApi, plan: Plan) -> tuple[str, str]:
+def carry_out_plan(api: SendGridApi, plan: Plan) -> tuple[str, str]:
     """The webhook's id and its public key. What was only half done is undone. Raises `ApiError`."""
     if plan.webhook_id is None:
         return _create(api, plan)
