@@ -1,5 +1,6 @@
 """Settling: the statements by which the ends of many attempts are written down at once."""
 
+import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
@@ -78,7 +79,7 @@ _RECORD = {
     "body": "body",
 }
 #: What one attempt says, by the names above.
-Row = Mapping[str, Any]
+Row = dict[str, Any]
 Batch = Callable[..., int]
 
 #: Each person is looked up by itself: PostgreSQL's statistics know nothing of rows that came within the last minute,
@@ -169,8 +170,8 @@ class Settling:
         """Runs a statement for many rows, which must name all of these; returns how many rows it has changed."""
         # As text: SQLAlchemy would put the parameters of each row together anew, which costs more than the row.
         compiled = statement.compile(dialect=self._dialect)
-        # Bytes in binary form: as text each of them would be escaped, twice.
-        as_text = str(compiled).replace(")s::BYTEA", ")b::BYTEA")
+        # Arrays in binary form: as text each of their elements would be escaped, bytes twice.
+        as_text = re.sub(r"\)s::(\w+)\[\]", r")b::\1[]", str(compiled))
 
         def run(connection: Connection, rows: Sequence[Row], **more: Any) -> int:
             if not rows:
@@ -181,7 +182,7 @@ class Settling:
             if self._at_once:
                 given = constants | {name: [row[name] for row in rows] for name in names} | more
             else:
-                given = [constants | {name: row[name] for name in names} for row in rows]
+                given = [constants | row for row in rows]
             return connection.exec_driver_sql(as_text, given).rowcount
 
         return run
