@@ -43,6 +43,8 @@ class Place:
             SENDGRID_VERIFICATION_KEYS=self.signer.public_key,
             EMARSYS_TOKENS=EMARSYS_TOKEN,
             EVENTS_API_KEY="benchmark",
+            # As `make run`, the image and `app.json` have it.
+            MALLOC_ARENA_MAX="2",
         )
 
     def upgrade(self) -> None:

@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 import requests
 
-from docs.builders.app_json import ASKED
+from docs.builders.app_json import ASKED, OF_THE_SYSTEM
 from tests.processes import (
     ROOT,
     Program,
@@ -52,8 +52,8 @@ def written() -> dict[str, Any]:
 
 
 def test_the_buttons_form_has_few_boxes(written: dict[str, Any]) -> None:
-    assert list(written["env"]) == list(ASKED)
-    assert written["env"].keys() <= variables().keys()
+    assert list(written["env"]) == [*ASKED, *OF_THE_SYSTEM]
+    assert written["env"].keys() - OF_THE_SYSTEM.keys() <= variables().keys()
     for name, variable in written["env"].items():
         assert variable["description"], name
         assert "`" not in variable["description"], "Heroku's form shows no Markdown"

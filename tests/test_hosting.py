@@ -11,7 +11,9 @@ import pytest
 import yaml  # type: ignore[import-untyped] # no types here; it comes with Apprise
 
 import webhook_app
+from docs.builders.app_json import app_json
 from tests.processes import ROOT
+from webhook_app.dev.environment import environment as made_by_make_run
 from webhook_app.dev.run import procfile
 from webhook_app.platforms import PLATFORMS
 
@@ -54,6 +56,16 @@ def test_every_container_has_the_database_and_starts_after_the_migration(compose
 
 def test_the_image_is_known_as_a_place_whose_disk_does_not_last() -> None:
     assert [name for name in PLATFORMS if f"ENV {name}=" in DOCKERFILE] == ["ESP_WEBHOOKS_IMAGE"]
+
+
+def test_memory_is_not_kept_apart_for_every_thread_wherever_it_is_started(monkeypatch: pytest.MonkeyPatch) -> None:
+    """https://www.gnu.org/software/libc/manual/html_node/Memory-Allocation-Tunables.html"""
+    monkeypatch.delenv("MALLOC_ARENA_MAX", raising=False)
+    assert "ENV MALLOC_ARENA_MAX=2\n" in DOCKERFILE
+    assert app_json()["env"]["MALLOC_ARENA_MAX"]["value"] == "2"
+    assert made_by_make_run()["MALLOC_ARENA_MAX"] == "2"
+    monkeypatch.setenv("MALLOC_ARENA_MAX", "4")
+    assert made_by_make_run()["MALLOC_ARENA_MAX"] == "4", "whoever sets it knows why"
 
 
 def test_the_image_holds_what_it_is_made_of_and_does_not_run_as_root(copied: list[str]) -> None:

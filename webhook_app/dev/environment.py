@@ -22,6 +22,8 @@ def environment() -> dict[str, str]:
     environ = with_made_up(_filled(_dotenv()) | _filled(os.environ))
     environ["PATH"] = f"{Path(sys.executable).parent}{os.pathsep}{environ.get('PATH', '')}"
     environ["PYTHONUNBUFFERED"] = "1"
+    # As in the Dockerfile.
+    environ.setdefault("MALLOC_ARENA_MAX", "2")
     environ.setdefault("PORT", "8000")
     return environ
 
