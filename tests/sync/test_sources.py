@@ -266,6 +266,22 @@ def test_amazon_is_asked_once_a_second(esp: StandIn, waited: Waiting, reconcile:
     assert waited == [1.0, 1.0]
 
 
+@pytest.mark.parametrize("provider", ["brevo"])
+def test_who_is_blocked_for_a_reason_that_is_not_known_is_quarantined_and_not_opted_out(
+    esp: StandIn, app: Flask, reconcile: Callable[..., Reconciled]
+) -> None:
+    esp.suppress("dailyQuotaReached", "in@example.com", NOON)
+    esp.suppress("unsubscribedViaMA", "out@example.com", NOON)
+    found = reconcile()
+    assert (found.drift, found.unreadable) == (1, 1)
+    with app.extensions["database"].read() as connection:
+        rows = connection.execute(select(events).order_by(events.c.id)).all()
+    assert {row.identity_value: row.state for row in rows} == {"out@example.com": "pending", None: "quarantined"}
+    assert [row.error for row in rows if row.error] == [
+        "on Brevo's list Blocked contacts: entry: is of a kind that is not known"
+    ]
+
+
 def test_the_schedule_compares_with_every_esp_that_has_a_key(database: Database, database_url: str) -> None:
     with esp_apis.running("postmark") as postmark, esp_apis.running("brevo") as brevo:
         postmark.suppress("ManualSuppression", "p@example.com", NOON)

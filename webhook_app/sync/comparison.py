@@ -126,6 +126,8 @@ def _change(one: SuppressionList, raw: Any) -> ConsentChange | None:
     """What an entry means; None for one that is no opt-out. Raises `ValidationError`."""
     if not isinstance(raw, dict):
         raise ValidationError("is not a JSON object", "entry")
+    if one.known and not one.known.holds(raw):
+        raise ValidationError("is of a kind that is not known", "entry")
     if one.where and not one.where.holds(raw):
         return None
     found = {

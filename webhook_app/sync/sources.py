@@ -3,6 +3,7 @@
 What differs between ESPs stands here as data; how a list is read, compared and written down is the same for all.
 """
 
+import json
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
@@ -41,6 +42,8 @@ class SuppressionList:
     time: Path
     #: Which entries are opt-outs; None: all of them. Bounces are none, nor is who never said anything.
     where: Condition | None = None
+    #: Which entries are of a known kind: another one may be an opt-out or none, and is quarantined. None: all of them.
+    known: Condition | None = None
     #: Why a change says it happened.
     reason: str
     #: Where the entry itself says so.
@@ -311,6 +314,13 @@ def postmark(settings: Settings, **more: Any) -> Source:
 # https://developers.brevo.com/reference/get-transac-blocked-contacts
 
 
+#: Why a contact is blocked. All but the last have asked for it, or Brevo's users for them.
+_BREVO_CODES = [
+    *("unsubscribedViaEmail", "unsubscribedViaMA", "unsubscribedViaApi", "contactFlaggedAsSpam", "adminBlocked"),
+    "hardBounce",
+]
+
+
 def brevo(settings: Settings, **more: Any) -> Source:
     """Its list of blocked contacts.
 
@@ -342,6 +352,7 @@ def brevo(settings: Settings, **more: Any) -> Source:
         entries="contacts",
         time=Path("blockedAt"),
         where=Condition("reason.code != 'hardBounce'"),
+        known=Condition(f"contains(`{json.dumps(_BREVO_CODES)}`, reason.code)"),
         reason="blocked",
         reason_at=Path("reason.code"),
     )
