@@ -23,6 +23,8 @@ from webhook_app.delivery.answers import RETRY_AFTER_LIMIT
 from webhook_app.delivery.breaker import PROBE_EVERY
 from webhook_app.delivery.retrying import BACKOFF_CAP
 from webhook_app.outbox import Database, Intake, Queue, State, open_database, schema
+from webhook_app.outbox.hashing import load_hasher
+from webhook_app.outbox.lookup import newest_changes
 from webhook_app.outbox.maintenance import Maintenance
 from webhook_app.outbox.pauses import PauseCause, ReportedPause
 from webhook_app.outbox.people import erase_person
@@ -525,6 +527,15 @@ def test_two_groups_that_are_left_with_one_click_are_told_to_the_section_of_each
     assert intake.add("sendgrid", changes=[(change(), b'"another group, uk"')]).duplicates == 1
     for section in ("uk", "de"):
         assert addresses(queue.claim(10, section=section)) == ["jane@example.com"]
+
+
+def test_what_is_known_of_a_person_may_be_asked_for_one_section(database: Database, clock: Clock) -> None:
+    jane, hasher = change().identity, load_hasher(database)
+    Intake(database, clock=clock).add("sendgrid", changes=[(change(ago=90), b'"of the only section"')])
+    Intake(database, sections=sections(uk="uk", de="de"), clock=clock).add("sendgrid", changes=[(change(), b'"uk"')])
+    known = {name: newest_changes(database, hasher, [jane], section=name) for name in (None, "uk", "de", "default")}
+    assert {name: len(found) for name, found in known.items()} == {None: 1, "uk": 1, "de": 0, "default": 1}
+    assert known[None] == known["uk"] != known["default"]
 
 
 def test_what_concerns_no_section_is_counted_and_not_kept(database: Database, clock: Clock) -> None:

@@ -20,7 +20,7 @@ from sqlalchemy import select
 from webhook_app.consent import Action, ConsentChange, Identity, IdentityKind
 from webhook_app.outbox import Intake, OutboxUnavailable, Queue
 from webhook_app.outbox.routing import RoutingCondition
-from webhook_app.outbox.tables import events
+from webhook_app.outbox.tables import consents, events
 from webhook_app.sync.importing import BATCH
 
 EXPORTED = datetime(2026, 1, 5, 10, 15, 30, tzinfo=UTC)
@@ -358,6 +358,16 @@ def test_rows_that_concern_no_section_are_told_from_those_that_are_known(run: Ru
     app.extensions["conditions"] = only_of("o")
     again = run(content.replace("broken", "whole"), "--yes").output
     assert "Imported: 3 new, 1 known already. The worker sends them." in again
+
+
+def test_whom_one_section_has_heard_of_is_told_to_another_one_as_well(run: Run, app: Flask) -> None:
+    app.extensions["conditions"] = {name: lambda raw, *_, name=name: name.encode() in raw for name in ("uk", "ie")}
+    assert "Imported: 1 new, 0 known already. The worker" in run("email,reason\na@b.com,uk\n", "--yes").output
+    assert "Imported: 1 new, 0 known already. The worker" in run("email,reason\na@b.com,ie\n", "--yes").output
+    both = run("email,reason\na@b.com,uk\na@b.com,ie\nc@d.com,fr\n", "--yes").output
+    assert "Imported: 0 new, 2 known already, 1 that concern no section." in both
+    with app.extensions["database"].read() as connection:
+        assert set(connection.execute(select(consents.c.section)).scalars()) == {"uk", "ie"}
 
 
 def test_a_file_of_which_no_row_concerns_a_section_is_refused_before_it_counts_as_imported(

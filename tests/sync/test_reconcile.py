@@ -6,6 +6,7 @@ import time
 from collections.abc import Callable
 from contextlib import suppress
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -238,6 +239,21 @@ def test_entries_that_concern_no_section_are_counted_apart_and_left_alone(run: R
     again = run(**condition).output
     assert "2 entries checked: 0 were missing here" in again
     assert left in again
+
+
+def test_a_person_in_two_groups_is_compared_for_the_section_of_each(
+    run: Run, sendgrid: SendGrid, tmp_path: Path
+) -> None:
+    """What one section was told proves nothing of the other."""
+    file = tmp_path / "sections.toml"
+    one = "[{}]\napi_key = '{}'\nwhen = 'event.entry.group_id == `{}`'\n"
+    file.write_text(one.format("uk", "UK_DY_KEY", 7) + one.format("de", "DE_DY_KEY", 8))
+    two = {"SECTIONS_FILE": str(file), "UK_DY_KEY": "uk-key", "DE_DY_KEY": "de-key"}
+    sendgrid.account.suppress("group_suppressions", "jane@example.com", time.time() - 60, group_id=7)
+    assert "1 entry checked: 1 were missing here" in run(**two).output
+    sendgrid.account.suppress("group_suppressions", "jane@example.com", time.time() - 90, group_id=8)
+    assert "2 entries checked: 1 were missing here" in run(**two).output
+    assert "2 entries checked: 0 were missing here" in run("--since", "2d", **two).output
 
 
 def test_an_entry_that_a_sections_condition_fails_on_is_set_aside_and_said(run: Run, sendgrid: SendGrid) -> None:

@@ -1,5 +1,6 @@
 """Look-ups for imports and comparisons: what the outbox knows already, asked for many people at once."""
 
+import json
 from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
@@ -10,9 +11,10 @@ from sqlalchemy import Connection, func, select
 from webhook_app.consent import Action, Identity
 from webhook_app.outbox.database import Database
 from webhook_app.outbox.hashing import Hasher
+from webhook_app.outbox.register import concerns
 from webhook_app.outbox.states import is_configured
 from webhook_app.outbox.status import status
-from webhook_app.outbox.tables import State, consents, events
+from webhook_app.outbox.tables import DEFAULT_SECTION, State, consents, events
 from webhook_app.outbox.times import from_micros
 
 #: In these states a row says nothing about a real person.
@@ -38,8 +40,12 @@ class NewestChange:
         return self.action is Action.OPT_OUT and self.occurred_at >= at - SLACK
 
 
-def newest_changes(database: Database, hasher: Hasher, identities: Iterable[Identity]) -> dict[str, NewestChange]:
+def newest_changes(
+    database: Database, hasher: Hasher, identities: Iterable[Identity], *, section: str | None = None
+) -> dict[str, NewestChange]:
     """By the key of the identity; who is absent was never heard of. A thousand at a time at most.
+
+    With `section`, only what concerns that one.
 
     Hashes stay when retention empties a row, so a person is known for as long as the row exists.
     Raises `OutboxUnavailable`.
@@ -48,7 +54,7 @@ def newest_changes(database: Database, hasher: Hasher, identities: Iterable[Iden
     if not keys:
         return {}
     with database.read() as connection:
-        rows = _newest_versions(connection, list(keys))
+        rows = _newest_versions(connection, list(keys), section)
     return {
         # A version is the time, and in its last bit the opt-out.
         keys[bytes(person)]: NewestChange(
@@ -58,21 +64,29 @@ def newest_changes(database: Database, hasher: Hasher, identities: Iterable[Iden
     }
 
 
-def _newest_versions(connection: Connection, people: list[bytes]) -> Sequence[Any]:
+def _newest_versions(connection: Connection, people: list[bytes], section: str | None) -> Sequence[Any]:
     if connection.dialect.name == "postgresql":
         # One parameter for all of them: to write out a thousand costs more than to look them up. Each by itself, for
         # the statistics know nothing of rows that came just now, and the whole table would be read.
-        return connection.exec_driver_sql(_NEWEST_OF_EACH, (people, list(NOBODY))).all()
+        if section is None:
+            return connection.exec_driver_sql(_NEWEST_OF_EACH.format(where=""), (people, list(NOBODY))).all()
+        of_section = _NEWEST_OF_EACH.format(where=_OF_SECTION)
+        return connection.exec_driver_sql(of_section, (people, list(NOBODY), json.dumps(section))).all()
     newest = select(events.c.identity_hash, func.max(events.c.version))
     theirs = newest.where(events.c.identity_hash.in_(people), events.c.state.not_in(NOBODY))
+    if section is not None:
+        theirs = theirs.where(concerns(section))
     return connection.execute(theirs.group_by(events.c.identity_hash)).all()
 
 
 _NEWEST_OF_EACH = (
     "SELECT person, newest.version FROM unnest(%b::bytea[]) AS given(person) CROSS JOIN LATERAL"
-    " (SELECT max(version) AS version FROM events WHERE identity_hash = person AND state <> ALL(%b::text[])) AS newest"
+    " (SELECT max(version) AS version FROM events WHERE identity_hash = person AND state <> ALL(%b::text[]){where})"
+    " AS newest"
     " WHERE newest.version IS NOT NULL"
 )
+#: As `concerns` says it.
+_OF_SECTION = f" AND strpos(coalesce(sections, '{json.dumps([DEFAULT_SECTION])}'), %b::text) > 0"
 
 
 def newest_test(database: Database, provider: str) -> int:

@@ -14,13 +14,14 @@ from marshmallow import EXCLUDE, Schema, ValidationError
 from webhook_app.consent import Action, ConsentChange, Identity, IdentityKind
 from webhook_app.outbox import Database, Intake
 from webhook_app.outbox.hashing import Hasher
-from webhook_app.outbox.lookup import NewestChange, newest_changes
+from webhook_app.outbox.lookup import NewestChange
 from webhook_app.outbox.reconciliations import Reconciled
 from webhook_app.outbox.routing import ConditionFailed, RoutingCondition, concerned
 from webhook_app.outbox.tables import ON_LIST
 from webhook_app.providers import explain
 from webhook_app.providers.fields import Address, Text
 from webhook_app.providers.kept import keep_entry
+from webhook_app.sync.known_changes import known_changes, sections_of
 from webhook_app.sync.sources import Source, SuppressionList
 from webhook_app.sync.times import PastTime
 
@@ -67,7 +68,7 @@ class Comparison:
         return result
 
     def _page(self, one: SuppressionList, page: list[Any], since: datetime | None, result: Reconciled) -> Reconciled:
-        changes: dict[str, tuple[ConsentChange, bytes]] = {}
+        changes: dict[tuple[str, ...], tuple[ConsentChange, bytes]] = {}
         quarantined: list[tuple[str, bytes]] = []
         checked = 0
         for raw in page:
@@ -82,18 +83,20 @@ class Comparison:
             if change is None or (since and change.occurred_at and change.occurred_at < since):
                 continue
             checked += 1
-            # Somebody may stand in several groups: the last time counts.
-            other = changes.get(change.identity.key)
+            # Somebody may stand in several groups: the last time counts, for each section that has one of them.
+            place = (change.identity.key, *sections_of(self.sections, self.source.provider, change, kept))
+            other = changes.get(place)
             if other is None or _time(other[0]) < _time(change):
-                changes[change.identity.key] = change, kept
-        known = newest_changes(self.database, self.hasher, (change.identity for change, _ in changes.values()))
+                changes[place] = change, kept
+        entries = list(changes.values())
+        known = known_changes(self.database, self.hasher, self.source.provider, entries, self.sections)
         missing, outranked = [], 0
-        for key, (change, kept) in changes.items():
-            match _verdict(known.get(key), _time(change)):
-                case "missing":
-                    missing.append((change, kept))
-                case "outranked":
-                    outranked += 1
+        for (change, kept), newest in zip(entries, known, strict=True):
+            verdicts = {_verdict(one, _time(change)) for one in newest}
+            if "missing" in verdicts:
+                missing.append((change, kept))
+            elif "outranked" in verdicts:
+                outranked += 1
         wanted, unclear = self._of_a_section(missing)
         quarantined += unclear
         drift = self._add(wanted, quarantined) if self.adds else len(wanted)

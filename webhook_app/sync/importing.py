@@ -3,7 +3,7 @@
 import csv
 import os
 from collections import Counter
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -16,10 +16,11 @@ from webhook_app.consent import ConsentChange
 from webhook_app.outbox import Added, Database, Intake, OutboxUnavailable
 from webhook_app.outbox.hashing import load_hasher
 from webhook_app.outbox.imports import Import, Imports
-from webhook_app.outbox.lookup import NewestChange, newest_changes
+from webhook_app.outbox.lookup import NewestChange
 from webhook_app.outbox.routing import ConditionFailed, RoutingCondition, concerned
 from webhook_app.providers import explain
 from webhook_app.sync.csv_file import Row
+from webhook_app.sync.known_changes import known_changes
 from webhook_app.sync.known_exports import REJECTED, plain
 from webhook_app.sync.opt_out_list import ListReader
 
@@ -149,8 +150,8 @@ def store(
 
     def add(batch: Batch) -> Added:
         # What a webhook has said, or a comparison with the ESP's lists has found, need not be sent again.
-        known = newest_changes(database, hasher, (change.identity for change, _ in batch))
-        news = [(change, raw) for change, raw in batch if not _is_known(known, change)]
+        known = known_changes(database, hasher, provider, batch, sections or {})
+        news = [entry for entry, newest in zip(batch, known, strict=True) if not _is_known(newest, entry[0])]
         return intake.add(provider, changes=news)
 
     def flush(batch: Batch, number: int, *, finished: bool = False) -> int:
@@ -186,9 +187,9 @@ def store(
             is_ended.set()
 
 
-def _is_known(known: Mapping[str, NewestChange], change: ConsentChange) -> bool:
-    newest = known.get(change.identity.key)
-    return newest is not None and change.occurred_at is not None and newest.covers_opt_out(change.occurred_at)
+def _is_known(newest: Sequence[NewestChange | None], change: ConsentChange) -> bool:
+    at = change.occurred_at
+    return at is not None and all(one is not None and one.covers_opt_out(at) for one in newest)
 
 
 def _patiently(write: Callable[[], Any], is_ended: Event) -> Any:
