@@ -1,7 +1,6 @@
 """Progress of imports. In the database: the disk of a one-off machine is gone when it ends."""
 
 import time
-from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import datetime
 
@@ -9,7 +8,7 @@ from sqlalchemy import delete, select, update
 
 from webhook_app.outbox.database import Database
 from webhook_app.outbox.tables import imports
-from webhook_app.outbox.times import from_micros, seconds_to_micros, to_micros
+from webhook_app.outbox.times import from_micros, maybe_from_micros, seconds_to_micros, to_micros
 from webhook_app.outbox.upsert import insert_or_ignore
 
 
@@ -28,14 +27,10 @@ class Import:
 
 
 class Imports:
-    """Records of imports: how far each file has come.
+    """Records of imports: how far each file has come. Raises `OutboxUnavailable`."""
 
-    Raises `OutboxUnavailable`. `clock` gives seconds since 1970.
-    """
-
-    def __init__(self, database: Database, *, clock: Callable[[], float] = time.time) -> None:
+    def __init__(self, database: Database) -> None:
         self._database = database
-        self._clock = clock
         self._insert = insert_or_ignore(database.dialect, imports, "id")
 
     def find(self, import_id: str) -> Import | None:
@@ -49,7 +44,7 @@ class Imports:
             rows=row.rows,
             accepted=row.accepted,
             duplicates=row.duplicates,
-            finished_at=None if row.finished_at is None else from_micros(row.finished_at),
+            finished_at=maybe_from_micros(row.finished_at),
         )
 
     def begin(self, new: Import, provider: str) -> None:
@@ -60,7 +55,7 @@ class Imports:
                     "id": new.id,
                     "provider": provider,
                     "as_of": to_micros(new.as_of),
-                    "started_at": self._now(),
+                    "started_at": seconds_to_micros(time.time()),
                     "rows": 0,
                     "accepted": 0,
                     "duplicates": 0,
@@ -85,9 +80,6 @@ class Imports:
                     rows=rows,
                     accepted=imports.c.accepted + accepted,
                     duplicates=imports.c.duplicates + duplicates,
-                    finished_at=self._now() if finished else None,
+                    finished_at=seconds_to_micros(time.time()) if finished else None,
                 )
             )
-
-    def _now(self) -> int:
-        return seconds_to_micros(self._clock())

@@ -2,7 +2,7 @@
 
 import json
 import time
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 
 from sqlalchemy import and_, or_, select, update
 
@@ -39,20 +39,13 @@ def can_read_again(database: Database, number: int) -> bool:
 class Quarantine:
     """The quarantined events: what was read out of one takes its place.
 
-    Raises `OutboxUnavailable` where the database cannot be used. `sections` and `clock` are as those of `Intake`.
+    Raises `OutboxUnavailable` where the database cannot be used. `sections` are as those of `Intake`.
     """
 
-    def __init__(
-        self,
-        database: Database,
-        *,
-        sections: Mapping[str, RoutingCondition] | None = None,
-        clock: Callable[[], float] | None = None,
-    ) -> None:
+    def __init__(self, database: Database, *, sections: Mapping[str, RoutingCondition] | None = None) -> None:
         self._database = database
         self._sections = sections or {}
-        self._clock = clock or time.time
-        self._due_at = due_when_stored(database, clock)
+        self._due_at = due_when_stored(database, None)
 
     def release(
         self,
@@ -67,7 +60,7 @@ class Quarantine:
         False, and nothing is stored, where that was done already: somebody else was faster.
         """
         hasher = load_hasher(self._database)
-        now = seconds_to_micros(self._clock())
+        now = seconds_to_micros(time.time())
         rows, _ = rows_of(provider, changes, quarantined, sections=self._sections, hasher=hasher, now=now)
         mine = and_(events.c.id == number, CAN_READ_AGAIN)
         new_key = key_once_set_aside(self._database.dialect)

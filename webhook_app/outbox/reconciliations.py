@@ -5,7 +5,6 @@ One row an account is the schedule, the lock and the result: however many worker
 
 import time
 import uuid
-from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import datetime
 
@@ -74,14 +73,10 @@ class Reconciliation:
 
 
 class Reconciliations:
-    """The records of reconciliations, an account each.
+    """The records of reconciliations, an account each. Raises `OutboxUnavailable`."""
 
-    Raises `OutboxUnavailable`. `clock` gives seconds since 1970.
-    """
-
-    def __init__(self, database: Database, *, clock: Callable[[], float] = time.time) -> None:
+    def __init__(self, database: Database) -> None:
         self._database = database
-        self._clock = clock
         self._insert = insert_or_ignore(database.dialect, reconciliations, "provider")
 
     def all(self) -> list[Reconciliation]:
@@ -114,7 +109,7 @@ class Reconciliations:
 
     def begin(self, what: Compared, *, lease: float, only_if_due: bool) -> str | None:
         """A token for who may compare now, for `lease` seconds; None where it is not due, or somebody else does."""
-        now, token = self._now(), uuid.uuid4().hex
+        now, token = _now(), uuid.uuid4().hex
         due = reconciliations.c.due_at <= now
         with self._database.write() as connection:
             connection.execute(self._insert, {"provider": what.key, "due_at": now, "drift_total": 0})
@@ -130,7 +125,7 @@ class Reconciliations:
         return token if taken else None
 
     def renew(self, token: str, *, lease: float) -> None:
-        self._update(token, due_at=self._now() + seconds_to_micros(lease))
+        self._update(token, due_at=_now() + seconds_to_micros(lease))
 
     def finish(self, token: str, result: Reconciled, *, scope: str, since: datetime | None, due_in: float) -> None:
         """It came to its end; the next one is due in so many seconds, at once where this one left a gap.
@@ -142,8 +137,8 @@ class Reconciliations:
         self._update(
             token,
             lease=None,
-            due_at=case((goes_on, self._now() + seconds_to_micros(due_in)), else_=self._now()),
-            finished_at=self._now(),
+            due_at=case((goes_on, _now() + seconds_to_micros(due_in)), else_=_now()),
+            finished_at=_now(),
             error=None,
             scope=case((goes_on, scope), else_=row.scope),
             covered_until=case((goes_on, row.started_at), else_=row.covered_until),
@@ -157,14 +152,13 @@ class Reconciliations:
 
     def fail(self, token: str, error: str, *, due_in: float) -> None:
         """It did not come to its end. What it has added stays; the next one looks at all of it again."""
-        self._update(
-            token, lease=None, due_at=self._now() + seconds_to_micros(due_in), finished_at=self._now(), error=error
-        )
+        self._update(token, lease=None, due_at=_now() + seconds_to_micros(due_in), finished_at=_now(), error=error)
 
     def _update(self, token: str, **values: object) -> None:
         with self._database.write() as connection:
             # Nobody updated: the lease ran out, and another worker compares. Its result will stand.
             connection.execute(update(reconciliations).where(reconciliations.c.lease == token).values(**values))
 
-    def _now(self) -> int:
-        return seconds_to_micros(self._clock())
+
+def _now() -> int:
+    return seconds_to_micros(time.time())
