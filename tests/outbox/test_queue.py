@@ -658,11 +658,20 @@ def test_a_worker_reports_and_signs_off(database: Database, queue: Queue, clock:
 def test_a_worker_of_an_earlier_version_can_be_read_while_it_is_replaced(
     database: Database, queue: Queue, clock: Clock
 ) -> None:
-    """It wrote until when where the cause stands now."""
+    """It wrote until when where the cause stands now, and began the reason of a pause that was asked for so."""
+    wait, until = "Dynamic Yield asked to be left alone: HTTP 429", 1_764_000_000_000_000
     queue.report("a")
     with database.write() as connection:
-        connection.execute(update(workers).values(pauses=json.dumps({"uk": ["wrong key", 1_764_000_000_000_000]})))
-    assert status(database, clock).paused == (ReportedPause("uk", "wrong key", PauseCause.MISCONFIGURED),)
+        written = json.dumps({"app": [wait, until], "uk": ["wrong key", until]})
+        connection.execute(update(workers).values(pauses=written))
+    pauses = (
+        ReportedPause("app", wait, PauseCause.ASKED_TO_WAIT),
+        ReportedPause("uk", "wrong key", PauseCause.MISCONFIGURED),
+    )
+    assert status(database, clock).paused == pauses
+    # One of this version says the same: it is told once.
+    queue.report("b", pauses=pauses)
+    assert status(database, clock).paused == pauses
 
 
 def test_nothing_to_settle_touches_no_database(queue: Queue, database: Database) -> None:

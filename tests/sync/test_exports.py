@@ -133,6 +133,7 @@ def test_whoever_types_what_the_message_says_imports_exactly_those_who_opted_out
         ("email,Sign-up source,Lifecycle Stage\na@b.de,web,lead\n", "looks like a list of contacts"),
         # As Kit exports subscribers; a state in the United States says nothing.
         ("email,state\na@b.de,cancelled\nc@d.de,active\n", "The column state says: cancelled 1, active 1."),
+        ("email,state\na@b.de,yes\n", "The column state says: yes 1."),
         ("email,Marketing\na@b.de,subscribed\nc@d.de,left\n", "The column Marketing says: subscribed 1, left 1."),
         # A word in the column that is no yes may be another language's no.
         ("email,Unsubscribed\na@b.de,não\nc@d.de,sim\n", '--only "Unsubscribed=sim"'),

@@ -13,6 +13,10 @@ class PauseCause(StrEnum):
     MISCONFIGURED = "misconfigured"
 
 
+#: How a reason begins, of a worker that wrote no cause. A later release drops it.
+_EARLIER_ASKED_TO_WAIT = "Dynamic Yield asked to be left alone"
+
+
 @dataclass(frozen=True, slots=True, order=True)
 class ReportedPause:
     section: str
@@ -30,8 +34,11 @@ def dump_pauses(pauses: Iterable[ReportedPause]) -> str | None:
 def parse_pauses(text: str | None) -> list[ReportedPause]:
     """What a worker has written. One of an earlier version wrote a time where the cause stands now."""
     stored: dict[str, tuple[str, str | int]] = json.loads(text or "{}")
-    known = {str(cause): cause for cause in PauseCause}
-    return [
-        ReportedPause(section, reason, known.get(str(cause), PauseCause.MISCONFIGURED))
-        for section, (reason, cause) in stored.items()
-    ]
+    return [ReportedPause(section, reason, _cause(reason, cause)) for section, (reason, cause) in stored.items()]
+
+
+def _cause(reason: str, stored: str | int) -> PauseCause:
+    if stored == PauseCause.ASKED_TO_WAIT or (isinstance(stored, int) and reason.startswith(_EARLIER_ASKED_TO_WAIT)):
+        return PauseCause.ASKED_TO_WAIT
+    # Also a cause that only a later version knows: better that somebody looks.
+    return PauseCause.MISCONFIGURED

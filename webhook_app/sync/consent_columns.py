@@ -322,8 +322,8 @@ class Column:
         if any(map(is_subscribed, self.values)):
             # Whatever the column is called, and whatever else stands in it.
             return True
-        if Role.STATE in self.roles:
-            return any(self.says(value) is not Said.UNKNOWN for value in self.values)
+        if Role.STATE in self.roles and any(self.says(value) is not Said.UNKNOWN for value in self.values):
+            return True
         # Numbers and single letters may be anything.
         return all(
             self.says(value) is not Said.UNKNOWN or (len(value) > 1 and plain(value) in YES | NO)
