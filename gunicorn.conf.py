@@ -13,10 +13,10 @@ from typing import Any
 import structlog
 
 from webhook_app.outbox import OutboxUnavailable, open_database, schema
-from webhook_app.settings import ConfigurationError, Settings
+from webhook_app.settings import ConfigurationError, settings_of_process
 
 try:
-    _settings = Settings.from_environment()
+    _settings = settings_of_process()
 except ConfigurationError as error:
     sys.exit(f"Cannot start, please mend:\n{error}")
 

@@ -1,6 +1,7 @@
 """Mistakes in a setting cost a minute: one line for each, naming the variable and the cure."""
 
 import runpy
+import signal
 import subprocess
 import sys
 import tempfile
@@ -8,7 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.processes import ROOT, checkout, environment, find
+from tests import authority
+from tests.processes import ROOT, checkout, environment, family, find, free_port, running, wait_for_http, wait_until
 from tests.signing import SendGridSigner
 from webhook_app.providers import registry
 from webhook_app.setting_fields import Choice, CommaSeparated
@@ -164,6 +166,19 @@ def test_a_port_that_is_none_ends_gunicorn_with_a_line_that_names_it(port: str, 
     line = "PORT must be a whole number from 1 to 65535"
     hint = ", without quotation marks" * (not port.isdecimal())
     assert done.stderr == f"Cannot start, please mend:\n{line}{hint}\n"
+
+
+def test_a_file_that_is_broken_at_a_reload_ends_no_receiver(tmp_path: Path) -> None:
+    ca_file, port = authority.create(tmp_path).ca_file, free_port()
+    env = environment(PORT=str(port), EGRESS_CA_FILE=str(ca_file))
+    with running([find("gunicorn")], cwd=checkout(tmp_path), env=env) as gunicorn:
+        wait_for_http(f"http://127.0.0.1:{port}/healthz")
+        (before,) = family(gunicorn.process.pid)
+        ca_file.write_text("half a file")
+        gunicorn.process.send_signal(signal.SIGHUP)
+        wait_until(lambda: before not in family(gunicorn.process.pid), "the process from before the reload has ended")
+        wait_for_http(f"http://127.0.0.1:{port}/healthz")
+        assert gunicorn.stop() == 0, gunicorn.output()
 
 
 @pytest.mark.parametrize("port", ["", " "])

@@ -2,6 +2,7 @@
 
 import dataclasses
 import difflib
+import functools
 import os
 from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING, Any
@@ -426,6 +427,16 @@ class Settings:
         if problems:
             raise ConfigurationError(sorted(problems))
         return cls(**loaded)
+
+
+@functools.cache
+def settings_of_process() -> Settings:
+    """What the environment says, read once. Raises `ConfigurationError`.
+
+    gunicorn reads its configuration anew at SIGHUP. The environment is the same then; a file that it names may be
+    broken, and a receiver that serves must not end at that.
+    """
+    return Settings.from_environment()
 
 
 def variables() -> dict[str, dataclasses.Field[Any]]:
