@@ -50,8 +50,8 @@ class Held:
 
 @dataclass
 class Model:
-    #: Person, action, time: what was accepted, each once.
-    accepted: set[tuple[str, Action, int]] = field(default_factory=set)
+    #: Person, action, time and sections: what was accepted, each once.
+    accepted: set[tuple[str, Action, int, tuple[str, ...]]] = field(default_factory=set)
     #: Version and event that were sent, in order.
     wire: dict[Row, list[tuple[int, int]]] = field(default_factory=dict)
     #: Delivered or dead, and nobody has asked for it again.
@@ -85,7 +85,7 @@ class OutboxMachine(RuleBasedStateMachine):
 
     @rule(person=PEOPLE, action=ACTIONS, ago=AGES, concerned=CONCERNED)
     def receive(self, person: str, action: Action, ago: int, concerned: tuple[str, ...]) -> None:
-        key = (person, action, ago)
+        key = (person, action, ago, concerned)
         new = key not in self.model.accepted
         raw = " ".join(concerned).encode()
         being_told = self.versions_under_a_lease()
