@@ -59,6 +59,9 @@ def test_a_time_whose_zone_is_a_word_or_stands_apart_and_a_mails_date_are_read(w
         20260105101530,
         "20260105101530",
         "20260105T101530Z",
+        "20260105101530Z",
+        "20260105111530+0100",
+        "20260105101530 UTC",
     ],
 )
 def test_a_time_is_read_in_whatever_unit_and_as_java_and_databases_write_it(
@@ -76,6 +79,27 @@ def test_a_date_and_a_time_in_digits_alone_are_in_the_zone_that_is_said() -> Non
 
 @pytest.mark.parametrize("field", [Timestamp, PastTime])
 @pytest.mark.parametrize(
+    ("written", "micros"),
+    [
+        ("20260105101530123", 123000),
+        (20260105101530123, 123000),
+        ("20260105101530.123", 123000),
+        (20260105101530.5, 500000),
+        ("20260105101530123456", 123456),
+        ("20260105101530123Z", 123000),
+    ],
+)
+def test_parts_of_a_second_may_stand_behind_digits_alone(field: type[Timestamp], written: Any, micros: int) -> None:
+    """As microseconds it would be in the year 2612, and so now."""
+    assert field().deserialize(written) == datetime(2026, 1, 5, 10, 15, 30, micros, tzinfo=UTC)
+
+
+def test_microseconds_that_look_like_a_date_are_microseconds() -> None:
+    assert Timestamp().deserialize(2026010510153012).year == 2034
+
+
+@pytest.mark.parametrize("field", [Timestamp, PastTime])
+@pytest.mark.parametrize(
     "written",
     [
         "05 Jan 2026 10:15:30 PM",
@@ -86,6 +110,8 @@ def test_a_date_and_a_time_in_digits_alone_are_in_the_zone_that_is_said() -> Non
         "05.01.2026 10:15",
         "UTC",
         "2026-01-05T10:15:30[Europe/Berlin]",
+        "202601051015Z",
+        "202601051015301Z",
     ],
 )
 def test_a_time_is_not_read_without_what_stands_behind_it(field: type[Timestamp], written: str) -> None:

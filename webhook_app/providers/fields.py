@@ -36,8 +36,11 @@ _MAIL_DATE = re.compile(
 )
 #: `2026-01-05T10:15:30+01:00[Europe/Berlin]`, as Java writes it: the offset says all.
 _ZONE_NAMED_TOO = re.compile(r"(.{10,40}(?:Z|[+-]\d\d:?\d\d))\[[\w/+-]{1,40}\]", re.IGNORECASE)
-#: `20260105101530`, which as milliseconds would be in the year 2612.
-_WITHOUT_SIGNS = re.compile(r"20\d\d(?:0[1-9]|1[0-2])(?:0[1-9]|[12]\d|3[01])(?:[01]\d|2[0-3])[0-5]\d[0-5]\d", re.ASCII)
+#: `20260105101530`, which as milliseconds would be in the year 2612, also with milliseconds or microseconds behind it.
+_WITHOUT_SIGNS = re.compile(
+    r"(20\d\d(?:0[1-9]|1[0-2])(?:0[1-9]|[12]\d|3[01]))((?:[01]\d|2[0-3])[0-5]\d[0-5]\d)(\.\d+|\d{6}|\d{3})?(?!\d)",
+    re.ASCII,
+)
 #: ISO 8601 without a time: `2026-01-05`, `2026-W02-1`. `20260105` never comes here: digits alone are Unix time.
 _DATE = re.compile(r"\d{4}(?:-?\d\d-?\d\d|-?W\d\d(?:-?\d)?)", re.ASCII)
 #: What in a pattern says the hour.
@@ -211,7 +214,7 @@ class Timestamp(Strict[datetime]):
                 return self._aware(partial(_from_text, text), is_date=_DATE.fullmatch(text) is not None)
         if isinstance(value, bool) or not isinstance(value, int | float):
             raise ValidationError("is not a time")
-        if 2e13 <= value < 2.1e13 and is_without_signs(text := str(value)):
+        if 2e13 <= value < 2.1e19 and is_without_signs(text := str(value)):
             return self._aware(partial(_from_text, text), is_date=False)
         return _from_unix(value)
 
@@ -227,12 +230,18 @@ class Timestamp(Strict[datetime]):
 
 def is_without_signs(text: str) -> bool:
     """Whether it is a date with its time, in digits alone."""
-    return len(text) == 14 and _WITHOUT_SIGNS.fullmatch(text) is not None
+    return len(text) >= 14 and _WITHOUT_SIGNS.fullmatch(text) is not None
 
 
 def _from_text(text: str) -> datetime:
+    if text[:9].isdigit():
+        # Python takes the ninth for what stands between date and time.
+        if not (found := _WITHOUT_SIGNS.match(text)):
+            raise ValueError("is not a time")
+        date, time, parts = found.groups("")
+        text = f"{date}T{time}{parts and '.' + parts.lstrip('.')}{text[found.end() :]}"
     try:
-        return datetime.fromisoformat(f"{text[:8]}T{text[8:]}" if is_without_signs(text) else text)
+        return datetime.fromisoformat(text)
     except ValueError:
         if found := _ZONE_NAMED_TOO.fullmatch(text):
             return datetime.fromisoformat(found[1])
