@@ -256,6 +256,31 @@ def test_a_person_in_two_groups_is_compared_for_the_section_of_each(
     assert "2 entries checked: 0 were missing here" in run("--since", "2d", **two).output
 
 
+def test_a_person_in_two_groups_is_compared_by_the_one_that_concerns_the_section(run: Run, sendgrid: SendGrid) -> None:
+    """However late the other was left: the section was not told of it."""
+    sendgrid.account.suppress("group_suppressions", "jane@example.com", time.time() - 90, group_id=7)
+    sendgrid.account.suppress("group_suppressions", "jane@example.com", time.time() - 60, group_id=8)
+    assert "2 entries checked: 1 were missing here" in run(SECTION_WHEN="event.entry.group_id == `7`").output
+
+
+def test_who_is_known_is_not_set_aside_by_a_condition_that_fails_on_every_entry(
+    run: Run, sendgrid: SendGrid, tmp_path: Path
+) -> None:
+    """It may be one on fields of webhooks, and right for them: a million people would stand in quarantine."""
+    file = tmp_path / "sections.toml"
+    one = '[{}]\napi_key = "DY_KEY"\nwhen = "{}"\n'
+    two = {"SECTIONS_FILE": str(file), "DY_KEY": "key"}
+    file.write_text(one.format("uk", "provider == 'sendgrid'") + one.format("de", "provider == 'emarsys'"))
+    sendgrid.account.suppress("unsubscribes", "jane@example.com", time.time() - 60)
+    assert "1 entry checked: 1 were missing here" in run(**two).output
+    file.write_text(one.format("uk", "contains(event.category, 'uk')") + one.format("de", "action == 'opt_in'"))
+    again = run(**two).output
+    assert "1 entry checked: 0 were missing here" in again
+    assert "could not be read" not in again
+    sendgrid.account.suppress("unsubscribes", "joe@example.com", time.time() - 60)
+    assert "1 could not be read; see the quarantine." in run(**two).output
+
+
 def test_an_entry_that_a_sections_condition_fails_on_is_set_aside_and_said(run: Run, sendgrid: SendGrid) -> None:
     sendgrid.account.suppress("unsubscribes", "jane@example.com", time.time() - 60)
     for arguments in (["--dry-run"], []):

@@ -68,7 +68,7 @@ class Comparison:
         return result
 
     def _page(self, one: SuppressionList, page: list[Any], since: datetime | None, result: Reconciled) -> Reconciled:
-        changes: dict[tuple[str, ...], tuple[ConsentChange, bytes]] = {}
+        changes: dict[tuple[str, tuple[str, ...]], tuple[ConsentChange, bytes]] = {}
         quarantined: list[tuple[str, bytes]] = []
         checked = 0
         for raw in page:
@@ -84,14 +84,14 @@ class Comparison:
                 continue
             checked += 1
             # Somebody may stand in several groups: the last time counts, for each section that has one of them.
-            place = (change.identity.key, *sections_of(self.sections, self.source.provider, change, kept))
-            other = changes.get(place)
+            names = sections_of(self.sections, self.source.provider, change, kept)
+            other = changes.get((change.identity.key, names))
             if other is None or _time(other[0]) < _time(change):
-                changes[place] = change, kept
-        entries = list(changes.values())
-        known = known_changes(self.database, self.hasher, self.source.provider, entries, self.sections)
+                changes[change.identity.key, names] = change, kept
+        people = ((change.identity, names) for (_, names), (change, _) in changes.items())
+        known = known_changes(self.database, self.hasher, people, several=len(self.sections) > 1)
         missing, outranked = [], 0
-        for (change, kept), newest in zip(entries, known, strict=True):
+        for (change, kept), newest in zip(changes.values(), known, strict=True):
             verdicts = {_verdict(one, _time(change)) for one in newest}
             if "missing" in verdicts:
                 missing.append((change, kept))

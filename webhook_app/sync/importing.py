@@ -20,7 +20,7 @@ from webhook_app.outbox.lookup import NewestChange
 from webhook_app.outbox.routing import ConditionFailed, RoutingCondition, concerned
 from webhook_app.providers import explain
 from webhook_app.sync.csv_file import Row
-from webhook_app.sync.known_changes import known_changes
+from webhook_app.sync.known_changes import known_changes, sections_of
 from webhook_app.sync.known_exports import REJECTED, plain
 from webhook_app.sync.opt_out_list import ListReader
 
@@ -150,7 +150,8 @@ def store(
 
     def add(batch: Batch) -> Added:
         # What a webhook has said, or a comparison with the ESP's lists has found, need not be sent again.
-        known = known_changes(database, hasher, provider, batch, sections or {})
+        people = ((change.identity, sections_of(sections or {}, provider, change, raw)) for change, raw in batch)
+        known = known_changes(database, hasher, people, several=len(sections or {}) > 1)
         news = [entry for entry, newest in zip(batch, known, strict=True) if not _is_known(newest, entry[0])]
         return intake.add(provider, changes=news)
 

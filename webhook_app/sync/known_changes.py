@@ -1,46 +1,36 @@
 """What is known already of the people on a list: of each person, or for each of several sections."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping
 
-from webhook_app.consent import ConsentChange
+from webhook_app.consent import ConsentChange, Identity
 from webhook_app.outbox import Database
 from webhook_app.outbox.hashing import Hasher
 from webhook_app.outbox.lookup import NewestChange, newest_changes
 from webhook_app.outbox.routing import ConditionFailed, RoutingCondition, concerned
 
-#: Changes with the rows or entries they are from.
-Entries = Sequence[tuple[ConsentChange, bytes]]
-
 
 def sections_of(
     sections: Mapping[str, RoutingCondition], provider: str, change: ConsentChange, raw: bytes
 ) -> tuple[str, ...]:
-    """Of several sections those that an entry concerns; none where there are not several, or nobody can say."""
-    if len(sections) < 2:
-        return ()
+    """The sections that an entry concerns; none where no section has a condition, or one fails on it."""
     try:
-        return concerned(sections, provider, change, raw)
+        return concerned(sections, provider, change, raw) if sections else ()
     except ConditionFailed:
         return ()
 
 
 def known_changes(
-    database: Database,
-    hasher: Hasher,
-    provider: str,
-    entries: Entries,
-    sections: Mapping[str, RoutingCondition],
+    database: Database, hasher: Hasher, people: Iterable[tuple[Identity, tuple[str, ...]]], *, several: bool
 ) -> list[list[NewestChange | None]]:
-    """For each entry the newest change of its person, for each section that it concerns where there are several.
+    """The newest change of each person: where there are several sections, for each of those that are named.
 
-    That one section was told proves nothing of another. Raises `OutboxUnavailable`.
+    That one section was told proves nothing of another. Where none is named, it is that of any: a condition that fails
+    on every entry would set a whole list aside. Raises `OutboxUnavailable`.
     """
-    identities = [change.identity for change, _ in entries]
-    if len(sections) < 2:
-        known = newest_changes(database, hasher, identities)
-        return [[known.get(identity.key)] for identity in identities]
-    each = {name: newest_changes(database, hasher, identities, section=name) for name in sections}
-    return [
-        [each[name].get(change.identity.key) for name in sections_of(sections, provider, change, raw)] or [None]
-        for change, raw in entries
-    ]
+    asked = [(identity, names if several and names else (None,)) for identity, names in people]
+    of_section: dict[str | None, list[Identity]] = {}
+    for identity, names in asked:
+        for name in names:
+            of_section.setdefault(name, []).append(identity)
+    known = {name: newest_changes(database, hasher, theirs, section=name) for name, theirs in of_section.items()}
+    return [[known[name].get(identity.key) for name in names] for identity, names in asked]
