@@ -14,7 +14,8 @@ from webhook_app.outbox.lookup import is_backlog_over
 
 MakeApp = Callable[..., Flask]
 APP = '[app]\napi_key = "APP_DY_KEY"\n'
-UK = '[uk]\napi_key = "UK_DY_KEY"\nwhen = "provider == \'sendgrid\'"\n'
+UK_OF_ALL = '[uk]\napi_key = "UK_DY_KEY"\n'
+UK = UK_OF_ALL + "when = \"provider == 'sendgrid'\"\n"
 
 
 @pytest.fixture
@@ -42,6 +43,18 @@ def test_a_section_that_was_added_later_is_told_what_concerns_it_once(shop: Call
         told = [row.section for row in register(after.extensions["database"])]
         assert (told.count("uk"), told.count("app")) == (3, 4)
     assert "0 events concern section uk" in result.output
+
+
+def test_a_section_is_filled_by_its_own_condition_alone(shop: Callable[[str], Flask]) -> None:
+    """Of the last one, what nearly concerns another was counted as what its condition fails on."""
+    before = shop(APP)
+    Intake(before.extensions["database"], sections=before.extensions["conditions"]).add(
+        "sendgrid", changes=[(change(), b'{"brand":"APP"}'), (change("ann@example.com"), b'{"brand":"uk"}')]
+    )
+    brands = [table + f"when = \"event.brand == '{name}'\"\n" for name, table in (("app", APP), ("uk", UK_OF_ALL))]
+    result = shop("".join(brands)).test_cli_runner().invoke(args=["sections", "fill", "uk"])
+    assert "1 events concern section uk" in result.output
+    assert "left out" not in result.output
 
 
 def test_a_section_that_is_not_there_is_named_with_those_that_are(shop: Callable[[str], Flask]) -> None:

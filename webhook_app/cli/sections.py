@@ -7,6 +7,7 @@ from flask import current_app
 from flask.cli import AppGroup
 
 from webhook_app.cli.shared import database, record, report_database_errors
+from webhook_app.delivery.sections import Section
 from webhook_app.outbox.dropping import drop, size_of_section
 from webhook_app.outbox.filling import fill
 from webhook_app.outbox.queries import newest_number
@@ -19,14 +20,13 @@ sections = AppGroup("sections", help="The sections of Dynamic Yield that events 
 @report_database_errors
 def fill_section(name: str) -> None:
     """Tell the section NAME what the log knows of everybody, newest wish first. Safe to run again."""
-    known = current_app.extensions["sections"]
+    known: dict[str, Section] = current_app.extensions["sections"]
     if name not in known:
         raise click.ClickException(f"there is no section {name}; there are: {', '.join(sorted(known))}")
-    condition = current_app.extensions.get("conditions", {}).get(name, lambda *_: True)
     record("sections fill", section=name)
     concerned = failed = 0
     with click.progressbar(length=newest_number(database()), label=f"Filling {name}", file=sys.stderr) as bar:
-        for batch in fill(database(), name, condition):
+        for batch in fill(database(), name, known[name].concerns):
             concerned, failed = concerned + batch.concerned, failed + batch.failed
             bar.update(batch.seen)
     click.echo(f"{concerned} events concern section {name}")
