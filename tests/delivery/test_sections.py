@@ -11,7 +11,8 @@ from webhook_app import build_app
 from webhook_app.consent import Action, IdentityKind
 from webhook_app.delivery.events_api import EventsApi
 from webhook_app.delivery.reconnect import Reconnect
-from webhook_app.delivery.sections import DEFAULT, Section, build_sections
+from webhook_app.delivery.sections import Section, build_sections
+from webhook_app.outbox.tables import DEFAULT_SECTION
 from webhook_app.providers.expressions import Condition
 from webhook_app.settings import ConfigurationError, Settings
 
@@ -90,8 +91,8 @@ def test_without_a_file_there_is_one_section_of_the_environments_variables(
     monkeypatch.chdir(tmp_path)
     environ = {"EVENTS_API_KEY": "key", "SECTION_WHEN": "provider == 'emarsys'"}
     sections = build_sections(Settings.from_environment(environ), environ)
-    assert list(sections) == [DEFAULT]
-    section = sections[DEFAULT]
+    assert list(sections) == [DEFAULT_SECTION]
+    section = sections[DEFAULT_SECTION]
     assert (section.api_key, section.base) == ("key", "https://dy-api.com")
     assert section.when == Condition("provider == 'emarsys'")
 

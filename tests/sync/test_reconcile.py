@@ -53,7 +53,7 @@ def reconcile(database: Database, make_settings: Callable[..., Settings]) -> Cal
 
     def reconcile(since: datetime | None = None, **environ: str) -> Reconciled:
         settings = make_settings(**environ)
-        return reconciler(settings, database).now(since, lambda _list, _result: None)
+        return reconciler(settings, database).compare(since, lambda _list, _result: None)
 
     return reconcile
 
@@ -367,7 +367,7 @@ def test_what_was_read_from_a_time_on_covers_nothing_before_it(
     last = last_of(database)
     assert last is not None
     assert (last.covered_until, last.complete_at) == (None, None)
-    make_reconciler().when_due(nothing_to_say)
+    make_reconciler().compare_if_due(nothing_to_say)
     assert [row.identity_value for row in stored(database)] == ["old@example.com"]
 
 
@@ -380,7 +380,7 @@ def test_a_part_covers_only_where_it_leaves_no_gap(
     reconcile: Callable[..., Reconciled],
     make_reconciler: Callable[[], Reconciler],
 ) -> None:
-    make_reconciler().when_due(nothing_to_say)
+    make_reconciler().compare_if_due(nothing_to_say)
     pass_time(database, timedelta(hours=5))
     sendgrid.account.suppress("group_suppressions", "gap@example.com", time.time() - 3 * 3600)
     reconcile(since=datetime.now(UTC) - timedelta(hours=hours), RECONCILE_EVERY="6h")
@@ -390,7 +390,7 @@ def test_a_part_covers_only_where_it_leaves_no_gap(
     assert (datetime.now(UTC) - last.covered_until < timedelta(minutes=1)) is covers
     assert len(stored(database)) == covers
     # Where a gap is left, the worker does not wait for its turn to close it.
-    make_reconciler().when_due(nothing_to_say)
+    make_reconciler().compare_if_due(nothing_to_say)
     assert [row.identity_value for row in stored(database)] == ["gap@example.com"]
 
 
@@ -402,7 +402,7 @@ def test_each_subuser_is_covered_by_its_own_comparison(
     sendgrid.subusers["shop-eu"].suppress("unsubscribes", "eu@example.com", 1_760_000_000)
     for subuser, so_far in (("shop-eu", ["eu@example.com"]), ("", ["eu@example.com", "parent@example.com"])):
         settings = make_settings(SENDGRID_SUBUSER=subuser, RECONCILE_EVERY="6h")
-        reconciler(settings, database).when_due(nothing_to_say)
+        reconciler(settings, database).compare_if_due(nothing_to_say)
         assert [row.identity_value for row in stored(database)] == so_far
     assert [one.name for one in Reconciliations(database).all()] == ["sendgrid", "sendgrid/shop-eu"]
 
@@ -418,7 +418,7 @@ def test_other_lists_or_another_key_begin_with_everything(
     sendgrid.keys["SG.other"] = ALL_SCOPES
     for environ, partial in (({}, False), ({}, True), (changed, False), (changed, True)):
         settings, before = make_settings(RECONCILE_EVERY="6h", **environ), len(sendgrid.calls)
-        reconciler(settings, database).when_due(nothing_to_say)
+        reconciler(settings, database).compare_if_due(nothing_to_say)
         assert starts(sendgrid.calls[before:]) == {partial}
         pass_time(database, timedelta(hours=7))
 
@@ -427,11 +427,11 @@ def test_what_an_older_version_wrote_down_covers_nothing(
     sendgrid: SendGrid, database: Database, make_reconciler: Callable[[], Reconciler]
 ) -> None:
     """It may have been about another subuser, or about the last two hours."""
-    make_reconciler().when_due(nothing_to_say)
+    make_reconciler().compare_if_due(nothing_to_say)
     with database.write() as connection:
         connection.execute(update(reconciliations).values(scope=None, due_at=0))
     before = len(sendgrid.calls)
-    make_reconciler().when_due(nothing_to_say)
+    make_reconciler().compare_if_due(nothing_to_say)
     assert starts(sendgrid.calls[before:]) == {False}
 
 
@@ -459,7 +459,7 @@ def test_eight_workers_that_look_at_once_compare_once(
 
     def look() -> None:
         start.wait()
-        make_reconciler().when_due(nothing_to_say)
+        make_reconciler().compare_if_due(nothing_to_say)
 
     workers = [threading.Thread(target=look) for _ in range(8)]
     for worker in workers:
@@ -473,21 +473,21 @@ def test_eight_workers_that_look_at_once_compare_once(
 def test_it_is_due_again_after_the_set_time_and_then_looks_only_at_what_is_new(
     sendgrid: SendGrid, database: Database, make_reconciler: Callable[[], Reconciler]
 ) -> None:
-    make_reconciler().when_due(nothing_to_say)
+    make_reconciler().compare_if_due(nothing_to_say)
     before = len(sendgrid.calls)
     pass_time(database, timedelta(hours=5, minutes=59))
-    make_reconciler().when_due(nothing_to_say)
+    make_reconciler().compare_if_due(nothing_to_say)
     assert len(sendgrid.calls) == before
 
     pass_time(database, timedelta(minutes=2))
-    make_reconciler().when_due(nothing_to_say)
+    make_reconciler().compare_if_due(nothing_to_say)
     asked = [call.query.get("start_time") for call in sendgrid.calls[before:] if "suppression/" in call.path]
     covered = time.time() - timedelta(hours=6, minutes=1).total_seconds() - OVERLAP.total_seconds()
     assert [abs(int(start or 0) - covered) < 60 for start in asked] == [True, True]
 
     pass_time(database, timedelta(days=8))
     before = len(sendgrid.calls)
-    make_reconciler().when_due(nothing_to_say)
+    make_reconciler().compare_if_due(nothing_to_say)
     assert all("start_time" not in call.query for call in sendgrid.calls[before:]), "now and then it reads everything"
 
 
@@ -501,9 +501,9 @@ def test_a_worker_that_has_to_end_leaves_the_rest_to_the_next(
         raise Stopped
 
     with pytest.raises(Stopped):
-        make_reconciler().when_due(end)
+        make_reconciler().compare_if_due(end)
     assert len(stored(database)) == 500
-    make_reconciler().when_due(nothing_to_say)
+    make_reconciler().compare_if_due(nothing_to_say)
     assert len(stored(database)) == 600
 
 
@@ -511,15 +511,15 @@ def test_a_worker_that_was_killed_is_followed_by_another_when_its_lease_is_over(
     sendgrid: SendGrid, database: Database, make_reconciler: Callable[[], Reconciler]
 ) -> None:
     records = Reconciliations(database)
-    make_reconciler().when_due(nothing_to_say)
+    make_reconciler().compare_if_due(nothing_to_say)
     before = len(sendgrid.calls)
     pass_time(database, timedelta(days=1))
     what = Compared(provider="sendgrid", scope="")
     dead = records.begin(what, lease=600, only_if_due=True)
-    make_reconciler().when_due(nothing_to_say)
+    make_reconciler().compare_if_due(nothing_to_say)
     assert len(sendgrid.calls) == before
     pass_time(database, timedelta(minutes=11))
-    make_reconciler().when_due(nothing_to_say)
+    make_reconciler().compare_if_due(nothing_to_say)
     assert len(sendgrid.calls) == before + 3
     # The dead one was only slow: what it says now changes nothing.
     records.finish(dead or "", Reconciled(drift=999), scope="", since=None, due_in=0)
@@ -563,7 +563,7 @@ def test_a_scheduled_comparison_that_fails_is_told_for_as_long_as_it_does(
 ) -> None:
     sendgrid.keys.clear()
     for _ in range(10):
-        make_reconciler().when_due(nothing_to_say)
+        make_reconciler().compare_if_due(nothing_to_say)
         assert "not_compared:sendgrid" in slugs(database)
         pass_time(database, timedelta(days=2))
 

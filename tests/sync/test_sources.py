@@ -60,7 +60,7 @@ def reconcile(provider: str, esp: StandIn, app: Flask, waited: Waiting) -> Calla
     def reconcile(since: datetime | None = None, **environ: str) -> Reconciled:
         settings = Settings.from_environment(esp.environ | environ)
         source = SOURCES[provider](settings, sleep=waited)
-        return Reconciler(source, app.extensions["database"], every=0).now(since, lambda _list, _result: None)
+        return Reconciler(source, app.extensions["database"], every=0).compare(since, lambda _list, _result: None)
 
     return reconcile
 

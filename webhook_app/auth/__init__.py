@@ -70,9 +70,9 @@ class Scheme(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class AnyOf:
-    """Several ways in, one of which must be right.
+    """Several schemes, one of which must take the request.
 
-    The reason reported is that of a way the caller has tried: the last one that is more than missing or malformed.
+    The reason reported is that of a scheme the caller has tried: the last one that is more than missing or malformed.
     """
 
     schemes: tuple[Scheme, ...]
@@ -89,7 +89,7 @@ class AnyOf:
 
 
 def any_of(schemes: Sequence[Scheme]) -> Scheme | None:
-    """The ways that are open, as one; None where none is."""
+    """Several schemes as one; None where there is none."""
     if len(schemes) > 1:
         return AnyOf(tuple(schemes))
     return schemes[0] if schemes else None

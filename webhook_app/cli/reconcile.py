@@ -63,7 +63,7 @@ def _reconcile(provider: str, since: datetime | None, *, dry_run: bool, **more: 
             every=settings.reconcile_every,
             sections=current_app.extensions["conditions"],
         )
-        compare = reconciler.count if dry_run else reconciler.now
+        compare = reconciler.count_missing if dry_run else reconciler.compare
         result = compare(since, _say_progress)
     except ApiError as error:
         raise click.ClickException(str(error)) from None

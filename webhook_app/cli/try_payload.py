@@ -18,7 +18,7 @@ from webhook_app.auth import WebhookRequest
 from webhook_app.cli.shared import as_json, find_provider, print_json, settings
 from webhook_app.consent import Action, ConsentChange, IdentityKind
 from webhook_app.outbox.hashing import Hasher
-from webhook_app.outbox.routing import ConditionFailed, RoutingCondition, concerned, written
+from webhook_app.outbox.routing import ConditionFailed, RoutingCondition, concerned, dump_sections
 from webhook_app.providers import Provider, Unreadable, change_of, dump_raw, explain
 from webhook_app.providers.declared import EventReader
 
@@ -126,7 +126,7 @@ def _of_sections(
         except ConditionFailed as error:
             yield Verdict(outcome="quarantined", why=str(error), change=change)
             continue
-        first = seen.setdefault(_HASHER.change(provider, change, sections=written(names)), number)
+        first = seen.setdefault(_HASHER.change(provider, change, sections=dump_sections(names)), number)
         if not names:
             yield Verdict(outcome="ignored", why="it concerns no section of Dynamic Yield", change=change)
         elif first != number:

@@ -16,7 +16,7 @@ from werkzeug.exceptions import HTTPException, InternalServerError
 from werkzeug.middleware.proxy_fix import ProxyFix
 
 from webhook_app.console import access, formatting, pages
-from webhook_app.console.shown import PageContext
+from webhook_app.console.page_context import PageContext
 from webhook_app.delivery.section_conditions import conditions
 from webhook_app.delivery.sections import Section
 from webhook_app.outbox import Database, OutboxUnavailable, State
@@ -76,7 +76,7 @@ def create_console(
     sections: Mapping[str, Section],
 ) -> "WSGIApplication":
     """The console as a WSGI application to mount at `PREFIX`."""
-    shown = PageContext(
+    context = PageContext(
         settings=settings,
         database=database,
         providers=providers,
@@ -92,7 +92,7 @@ def create_console(
     _log_requests(console)
     CSRFProtect(console)
     _admit_only_who_logged_in(console, access.LoginGuard(database, settings))
-    pages.add(console, shown)
+    pages.add(console, context)
     _add_error_pages(console)
     formatting.add(console)
     # Behind a router that ends TLS, its headers tell the scheme and the caller. Whoever forges them only keeps a cookie

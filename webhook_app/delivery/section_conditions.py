@@ -11,8 +11,9 @@ from dataclasses import dataclass
 from marshmallow import ValidationError
 
 from webhook_app.consent import Action, IdentityKind
-from webhook_app.delivery.sections import DEFAULT, Section
+from webhook_app.delivery.sections import Section
 from webhook_app.outbox.routing import NearlyConcerned, RoutingCondition
+from webhook_app.outbox.tables import DEFAULT_SECTION
 from webhook_app.providers import explain
 
 #: What a condition can look at → the words that stand there; None for what an ESP or the customer names.
@@ -53,7 +54,7 @@ class LastCondition:
 
 def conditions(sections: Mapping[str, Section]) -> dict[str, RoutingCondition]:
     """By which the outbox knows which sections an event concerns; none where everything is for the default one."""
-    if list(sections) == [DEFAULT] and sections[DEFAULT].when is None:
+    if list(sections) == [DEFAULT_SECTION] and sections[DEFAULT_SECTION].when is None:
         return {}
     asked: dict[str, RoutingCondition] = {name: section.concerns for name, section in sections.items()}
     return {**asked, list(sections)[-1]: LastCondition(tuple(sections.values()))}
@@ -62,7 +63,7 @@ def conditions(sections: Mapping[str, Section]) -> dict[str, RoutingCondition]:
 def hints(sections: Mapping[str, Section], open_esps: Collection[str], esps: Collection[str]) -> Iterator[str]:
     """Why unsubscribes may concern no section, and so be ignored. Each begins with the condition's place."""
     for section in sections.values():
-        place = "SECTION_WHEN" if section.name == DEFAULT else f"[{section.name}] when"
+        place = "SECTION_WHEN" if section.name == DEFAULT_SECTION else f"[{section.name}] when"
         yield from (f"{place} {line}" for line in _hints(section, esps))
     grouped = [section for section in sections.values() if section.when and GROUP in section.when.fields]
     if grouped and "sendgrid" in open_esps and not any(map(_concerns_unsubscribe_from_all, sections.values())):

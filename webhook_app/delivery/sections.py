@@ -12,6 +12,7 @@ from webhook_app.consent import Action, IdentityKind
 from webhook_app.delivery import WireForm
 from webhook_app.delivery.registry import build_form
 from webhook_app.egress import Egress
+from webhook_app.outbox.tables import DEFAULT_SECTION
 from webhook_app.providers import Unreadable, load_json
 from webhook_app.providers.kept import kept
 from webhook_app.settings import ConfigurationError, Settings
@@ -20,7 +21,6 @@ if TYPE_CHECKING:
     from webhook_app.delivery.client import Client
     from webhook_app.providers.expressions import Condition
 
-DEFAULT = "default"
 DEFAULT_FILE = Path("sections.toml")
 
 
@@ -28,7 +28,7 @@ DEFAULT_FILE = Path("sections.toml")
 class Section:
     """One section: where its changes go, in which form, and which events concern it."""
 
-    name: str = DEFAULT
+    name: str = DEFAULT_SECTION
     #: Scheme and host.
     base: str = ""
     api_key: str = dataclasses.field(default="", repr=False)
@@ -71,7 +71,7 @@ def build_sections(settings: Settings, environ: Mapping[str, str]) -> dict[str, 
     """Every section by its name. Raises `ConfigurationError` with all problems."""
     path = Path(settings.sections_file) if settings.sections_file else DEFAULT_FILE
     if not settings.sections_file and not path.exists():
-        return {DEFAULT: _of_environment(settings)}
+        return {DEFAULT_SECTION: _of_environment(settings)}
     # Only now: most installations have one section, and no file.
     from webhook_app.delivery.sections_file import read_sections
 

@@ -20,7 +20,6 @@ from webhook_app.outbox.times import from_micros
 #: In these states a row says nothing about a real person.
 NOBODY = (State.QUARANTINED, State.TEST)
 
-
 #: An event and its entry on a list are written by two machines of the ESP: their times differ a little.
 SLACK = timedelta(minutes=10)
 

@@ -39,7 +39,7 @@ def rows_of(
             rows.append(row_of_quarantined(provider, str(error), raw, hasher, now))
             continue
         if names:
-            rows.append(row_of_change(provider, change, raw, hasher, now, sections=written(names)))
+            rows.append(row_of_change(provider, change, raw, hasher, now, sections=dump_sections(names)))
         else:
             unconcerned += 1
     rows += [row_of_quarantined(provider, reason, raw, hasher, now) for reason, raw in quarantined]
@@ -67,6 +67,6 @@ def concerned(
 
 
 @cache
-def written(names: tuple[str, ...]) -> str | None:
-    """The names as a row has them: a JSON list, None for the default section."""
+def dump_sections(names: tuple[str, ...]) -> str | None:
+    """The names of sections as a row has them: a JSON list, None for the default one alone."""
     return None if names == (DEFAULT_SECTION,) else json.dumps(names)

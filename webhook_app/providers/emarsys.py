@@ -182,7 +182,7 @@ def _scheme(settings: Settings) -> Scheme | None:
     if settings.emarsys_basic_auth:
         schemes.append(Basic(credentials=settings.emarsys_basic_auth))
     if settings.emarsys_jwt_secrets:
-        # Only now: the only way in that takes a library.
+        # Only now: the only scheme that takes a library.
         from webhook_app.auth.jwt import Jwt
 
         schemes.append(Jwt(secrets=settings.emarsys_jwt_secrets))

@@ -63,7 +63,7 @@ def entry_with_changes(entry: Mapping[str, Any], own: Mapping[str, Any]) -> dict
 def _open(
     declaration: Declaration, settings: Settings, environ: Mapping[str, str], fetch: sns.Fetch
 ) -> tuple[Scheme | None, list[str]]:
-    """The scheme of those ways in whose variables are set, and what is wrong with them."""
+    """The scheme by those auth configs whose variables are set, and what is wrong with these."""
     schemes, faults = [], []
     for config in declaration.auth:
         secrets = [part.strip() for part in environ.get(config.variable, "").split(",") if part.strip()]

@@ -119,7 +119,7 @@ def open_names(providers: Iterable[Provider | Closed]) -> list[str]:
 
 
 def _variables(entry: Mapping[str, Any]) -> list[str]:
-    """Those that open an entry of the catalogue: of a way in, of several, each once."""
+    """Those that open an entry of the catalogue, which has one auth config or several; each once."""
     configs = entry["auth"] if isinstance(entry["auth"], list) else [entry["auth"]]
     return list(dict.fromkeys(config.get("secrets") or config["topics"] for config in configs))
 

@@ -17,7 +17,7 @@ from webhook_app.sync import times
 from webhook_app.sync.consent_columns import Column
 from webhook_app.sync.csv_file import CannotImport, CsvFile, NotCsv, Row, rows
 from webhook_app.sync.known_exports import AS_OF, REJECTED, Export, plain, recognise
-from webhook_app.sync.row_choice import Only, places_called, shown, typed
+from webhook_app.sync.row_choice import Only, places_called, quoted, shown_titles
 from webhook_app.sync.times import PastTime
 
 #: What no column says: the file is a list of opt-outs.
@@ -134,7 +134,7 @@ def _place(name: str, header: list[str], names: Mapping[str, str], export: Expor
     usual = _usual_names(name, export)
     found = places_called(chosen, header) if chosen else [at for at, cell in enumerate(header) if plain(cell) in usual]
     if chosen and not found:
-        raise CannotImport(f"there is no column {chosen}; there are: {shown(header)}")
+        raise CannotImport(f"there is no column {chosen}; there are: {shown_titles(header)}")
     if chosen and _is_address(header[found[0]]):
         raise CannotImport("the first line names no columns, it has an address: add a header line")
     if len(found) > 1:
@@ -246,7 +246,7 @@ def settle_time(layout: Layout, seen: Survey, *, has_contacts: bool, is_named: b
     asked = telling or candidates or [column for column in seen.columns if column.place == place]
     titles = ", ".join(column.title for column in asked[:5])
     raise CannotImport(
-        f"is one of these columns when the person opted out: {titles}? Say --time {typed(asked[0].to_type)}, or "
+        f"is one of these columns when the person opted out: {titles}? Say --time {quoted(asked[0].to_type)}, or "
         "--no-time if none is"
     )
 

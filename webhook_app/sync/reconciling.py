@@ -34,7 +34,7 @@ class Stopped(BaseException):
 
 
 class Reconciler:
-    """Compares when it is due, and writes down what came of it."""
+    """Compares an ESP's lists with the outbox, when that is due or at once, and writes down what came of it."""
 
     def __init__(
         self,
@@ -51,8 +51,8 @@ class Reconciler:
         self._sections = sections
         self._records = Reconciliations(database)
 
-    def when_due(self, check: Callable[[], None]) -> None:
-        """What the worker does now and then. `check` raises `Stopped` when the worker has to end."""
+    def compare_if_due(self, check: Callable[[], None]) -> None:
+        """As the worker does now and then. `check` raises `Stopped` when the worker has to end."""
         what = self._what()
         last = self._records.last(what)
         token = self._records.begin(what, lease=LEASE, only_if_due=True)
@@ -75,7 +75,7 @@ class Reconciler:
             no_section=result.no_section,
         )
 
-    def now(self, since: datetime | None, on_page: Callable[[SuppressionList, Reconciled], None]) -> Reconciled:
+    def compare(self, since: datetime | None, on_page: Callable[[SuppressionList, Reconciled], None]) -> Reconciled:
         """Compare at once. Raises `ApiError` where that fails, or somebody else does it just now."""
         what = self._what()
         token = self._records.begin(what, lease=LEASE, only_if_due=False)
@@ -83,7 +83,9 @@ class Reconciler:
             raise ApiError("under_way", "a worker compares just now; try again in some minutes")
         return self._run(what, token, since, on_page)
 
-    def count(self, since: datetime | None, on_page: Callable[[SuppressionList, Reconciled], None]) -> Reconciled:
+    def count_missing(
+        self, since: datetime | None, on_page: Callable[[SuppressionList, Reconciled], None]
+    ) -> Reconciled:
         """Only count what is missing, and change nothing."""
         return replace(self._comparison(on_page), adds=False).run(since)
 
@@ -162,7 +164,7 @@ def scheduled(
             while True:
                 for provider, reconciler in reconcilers.items():
                     try:
-                        reconciler.when_due(check)
+                        reconciler.compare_if_due(check)
                     except OutboxUnavailable as error:
                         log.warning("outbox_unavailable", reason=str(error))
                     except Exception as error:

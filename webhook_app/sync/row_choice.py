@@ -54,7 +54,7 @@ def parse_only(given: str, header: Sequence[str]) -> Only:
         choice = " or ".join(f'"#{place + 1}{equals}{listed}"' for place in places)
         raise CannotImport(f"--only: {len(places)} columns are called {title.strip()}: name one by its place, {choice}")
     if not places:
-        raise CannotImport(f"--only: there is no column {title.strip()}; there are: {shown(header)}")
+        raise CannotImport(f"--only: there is no column {title.strip()}; there are: {shown_titles(header)}")
     # In nothing, csv reads no value; and a column without values means the opposite: the rows in which it is filled.
     values = frozenset(value.strip().casefold() for value in next(csv.reader([listed])) or [""])
     return Only(header[places[0]], places[0], values if equals else frozenset())
@@ -154,11 +154,11 @@ def _advice(column: Column, further: Sequence[Column], *, is_filtered: bool) -> 
         )
     return (
         f"has people who did not opt out. The column {column.title} says: {', '.join(_counts(column))}. "
-        f"{_what_to_type(column)}; {all_rows}{''.join(map(_again, further))}"
+        f"{_what_to_type(column)}; {all_rows}{''.join(map(_advice_for_others, further))}"
     )
 
 
-def _again(column: Column) -> str:
+def _advice_for_others(column: Column) -> str:
     """Several choices have to hold at once: who stands in another column alone takes another import."""
     if not column.said.get(Said.OUT):
         return ""
@@ -187,7 +187,7 @@ def _what_to_type(column: Column) -> str:
     if not column.has_categories and column.is_reason:
         return "These are too many to name: take the rows of people who did not opt out out of the file"
     if not column.has_categories:
-        return f"To take the rows in which it is filled, say --only {typed(column.to_type)}"
+        return f"To take the rows in which it is filled, say --only {quoted(column.to_type)}"
     # A reason of which nothing is known is one to opt out for: only bounces and the like are none.
     meant = (Said.OUT, Said.UNKNOWN) if column.is_reason else (Said.OUT,)
     wanted = [value for value in column.values if value.isprintable() and column.says(value) in meant]
@@ -195,12 +195,12 @@ def _what_to_type(column: Column) -> str:
     if column.is_reason and column.blank:
         out.insert(0, "")
     if not out:
-        return f"If one of them means opted out, say --only {typed(column.to_type + '=VALUE')}"
+        return f"If one of them means opted out, say --only {quoted(column.to_type + '=VALUE')}"
     note = " (bounces and the like are no opt-outs)" if Said.NOT_ASKED in column.said else ""
-    return f"To take those who did, say --only {typed(column.to_type + '=' + ','.join(out))}{note}"
+    return f"To take those who did, say --only {quoted(column.to_type + '=' + ','.join(out))}{note}"
 
 
-def shown(header: Sequence[str]) -> str:
+def shown_titles(header: Sequence[str]) -> str:
     """The titles of columns; what may be somebody's address, in a file without a header, is left out."""
     return ", ".join(title if _can_be_shown(title) else "…" for title in header)
 
@@ -209,6 +209,6 @@ def _can_be_shown(text: str) -> bool:
     return "@" not in text and text.isprintable()
 
 
-def typed(text: str) -> str:
+def quoted(text: str) -> str:
     """As a shell takes it."""
     return shlex.quote(text) if any(letter in text for letter in '"$`\\!') else f'"{text}"'

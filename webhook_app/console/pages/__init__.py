@@ -2,19 +2,19 @@
 
 from flask import Flask
 
+from webhook_app.console.page_context import PageContext
 from webhook_app.console.pages import esps, events, home, journal, orders, people, quarantine, report
-from webhook_app.console.shown import PageContext
 
 
-def add(console: Flask, shown: PageContext) -> None:
+def add(console: Flask, context: PageContext) -> None:
     @console.template_filter()
     def title_of(name: str) -> str:
         """The ESP's own name; a provider that is gone keeps the one it had in the URL."""
-        return shown.providers.entries[name].title if name in shown.providers else name
+        return context.providers.entries[name].title if name in context.providers else name
 
     @console.context_processor
     def sandbox() -> dict[str, str]:
-        return {"sandbox": shown.sandbox}
+        return {"sandbox": context.sandbox}
 
     for page in (home, people, events, esps, quarantine, orders, report, journal):
-        page.add(console, shown)
+        page.add(console, context)

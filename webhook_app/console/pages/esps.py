@@ -9,7 +9,7 @@ from flask.typing import ResponseReturnValue
 from markupsafe import Markup
 
 from webhook_app.console import guides, overview, setup
-from webhook_app.console.shown import PageContext
+from webhook_app.console.page_context import PageContext
 from webhook_app.outbox import queries
 from webhook_app.outbox.counters import counted
 from webhook_app.outbox.queries import Filter
@@ -43,29 +43,29 @@ def read_guide(name: str, base: str) -> Guide:
     )
 
 
-def add(console: Flask, shown: PageContext) -> None:
+def add(console: Flask, context: PageContext) -> None:
     def page(provider: Provider, made: setup.NewSecret | None = None) -> str:
-        events = queries.search(shown.database, Filter(provider=provider.name), limit=1).events
+        events = queries.search(context.database, Filter(provider=provider.name), limit=1).events
         return render_template(
             "esp.html",
             provider=provider,
             auth_options=setup.auth_options(provider),
             made=made,
-            url=setup.url_of(provider, shown.base),
-            guide=read_guide(provider.name, shown.base),
-            webhooks=recent(shown.database, provider.name),
+            url=setup.url_of(provider, context.base),
+            guide=read_guide(provider.name, context.base),
+            webhooks=recent(context.database, provider.name),
             last=events[0] if events else None,
         )
 
     def find(name: str) -> Provider:
-        return shown.providers.get(name) or abort(404)
+        return context.providers.get(name) or abort(404)
 
     @console.get("/esps")
     def esps() -> str:
-        providers = shown.sorted_providers()
+        providers = context.sorted_providers()
         return render_template(
             "esps.html",
-            calls=overview.calls(counted(shown.database)),
+            calls=overview.calls(counted(context.database)),
             open_providers=[provider for provider in providers if provider.scheme],
             closed_providers=[provider for provider in providers if not provider.scheme],
         )
@@ -78,5 +78,5 @@ def add(console: Flask, shown: PageContext) -> None:
     def make_secret(name: str) -> ResponseReturnValue:
         # Shown in this answer, and stored nowhere: who loses it makes another.
         provider = find(name)
-        made = setup.make(provider, request.form.get("variable", ""), shown.base) or abort(400)
+        made = setup.make(provider, request.form.get("variable", ""), context.base) or abort(400)
         return page(provider, made)

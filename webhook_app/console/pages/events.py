@@ -7,18 +7,18 @@ from flask import Flask, Response, abort, redirect, render_template, request, ur
 from flask.typing import ResponseReturnValue
 
 from webhook_app.console import access, export, filters
-from webhook_app.console.shown import PageContext
+from webhook_app.console.page_context import PageContext
 from webhook_app.outbox import queries
 from webhook_app.outbox.maintenance import DISCARDABLE, REPLAYABLE
 from webhook_app.outbox.quarantine import can_read_again
 
 
-def add(console: Flask, shown: PageContext) -> None:
+def add(console: Flask, context: PageContext) -> None:
     @console.get("/events")
     def list_events() -> ResponseReturnValue:
         asked = filters.read_filter(request.args)
-        return _pseudonymous(shown, asked) or _listed(
-            shown, asked, request.args.get("after", ""), request.args.get("before", "")
+        return _pseudonymous(context, asked) or _listed(
+            context, asked, request.args.get("after", ""), request.args.get("before", "")
         )
 
     @console.post("/events")
@@ -26,14 +26,14 @@ def add(console: Flask, shown: PageContext) -> None:
         # Posted: what is typed into this form stands in no URL, and so in no router's log.
         asked = filters.read_filter(request.form)
         if asked.problems:
-            return _listed(shown, asked)
-        return _pseudonymous(shown, asked) or redirect(f"{url_for('list_events')}?{asked.address()}", code=303)
+            return _listed(context, asked)
+        return _pseudonymous(context, asked) or redirect(f"{url_for('list_events')}?{asked.address()}", code=303)
 
     @console.get("/events.csv")
     def export_events() -> Response:
         asked = filters.understood(request.args)
-        shown.journal.record(access.user(), "export", **asked.filter.described())
-        batches = queries.stream(shown.database, asked.filter)
+        context.journal.record(access.user(), "export", **asked.filter.described())
+        batches = queries.stream(context.database, asked.filter)
         # Taken before the answer begins: a database that is down is a 503 and not an empty file.
         first = next(batches, [])
         return Response(
@@ -44,41 +44,41 @@ def add(console: Flask, shown: PageContext) -> None:
 
     @console.get("/events/<int:number>")
     def show_event(number: int) -> str:
-        life = queries.show(shown.database, number) or abort(404)
-        event, (call, why_none) = life.event, shown.call(life)
+        life = queries.show(context.database, number) or abort(404)
+        event, (call, why_none) = life.event, context.call(life)
         return render_template(
             "event.html",
             life=life,
             event=event,
             call=call,
             why_none=why_none,
-            base=shown.destinations[0],
+            base=context.destinations[0],
             can_replay=event.state in REPLAYABLE and event.identity_value is not None,
-            can_read_again=can_read_again(shown.database, number),
+            can_read_again=can_read_again(context.database, number),
             can_discard=event.state in DISCARDABLE and not event.in_flight,
         )
 
 
 def _listed(
-    shown: PageContext, asked: filters.EventListQuery, after: str = "", before: str = ""
+    context: PageContext, asked: filters.EventListQuery, after: str = "", before: str = ""
 ) -> ResponseReturnValue:
     page = None
     if not asked.problems:
         page = queries.search(
-            shown.database,
+            context.database,
             asked.filter,
             sort=asked.sort,
             ascending=asked.ascending,
             after=after,
             before=before,
         )
-    html = render_template("events.html", asked=asked, page=page, providers=shown.sorted_providers())
+    html = render_template("events.html", asked=asked, page=page, providers=context.sorted_providers())
     return html, 400 if asked.problems else 200
 
 
-def _pseudonymous(shown: PageContext, asked: filters.EventListQuery) -> ResponseReturnValue | None:
+def _pseudonymous(context: PageContext, asked: filters.EventListQuery) -> ResponseReturnValue | None:
     """The way to the same list with pseudonyms in its URL; None where no address or id stands in it."""
     person = asked.filter.person
-    if not person or (pseudonyms := queries.pseudonyms(shown.database, person)) == person:
+    if not person or (pseudonyms := queries.pseudonyms(context.database, person)) == person:
         return None
     return redirect(f"{url_for('list_events')}?{asked.address(person=pseudonyms)}", code=303)

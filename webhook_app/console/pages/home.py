@@ -5,10 +5,10 @@ from datetime import UTC, datetime
 from flask import Flask, render_template, request
 
 from webhook_app.console import overview
-from webhook_app.console.shown import PageContext
+from webhook_app.console.page_context import PageContext
 
 
-def add(console: Flask, shown: PageContext) -> None:
+def add(console: Flask, context: PageContext) -> None:
     @console.get("/")
     def home() -> str:
         range_name = request.args.get("range", "")
@@ -17,14 +17,14 @@ def add(console: Flask, shown: PageContext) -> None:
         return render_template(
             "overview.html",
             seen=overview.look(
-                shown.database,
-                shown.providers.entries.values(),
-                sections=shown.sections,
+                context.database,
+                context.providers.entries.values(),
+                sections=context.sections,
                 range_name=range_name,
                 now=datetime.now(UTC),
             ),
             range_name=range_name,
             ranges=overview.RANGES,
-            open_providers=[provider for provider in shown.sorted_providers() if provider.scheme],
-            destination=", ".join(dict.fromkeys(shown.destinations)),
+            open_providers=[provider for provider in context.sorted_providers() if provider.scheme],
+            destination=", ".join(dict.fromkeys(context.destinations)),
         )

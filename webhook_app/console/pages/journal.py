@@ -2,14 +2,14 @@
 
 from flask import Flask, render_template, request
 
-from webhook_app.console.shown import PageContext
+from webhook_app.console.page_context import PageContext
 
 JOURNAL_PAGE = 50  # entries
 
 
-def add(console: Flask, shown: PageContext) -> None:
+def add(console: Flask, context: PageContext) -> None:
     @console.get("/journal")
     def journal() -> str:
         before = request.args.get("before", type=int)
-        entries = shown.journal.entries(before=before, limit=JOURNAL_PAGE)
+        entries = context.journal.entries(before=before, limit=JOURNAL_PAGE)
         return render_template("journal.html", entries=entries, more=len(entries) == JOURNAL_PAGE)

@@ -7,7 +7,7 @@ from flask import Flask, abort, redirect, render_template, request, session, url
 from flask.typing import ResponseReturnValue
 
 from webhook_app.console import access, filters
-from webhook_app.console.shown import PageContext
+from webhook_app.console.page_context import PageContext
 from webhook_app.outbox import queries
 from webhook_app.outbox.queries import EventDetails
 from webhook_app.redelivery import Verb
@@ -16,7 +16,7 @@ from webhook_app.redelivery import Verb
 PATIENCE = 15.0  # seconds
 
 
-def add(console: Flask, shown: PageContext) -> None:
+def add(console: Flask, context: PageContext) -> None:
     @console.get("/<any(replay, discard):verb>")
     def confirm(verb: str) -> str:
         asked = _narrowed(request.args)
@@ -24,8 +24,8 @@ def add(console: Flask, shown: PageContext) -> None:
             "confirm.html",
             verb=verb,
             asked=asked,
-            number=shown.redelivery.count(Verb(verb), asked.filter),
-            up_to=queries.newest_number(shown.database),
+            number=context.redelivery.count(Verb(verb), asked.filter),
+            up_to=queries.newest_number(context.database),
         )
 
     @console.post("/<any(replay, discard):verb>")
@@ -33,10 +33,10 @@ def add(console: Flask, shown: PageContext) -> None:
         asked = _narrowed(request.form)
         after, up_to = _number("after"), _number("up_to")
         if not after:
-            shown.journal.record(access.user(), verb, up_to=up_to, **asked.filter.described())
+            context.journal.record(access.user(), verb, up_to=up_to, **asked.filter.described())
         deadline = time.monotonic() + PATIENCE
         done, finished = _number("done"), True
-        for progress in shown.redelivery.run(Verb(verb), asked.filter, after=after, up_to=up_to):
+        for progress in context.redelivery.run(Verb(verb), asked.filter, after=after, up_to=up_to):
             done, after = done + progress.done, progress.last
             if time.monotonic() > deadline:
                 finished = False
@@ -47,9 +47,9 @@ def add(console: Flask, shown: PageContext) -> None:
 
     @console.post("/events/<int:number>/<any(replay, discard):verb>")
     def order_one(number: int, verb: str) -> ResponseReturnValue:
-        details = queries.show(shown.database, number) or abort(404)
-        shown.journal.record(access.user(), verb, number=number)
-        session["notice"] = _notice(Verb(verb), details, done=shown.redelivery.one(Verb(verb), details.event))
+        details = queries.show(context.database, number) or abort(404)
+        context.journal.record(access.user(), verb, number=number)
+        session["notice"] = _notice(Verb(verb), details, done=context.redelivery.one(Verb(verb), details.event))
         back = request.form.get("back", "")
         return redirect(back if access.is_local(back) else url_for("show_event", number=number), code=303)
 

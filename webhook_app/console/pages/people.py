@@ -8,7 +8,7 @@ from flask.typing import ResponseReturnValue
 
 from webhook_app.console import access, overview
 from webhook_app.console.answer import answers
-from webhook_app.console.shown import PageContext
+from webhook_app.console.page_context import PageContext
 from webhook_app.outbox import queries
 from webhook_app.outbox.counters import counted
 from webhook_app.outbox.people import Person, erase_person, is_unfinished, quarantined_mentions, show_person
@@ -20,27 +20,27 @@ LIMIT = 100
 PSEUDONYM = re.compile(r"[0-9a-f]{32}(\.[0-9a-f]{32})*")
 
 
-def add(console: Flask, shown: PageContext) -> None:
+def add(console: Flask, context: PageContext) -> None:
     @console.post("/people")
     def look_up() -> ResponseReturnValue:
         # Posted, and answered with a page whose URL holds keyed hashes: an address stands in nobody's log.
         person = request.form.get("person", "").strip()
         if not person:
             return redirect(url_for("home"), code=303)
-        known = show_person(shown.database, person) is not None or quarantined_mentions(shown.database, person)
+        known = show_person(context.database, person) is not None or quarantined_mentions(context.database, person)
         if known:
-            return redirect(url_for("person", pseudonym=queries.pseudonyms(shown.database, person)), code=303)
+            return redirect(url_for("person", pseudonym=queries.pseudonyms(context.database, person)), code=303)
         if person.startswith("#"):
             return redirect(url_for("list_events", person=person), code=303)
-        calls = overview.calls(counted(shown.database))
-        called = {provider.name: calls.get(provider.name) for provider in shown.sorted_providers() if provider.scheme}
+        calls = overview.calls(counted(context.database))
+        called = {provider.name: calls.get(provider.name) for provider in context.sorted_providers() if provider.scheme}
         return render_template("nobody.html", person=person, called=called)
 
     def find(pseudonym: str) -> tuple[Person | None, list[Event]]:
         # Not by an address: it would stand in a URL.
         by_hash = PSEUDONYM.fullmatch(pseudonym)
-        found = show_person(shown.database, pseudonym) if by_hash else None
-        quarantined = quarantined_mentions(shown.database, pseudonym) if by_hash else []
+        found = show_person(context.database, pseudonym) if by_hash else None
+        quarantined = quarantined_mentions(context.database, pseudonym) if by_hash else []
         if found is None and not quarantined:
             abort(404)
         return found, quarantined
@@ -58,7 +58,7 @@ def add(console: Flask, shown: PageContext) -> None:
             newest=lambda all_of_them: all_of_them[: -LIMIT - 1 : -1],
             limit=LIMIT,
             made_at=datetime.now(UTC),
-            base=shown.base,
+            base=context.base,
         )
 
     @console.post("/people/<pseudonym>/erase")
@@ -66,8 +66,8 @@ def add(console: Flask, shown: PageContext) -> None:
         found, _ = find(pseudonym)
         if found and is_unfinished(found) and not request.form.get("even_if_unfinished"):
             abort(400, "Dynamic Yield does not know yet what this person wants: it would never be told.")
-        shown.journal.record(access.user(), "people erase", person=pseudonym)
-        erased = erase_person(shown.database, _name(found) or pseudonym)
+        context.journal.record(access.user(), "people erase", person=pseudonym)
+        erased = erase_person(context.database, _name(found) or pseudonym)
         session["notice"] = f"{erased} event{' of this person was' if erased == 1 else 's of this person were'} erased."
         return redirect(url_for("home"), code=303)
 

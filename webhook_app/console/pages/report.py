@@ -8,7 +8,7 @@ from flask import Flask, Response, render_template, request
 
 from webhook_app.console import access, export
 from webhook_app.console.answer import duration
-from webhook_app.console.shown import PageContext
+from webhook_app.console.page_context import PageContext
 from webhook_app.outbox import promptness
 from webhook_app.outbox.promptness import Line
 
@@ -41,7 +41,7 @@ class Bar:
     is_late: bool
 
 
-def add(console: Flask, shown: PageContext) -> None:
+def add(console: Flask, context: PageContext) -> None:
     console.add_template_filter(duration)
 
     def asked() -> str:
@@ -51,7 +51,7 @@ def add(console: Flask, shown: PageContext) -> None:
     def lines(name: str) -> list[Line]:
         days = RANGES[name][1]
         since = None if days is None else datetime.now(UTC) - timedelta(days=days)
-        return promptness.report(shown.database, since=since)
+        return promptness.report(context.database, since=since)
 
     @console.get("/report")
     def report() -> str:
@@ -74,7 +74,7 @@ def add(console: Flask, shown: PageContext) -> None:
     def export_report() -> Response:
         name = asked()
         rows = [promptness.as_row(line) for line in lines(name)]
-        shown.journal.record(access.user(), "export", report=name)
+        context.journal.record(access.user(), "export", report=name)
         return Response(
             export.table(rows),
             content_type="text/csv; charset=utf-8",
