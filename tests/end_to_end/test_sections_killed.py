@@ -12,7 +12,7 @@ import pytest
 
 from tests import summary
 from tests.end_to_end.test_killed_workers import Crew, waiting
-from tests.outbox.world import change, rows, states
+from tests.outbox.world import ConcernedBy, change, rows, states
 from tests.processes import wait_until
 from webhook_app.consent import Action, Visitor
 from webhook_app.dev.sandbox import running
@@ -51,7 +51,7 @@ def test_two_sections_one_of_which_answers_401_half_of_the_time_lose_nobody(
     ]
     newest = {one.identity.value: one.visitor.dyid for one in stored}
     dice.shuffle(stored)
-    intake = Intake(database, sections={"uk": everything, "app": everything})
+    intake = Intake(database, sections=dict.fromkeys(("uk", "app"), ConcernedBy(lambda raw: True)))
     with ExitStack() as stack:
         boxes = {name: stack.enter_context(running("key")) for name in ("uk", "app")}
         judge = boxes["uk"].judge
@@ -84,7 +84,3 @@ def test_two_sections_one_of_which_answers_401_half_of_the_time_lose_nobody(
     assert len(rows(database)) == CHANGES
     assert set(states(database)) == {State.DELIVERED, State.SUPERSEDED}
     summary.count(summary.SENT, CHANGES)
-
-
-def everything(*_: object) -> bool:
-    return True

@@ -2,7 +2,7 @@
 
 import pytest
 
-from tests.outbox.world import START, Clock, add, addresses, change, ending, register, send_all, states
+from tests.outbox.world import START, Clock, ConcernedBy, add, addresses, change, ending, register, send_all, states
 from webhook_app.consent import Action
 from webhook_app.outbox import Database, Intake, Queue, State
 from webhook_app.outbox.filling import fill
@@ -99,7 +99,7 @@ def test_a_change_that_comes_after_a_fill_is_as_prompt_as_any(
     add(intake, change(ago=90 * 86_400, action=Action.OPT_IN))
     assert sum(batch.concerned for batch in fill(database, "uk", everybody)) == 1
     held = Queue(database).claim(1, section="uk") if is_being_told else []
-    Intake(database, sections={"uk": everybody}, clock=clock).add("sendgrid", changes=[(change(), b"{}")])
+    Intake(database, sections={"uk": ConcernedBy(everybody)}, clock=clock).add("sendgrid", changes=[(change(), b"{}")])
     queue.settle([ending(one) for one in held])
     assert status(database).oldest_waiting == clock.moment
     (claimed,) = Queue(database).claim(1, section="uk")

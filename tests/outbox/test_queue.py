@@ -16,7 +16,20 @@ import pytest
 from sqlalchemy import delete, select, update
 from structlog.testing import capture_logs
 
-from tests.outbox.world import Clock, add, addresses, change, ending, outcomes, register, rows, send_all, states
+from tests.outbox.world import (
+    Clock,
+    ConcernedBy,
+    add,
+    addresses,
+    change,
+    concerned_by_word,
+    ending,
+    outcomes,
+    register,
+    rows,
+    send_all,
+    states,
+)
 from tests.processes import ROOT
 from webhook_app.consent import Action
 from webhook_app.delivery.answers import RETRY_AFTER_LIMIT
@@ -29,7 +42,6 @@ from webhook_app.outbox.maintenance import Maintenance
 from webhook_app.outbox.pauses import PauseCause, ReportedPause
 from webhook_app.outbox.people import erase_person
 from webhook_app.outbox.queue import LEASE, LONGEST_WAIT
-from webhook_app.outbox.routing import RoutingCondition
 from webhook_app.outbox.rows import Sent
 from webhook_app.outbox.settling import KEPT_ATTEMPTS, REPEAT_AFTER
 from webhook_app.outbox.status import status
@@ -482,15 +494,10 @@ def test_workers_whose_clocks_are_a_minute_apart_take_nothing_from_each_other(
 # ---------------------------------------------------------------- sections
 
 
-def sections(**words: str) -> dict[str, RoutingCondition]:
-    """Each concerned by what holds its word."""
-    return {name: lambda raw, *_, word=word: word.encode() in raw for name, word in words.items()}
-
-
 def test_an_event_goes_to_each_section_that_it_concerns_and_they_do_not_disturb_one_another(
     database: Database, clock: Clock, queue: Queue
 ) -> None:
-    intake = Intake(database, sections=sections(uk="uk", app="app"), clock=clock)
+    intake = Intake(database, sections=concerned_by_word(uk="uk", app="app"), clock=clock)
     both = intake.add(
         "sendgrid", changes=[(change("jane@example.com"), b'"uk app"'), (change("joe@example.com"), b'"uk"')]
     )
@@ -503,7 +510,7 @@ def test_an_event_goes_to_each_section_that_it_concerns_and_they_do_not_disturb_
 def test_a_newer_change_of_one_section_leaves_the_other_as_it_is(
     database: Database, clock: Clock, queue: Queue
 ) -> None:
-    intake = Intake(database, sections=sections(uk="uk", app="app"), clock=clock)
+    intake = Intake(database, sections=concerned_by_word(uk="uk", app="app"), clock=clock)
     intake.add("sendgrid", changes=[(change(ago=20), b'"uk app"')])
     intake.add("sendgrid", changes=[(change(ago=10, action=Action.OPT_IN), b'"app"')])
     told = {}
@@ -519,7 +526,7 @@ def test_two_groups_that_are_left_with_one_click_are_told_to_the_section_of_each
     database: Database, clock: Clock, queue: Queue
 ) -> None:
     """They differ in nothing else: the second was taken for a repetition of the first."""
-    intake = Intake(database, sections=sections(uk="uk", de="de"), clock=clock)
+    intake = Intake(database, sections=concerned_by_word(uk="uk", de="de"), clock=clock)
     left = [(change(), b'"uk"'), (change(), b'"de"')]
     for duplicates in (0, 2):
         added = intake.add("sendgrid", changes=left)
@@ -532,14 +539,16 @@ def test_two_groups_that_are_left_with_one_click_are_told_to_the_section_of_each
 def test_what_is_known_of_a_person_may_be_asked_for_one_section(database: Database, clock: Clock) -> None:
     jane, hasher = change().identity, load_hasher(database)
     Intake(database, clock=clock).add("sendgrid", changes=[(change(ago=90), b'"of the only section"')])
-    Intake(database, sections=sections(uk="uk", de="de"), clock=clock).add("sendgrid", changes=[(change(), b'"uk"')])
+    Intake(database, sections=concerned_by_word(uk="uk", de="de"), clock=clock).add(
+        "sendgrid", changes=[(change(), b'"uk"')]
+    )
     known = {name: newest_changes(database, hasher, [jane], section=name) for name in (None, "uk", "de", "default")}
     assert {name: len(found) for name, found in known.items()} == {None: 1, "uk": 1, "de": 0, "default": 1}
     assert known[None] == known["uk"] != known["default"]
 
 
 def test_what_concerns_no_section_is_counted_and_not_kept(database: Database, clock: Clock) -> None:
-    intake = Intake(database, sections=sections(uk="uk"), clock=clock)
+    intake = Intake(database, sections=concerned_by_word(uk="uk"), clock=clock)
     added = intake.add("sendgrid", changes=[(change(), b'"us"')])
     assert (added.accepted, added.no_section) == (0, 1)
     assert rows(database) == []
@@ -548,10 +557,10 @@ def test_what_concerns_no_section_is_counted_and_not_kept(database: Database, cl
 def test_a_condition_that_fails_on_an_event_quarantines_that_one_and_names_the_section(
     database: Database, clock: Clock, queue: Queue
 ) -> None:
-    def fussy(raw: bytes, *_: object) -> bool:
+    def fussy(raw: bytes) -> bool:
         return bool(json.loads(raw)["group"] == 4711)
 
-    intake = Intake(database, sections={"uk": fussy}, clock=clock)
+    intake = Intake(database, sections={"uk": ConcernedBy(fussy)}, clock=clock)
     good, bad = (change("jane@example.com"), b'{"group": 4711}'), (change("joe@example.com"), b"[]")
     added = intake.add("sendgrid", changes=[good, bad])
     assert (added.accepted, added.quarantined) == (1, 1)

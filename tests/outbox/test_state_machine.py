@@ -17,7 +17,7 @@ from hypothesis.stateful import (
 )
 from sqlalchemy import delete
 
-from tests.outbox.world import Clock, change, ending, register, rows, states
+from tests.outbox.world import Clock, change, concerned_by_word, ending, register, rows, states
 from webhook_app.consent import Action
 from webhook_app.outbox import Claimed, Database, Intake, Queue, State
 from webhook_app.outbox.maintenance import Maintenance
@@ -74,7 +74,7 @@ class OutboxMachine(RuleBasedStateMachine):
             for table in (attempts, consents, events):
                 connection.execute(delete(table))
         self.clock = Clock()
-        conditions = {name: lambda raw, *_, name=name: name.encode() in raw for name in SECTIONS}
+        conditions = concerned_by_word(uk="uk", app="app")
         self.intake = Intake(self.database, sections=conditions, clock=self.clock)
         self.queue = Queue(self.database, clock=self.clock)
         self.maintenance = Maintenance(self.database, self.clock)

@@ -1,6 +1,6 @@
 """Helpers of the outbox's tests: a change, an ending, a look at the rows."""
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -12,6 +12,25 @@ from webhook_app.outbox import Claimed, Database, Intake, Queue, Settlement, Sta
 from webhook_app.outbox.queries import Event, Filter, stream
 from webhook_app.outbox.states import event_statuses
 from webhook_app.outbox.tables import attempts, consents, events
+
+
+@dataclass(frozen=True)
+class ConcernedBy:
+    """The condition of a section: what a test says of the raw event."""
+
+    holds: Callable[[bytes], bool]
+
+    def concerns(self, raw: bytes, provider: str, action: Action, kind: IdentityKind) -> bool:
+        return self.holds(raw)
+
+    def near_match(self, raw: bytes, provider: str, action: Action, kind: IdentityKind) -> str:
+        return ""
+
+
+def concerned_by_word(**words: str) -> dict[str, ConcernedBy]:
+    """Sections, each concerned by what holds its word."""
+    return {name: ConcernedBy(lambda raw, word=word: word.encode() in raw) for name, word in words.items()}  # type: ignore[misc]
+
 
 START = 1_750_000_000.0  # seconds since 1970; any moment that is over does
 

@@ -18,6 +18,7 @@ from click.testing import Result
 from flask import Flask
 from sqlalchemy import select
 
+from tests.outbox.world import ConcernedBy, concerned_by_word
 from webhook_app.consent import Action, ConsentChange, Identity, IdentityKind
 from webhook_app.outbox import Intake, OutboxUnavailable, Queue
 from webhook_app.outbox.routing import RoutingCondition
@@ -331,12 +332,12 @@ def test_a_copy_of_the_file_with_another_date_is_the_same_import(run: Run, app: 
 def only_of(reason: str) -> dict[str, RoutingCondition]:
     """One section, which what names this reason concerns; `broken` breaks its condition."""
 
-    def condition(raw: bytes, *_: object) -> bool:
+    def holds(raw: bytes) -> bool:
         if b"broken" in raw:
             raise ValueError("jane@example.com")
         return reason.encode() in raw
 
-    return {"default": condition}
+    return {"default": ConcernedBy(holds)}
 
 
 def test_rows_that_concern_no_section_are_told_from_those_that_are_known(run: Run, app: Flask) -> None:
@@ -362,7 +363,7 @@ def test_rows_that_concern_no_section_are_told_from_those_that_are_known(run: Ru
 
 
 def test_whom_one_section_has_heard_of_is_told_to_another_one_as_well(run: Run, app: Flask) -> None:
-    app.extensions["conditions"] = {name: lambda raw, *_, name=name: name.encode() in raw for name in ("uk", "ie")}
+    app.extensions["conditions"] = concerned_by_word(uk="uk", ie="ie")
     assert "Imported: 1 new, 0 known already. The worker" in run("email,reason\na@b.com,uk\n", "--yes").output
     assert "Imported: 1 new, 0 known already. The worker" in run("email,reason\na@b.com,ie\n", "--yes").output
     both = run("email,reason\na@b.com,uk\na@b.com,ie\nc@d.com,fr\n", "--yes").output

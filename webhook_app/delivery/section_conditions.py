@@ -1,20 +1,14 @@
-"""Conditions of sections: how the outbox asks them, and what in one can hardly be meant as it is written.
+"""Conditions of sections: which of them the outbox asks, and what in one can hardly be meant as it is written."""
 
-An event that concerns no section is ignored. One that only seems to, for the case or the type of a value, must not be.
-"""
-
-import contextlib
 import difflib
 from collections.abc import Collection, Iterator, Mapping
-from dataclasses import dataclass
 
 from marshmallow import ValidationError
 
 from webhook_app.consent import Action, IdentityKind
 from webhook_app.delivery.sections import Section
-from webhook_app.outbox.routing import NearlyConcerned, RoutingCondition
+from webhook_app.outbox.routing import RoutingCondition
 from webhook_app.outbox.tables import DEFAULT_SECTION
-from webhook_app.providers import explain
 
 #: What a condition can look at → the words that stand there; None for what an ESP or the customer names.
 SCOPE: dict[str, tuple[str, ...] | None] = {
@@ -28,36 +22,11 @@ GROUP = ("event", "asm_group_id")
 UNSUBSCRIBE_FROM_ALL = b'{"event":"unsubscribe"}'
 
 
-@dataclass(frozen=True, slots=True)
-class LastCondition:
-    """The condition of the last section that is asked: what concerns none of them is looked at once more."""
-
-    sections: tuple[Section, ...]
-
-    def __call__(self, raw: bytes, provider: str, action: Action, kind: IdentityKind) -> bool:
-        """Raises `NearlyConcerned`, and `ValidationError` where the condition does not fit the event."""
-        *others, last = self.sections
-        if last.concerns(raw, provider, action, kind):
-            return True
-        for section in others:
-            # One that does not fit has been told of.
-            with contextlib.suppress(ValidationError):
-                if section.concerns(raw, provider, action, kind):
-                    return False
-        for section in self.sections:
-            try:
-                section.check_near_match(raw, provider, action, kind)
-            except ValidationError as error:
-                raise NearlyConcerned(f"section {section.name}: {explain(error)}") from None
-        return False
-
-
 def conditions(sections: Mapping[str, Section]) -> dict[str, RoutingCondition]:
     """By which the outbox knows which sections an event concerns; none where everything is for the default one."""
     if list(sections) == [DEFAULT_SECTION] and sections[DEFAULT_SECTION].when is None:
         return {}
-    asked: dict[str, RoutingCondition] = {name: section.concerns for name, section in sections.items()}
-    return {**asked, list(sections)[-1]: LastCondition(tuple(sections.values()))}
+    return dict(sections)
 
 
 def hints(sections: Mapping[str, Section], open_esps: Collection[str], esps: Collection[str]) -> Iterator[str]:

@@ -8,12 +8,14 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from marshmallow import ValidationError
+
 from webhook_app.consent import Action, IdentityKind
 from webhook_app.delivery import WireForm
 from webhook_app.delivery.registry import build_form
 from webhook_app.egress import Egress
 from webhook_app.outbox.tables import DEFAULT_SECTION
-from webhook_app.providers import Unreadable, load_json
+from webhook_app.providers import Unreadable, explain, load_json
 from webhook_app.providers.kept import kept
 from webhook_app.settings import ConfigurationError, Settings
 
@@ -45,10 +47,14 @@ class Section:
         """
         return self.when is None or self.when.holds(_scope(raw, provider, action, kind))
 
-    def check_near_match(self, raw: bytes, provider: str, action: Action, kind: IdentityKind) -> None:
-        """Raises `ValidationError` where the event would be this section's but for the case or the type of a value."""
-        if self.when:
-            self.when.check_near_match(_scope(raw, provider, action, kind))
+    def near_match(self, raw: bytes, provider: str, action: Action, kind: IdentityKind) -> str:
+        """What to write where the event would be this section's but for the case or the type of a value; else empty."""
+        try:
+            if self.when:
+                self.when.check_near_match(_scope(raw, provider, action, kind))
+        except ValidationError as error:
+            return explain(error)
+        return ""
 
     def client(self, egress: Egress) -> "Client":
         # Only now: the web process and most commands send nothing, and start sooner without an HTTP client.

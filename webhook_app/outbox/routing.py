@@ -1,20 +1,25 @@
 """Routing: which sections of Dynamic Yield an event concerns, decided once, when it is stored."""
 
 import json
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from functools import cache
+from typing import Protocol
 
 from webhook_app.consent import Action, ConsentChange, IdentityKind
 from webhook_app.outbox.hashing import Hasher
 from webhook_app.outbox.rows import NewRow, row_of_change, row_of_quarantined
 from webhook_app.outbox.tables import DEFAULT_SECTION
 
-#: Whether a raw event of a provider, an action and a kind of identity concerns a section. May raise whatever it likes.
-RoutingCondition = Callable[[bytes, str, Action, IdentityKind], bool]
 
+class RoutingCondition(Protocol):
+    """What decides which raw events of a provider, with which action and kind of identity, concern a section."""
 
-class NearlyConcerned(Exception):
-    """An event concerns no section, and would one but for the form of a value. The text may be stored."""
+    def concerns(self, raw: bytes, provider: str, action: Action, kind: IdentityKind) -> bool:
+        """May raise whatever it likes."""
+
+    def near_match(self, raw: bytes, provider: str, action: Action, kind: IdentityKind) -> str:
+        """Why an event only nearly concerns it, as a text that may be stored; empty where it is far from it."""
 
 
 class ConditionFailed(Exception):
@@ -53,17 +58,35 @@ def concerned(
     # What a test button made up is sent nowhere, and shown all the same.
     if not sections or change.is_test:
         return (DEFAULT_SECTION,)
+    asked = raw, provider, change.action, change.identity.kind
     names = []
     for name, condition in sections.items():
-        try:
-            if condition(raw, provider, change.action, change.identity.kind):
+        with _named(name):
+            if condition.concerns(*asked):
                 names.append(name)
-        except NearlyConcerned as error:
-            raise ConditionFailed(f"concerns no section; {error}") from None
-        except Exception as error:
-            # Its type only: the text may hold the address.
-            raise ConditionFailed(f"the condition of section {name} failed: {type(error).__name__}") from None
+    if not names:
+        _check_near_matches(sections, asked)
     return tuple(names)
+
+
+def _check_near_matches(
+    sections: Mapping[str, RoutingCondition], asked: tuple[bytes, str, Action, IdentityKind]
+) -> None:
+    """What concerns nobody is ignored. What only seems to, for the case or the type of a value, must not be."""
+    for name, condition in sections.items():
+        with _named(name):
+            why = condition.near_match(*asked)
+        if why:
+            raise ConditionFailed(f"concerns no section; section {name}: {why}")
+
+
+@contextmanager
+def _named(section: str) -> Iterator[None]:
+    """Whatever is raised names the section, and its own type only: the text may hold the address."""
+    try:
+        yield
+    except Exception as error:
+        raise ConditionFailed(f"the condition of section {section} failed: {type(error).__name__}") from None
 
 
 @cache
