@@ -10,9 +10,7 @@ from webhook_app.outbox.maintenance import Maintenance
 from webhook_app.outbox.promptness import report
 from webhook_app.outbox.status import status
 
-
-def everybody(*_: object) -> bool:
-    return True
+everybody = ConcernedBy(lambda raw: True)
 
 
 def test_a_section_that_is_added_later_learns_each_persons_newest_wish(
@@ -39,7 +37,9 @@ def test_only_what_the_condition_says_goes_there_and_what_it_fails_on_is_counted
 ) -> None:
     add(intake, *(change(f"u{number}@example.com") for number in range(3)))
     answers = iter([True, False])
-    assert [(one.concerned, one.failed) for one in fill(database, "uk", lambda *_: next(answers))] == [(1, 1)]
+    assert [(one.concerned, one.failed) for one in fill(database, "uk", ConcernedBy(lambda raw: next(answers)))] == [
+        (1, 1)
+    ]
     assert len(addresses(Queue(database).claim(10, section="uk"))) == 1
     assert set(states(database)) == {"pending"}
 
@@ -66,7 +66,7 @@ def test_a_wish_is_told_where_the_newer_one_that_undid_it_is_of_another_section(
     intake = Intake(database, clock=clock)
     opt_out, opt_in = change(ago=30), change(ago=10, action=Action.OPT_IN)
     intake.add("sendgrid", changes=[(opt_out, b"uk"), (opt_in, b"us")])
-    assert sum(batch.concerned for batch in fill(database, "uk", lambda raw, *_: raw == b"uk")) == 1
+    assert sum(batch.concerned for batch in fill(database, "uk", ConcernedBy(lambda raw: raw == b"uk"))) == 1
     (claimed,) = queue.claim(10, section="uk")
     assert claimed.change == opt_out
 
@@ -99,7 +99,7 @@ def test_a_change_that_comes_after_a_fill_is_as_prompt_as_any(
     add(intake, change(ago=90 * 86_400, action=Action.OPT_IN))
     assert sum(batch.concerned for batch in fill(database, "uk", everybody)) == 1
     held = Queue(database).claim(1, section="uk") if is_being_told else []
-    Intake(database, sections={"uk": ConcernedBy(everybody)}, clock=clock).add("sendgrid", changes=[(change(), b"{}")])
+    Intake(database, sections={"uk": everybody}, clock=clock).add("sendgrid", changes=[(change(), b"{}")])
     queue.settle([ending(one) for one in held])
     assert status(database).oldest_waiting == clock.moment
     (claimed,) = Queue(database).claim(1, section="uk")

@@ -26,7 +26,7 @@ def fill_section(name: str) -> None:
     record("sections fill", section=name)
     concerned = failed = 0
     with click.progressbar(length=newest_number(database()), label=f"Filling {name}", file=sys.stderr) as bar:
-        for batch in fill(database(), name, known[name].concerns):
+        for batch in fill(database(), name, known[name]):
             concerned, failed = concerned + batch.concerned, failed + batch.failed
             bar.update(batch.seen)
     click.echo(f"{concerned} events concern section {name}")

@@ -1,7 +1,7 @@
 """Backfill: a section that was added later learns what the log knows of everybody."""
 
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -11,13 +11,11 @@ from webhook_app.consent import Action, IdentityKind
 from webhook_app.outbox.database import Database
 from webhook_app.outbox.queries import newest_number
 from webhook_app.outbox.register import concerns, want
+from webhook_app.outbox.routing import RoutingCondition
 from webhook_app.outbox.tables import DEFAULT_SECTION, LATE, SET_ASIDE, consents, counts, events
 from webhook_app.outbox.times import due_when_stored
 
 BATCH = 500  # events
-
-#: Whether a raw event of a provider, with an action and a kind of identity, concerns it. May raise whatever it likes.
-Condition = Callable[[bytes, str, Action, IdentityKind], bool]
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,7 +27,7 @@ class Filled:
     failed: int = 0
 
 
-def fill(database: Database, section: str, condition: Condition) -> Iterator[Filled]:
+def fill(database: Database, section: str, condition: RoutingCondition) -> Iterator[Filled]:
     """Route every event that still has its address to the section if it concerns it, and tell after each batch.
 
     The newest first: what is older than what the section wants already is not sent. Nor is what was undone by an event
@@ -78,10 +76,10 @@ def _is_undone() -> ColumnElement[bool]:
     return func.coalesce(and_(newest > events.c.version, is_opposite), false())
 
 
-def _holds(condition: Condition, row: Any) -> bool | None:
+def _holds(condition: RoutingCondition, row: Any) -> bool | None:
     """None where the condition fails."""
     try:
-        return bool(condition(row.raw, row.provider, Action(row.action), IdentityKind(row.identity_kind)))
+        return bool(condition.concerns(row.raw, row.provider, Action(row.action), IdentityKind(row.identity_kind)))
     except Exception:
         return None
 

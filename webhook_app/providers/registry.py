@@ -54,6 +54,10 @@ class Providers(MutableMapping[str, Provider]):
     def __delitem__(self, name: str) -> None:
         del self.entries[name]
 
+    def __contains__(self, name: object) -> bool:
+        # Mapping's own would compile the entry to see whether it is there.
+        return name in self.entries
+
     def __iter__(self) -> Iterator[str]:
         return iter(self.entries)
 

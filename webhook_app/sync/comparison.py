@@ -88,8 +88,9 @@ class Comparison:
             other = changes.get((change.identity.key, names))
             if other is None or _time(other[0]) < _time(change):
                 changes[change.identity.key, names] = change, kept
-        people = ((change.identity, names) for (_, names), (change, _) in changes.items())
-        known = known_changes(self.database, self.hasher, people, several=len(self.sections) > 1)
+        several = len(self.sections) > 1
+        people = ((change.identity, names if several else ()) for (_, names), (change, _) in changes.items())
+        known = known_changes(self.database, self.hasher, people)
         missing, outranked = [], 0
         for (change, kept), newest in zip(changes.values(), known, strict=True):
             verdicts = {_verdict(one, _time(change)) for one in newest}

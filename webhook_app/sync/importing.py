@@ -145,13 +145,15 @@ def store(
     `record` says where to go on. `make_room` is called before each batch, `tick` hears how many rows are done.
     """
     intake, hasher = Intake(database, sections=sections), load_hasher(database)
+    # Of one section alone it need not be asked which one an opt-out concerns.
+    several = sections if sections and len(sections) > 1 else {}
     batch: Batch = []
     number, is_ended = 0, Event()
 
     def add(batch: Batch) -> Added:
         # What a webhook has said, or a comparison with the ESP's lists has found, need not be sent again.
-        people = ((change.identity, sections_of(sections or {}, provider, change, raw)) for change, raw in batch)
-        known = known_changes(database, hasher, people, several=len(sections or {}) > 1)
+        people = ((change.identity, sections_of(several, provider, change, raw)) for change, raw in batch)
+        known = known_changes(database, hasher, people)
         news = [entry for entry, newest in zip(batch, known, strict=True) if not _is_known(newest, entry[0])]
         return intake.add(provider, changes=news)
 

@@ -20,14 +20,15 @@ def sections_of(
 
 
 def known_changes(
-    database: Database, hasher: Hasher, people: Iterable[tuple[Identity, tuple[str, ...]]], *, several: bool
+    database: Database, hasher: Hasher, people: Iterable[tuple[Identity, tuple[str, ...]]]
 ) -> list[list[NewestChange | None]]:
-    """The newest change of each person: where there are several sections, for each of those that are named.
+    """The newest change of each person, for each of the sections that are named: that one was told proves nothing of
+    another.
 
-    That one section was told proves nothing of another. Where none is named, it is that of any: a condition that fails
-    on every entry would set a whole list aside. Raises `OutboxUnavailable`.
+    Where none is named, it is that of any: a condition that fails on every entry would set a whole list aside. Raises
+    `OutboxUnavailable`.
     """
-    asked = [(identity, names if several and names else (None,)) for identity, names in people]
+    asked = [(identity, names or (None,)) for identity, names in people]
     of_section: dict[str | None, list[Identity]] = {}
     for identity, names in asked:
         for name in names:
